@@ -1,0 +1,3 @@
+//! The `ringkeeper` binary: command line, configuration, choice of runtime, exit code.
+
+fn main() {}
