@@ -10,9 +10,12 @@
 
 pub mod buf;
 pub mod config;
+pub mod distribution;
+pub mod hash;
 pub mod id;
 pub mod io;
 pub mod limits;
 pub mod rng;
+pub mod routing;
 pub mod slab;
 pub mod time;
