@@ -61,7 +61,10 @@ fn explain_one(text: &mut String, pool: &Pool, table: &RouteTable, key: &[u8]) {
         RouteReason::Point { point, points, .. } => {
             let place = point.position.saturating_add(1);
             let value = point.value;
-            line("point", format!("{} {value} (point {place} of {points})", pool.distribution.name()));
+            line(
+                "point",
+                format!("{} {value} (point {place} of {points})", pool.distribution.name()),
+            );
             shard(&mut line, pool, point.server);
         }
         RouteReason::Slot { slot, slots, server, .. } => {

@@ -175,7 +175,8 @@ pub(crate) fn supervise(
     let mut trimmer = Trimmer::new();
     let mut draining_since: Option<Instant> = None;
     loop {
-        let is_over = draining_since.is_some_and(|since| since.elapsed() > DRAIN_LIMIT + DRAIN_GRACE);
+        let is_over =
+            draining_since.is_some_and(|since| since.elapsed() > DRAIN_LIMIT + DRAIN_GRACE);
         if running.is_drained() || is_over {
             return farewell(running.stop(), log);
         }

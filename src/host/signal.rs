@@ -121,5 +121,6 @@ impl Signals {
 /// Wakes the main thread out of [`Signals::wait`]; for the other threads of the process.
 pub(crate) fn call_for_attention() {
     // Can't fail for one's own process; and the main thread looks around by itself now and then.
-    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::ALARM);
+    let _ =
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::ALARM);
 }

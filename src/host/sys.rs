@@ -120,9 +120,7 @@ impl SignalSet {
             tv_nsec: libc::c_long::from(timeout.subsec_nanos()),
         };
         // SAFETY: set and limit are live and initialised; null means that no details are wanted.
-        match unsafe {
-            libc::sigtimedwait(&raw const self.0, ptr::null_mut(), &raw const limit)
-        } {
+        match unsafe { libc::sigtimedwait(&raw const self.0, ptr::null_mut(), &raw const limit) } {
             -1 => match io::Error::last_os_error() {
                 error if error.raw_os_error() == Some(libc::EAGAIN) => Ok(None),
                 error if error.kind() == io::ErrorKind::Interrupted => Ok(None),
