@@ -15,3 +15,7 @@ pub mod limits;
 pub mod rng;
 pub mod slab;
 pub mod time;
+pub mod node;
+pub mod proxy;
+pub mod stats;
+pub mod timer;
