@@ -2,6 +2,7 @@
 //!
 //! `cargo bench -p ringkeeper-benches --bench routing`
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
+#![allow(clippy::indexing_slicing, reason = "a bench may stop")]
 
 use std::hint::black_box;
 use std::num::NonZeroU32;
@@ -65,6 +66,16 @@ fn builds(criterion: &mut Criterion) {
         let live = vec![true; servers];
         group.bench_function(BenchmarkId::new("ketama", servers), |bencher| {
             bencher.iter(|| RouteTable::build(black_box(&spec), &live, 1));
+        });
+        let mut ejected = live.clone();
+        ejected[servers / 2] = false;
+        let all = RouteTable::build(&spec, &live, 1);
+        let fewer = RouteTable::build(&spec, &ejected, 1);
+        group.bench_function(BenchmarkId::new("ketama eject", servers), |bencher| {
+            bencher.iter(|| all.rebuild(black_box(&spec), &ejected, 2));
+        });
+        group.bench_function(BenchmarkId::new("ketama return", servers), |bencher| {
+            bencher.iter(|| fewer.rebuild(black_box(&spec), &live, 2));
         });
     }
     group.finish();
