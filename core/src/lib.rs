@@ -9,10 +9,13 @@
 #![forbid(unsafe_code)]
 
 pub mod buf;
+pub mod distribution;
+pub mod hash;
 pub mod id;
 pub mod io;
 pub mod limits;
 pub mod rng;
+pub mod routing;
 pub mod slab;
 pub mod time;
 pub mod node;

@@ -85,3 +85,18 @@ pub const CLIENT_NAME_BYTES_MAX: usize = 64;
 
 /// Requests that one worker may have split over servers at once; then clients wait.
 pub const SPLITS_MAX: usize = 65_536;
+
+/// Servers in one pool, so that [`ServerId`](crate::id::ServerId) fits 16 bits and a point of a
+/// ring eight bytes. The configuration refuses more.
+pub const SERVERS_PER_POOL_MAX: usize = 65_535;
+
+/// Slots of a modula pool that are laid out one by one (two bytes each, 128 KiB at most); a larger
+/// total weight is searched instead, so that a weight of a billion costs no memory.
+pub const MODULA_SLOTS_MAX: u64 = 65_536;
+
+/// Bits of a hash that index the points of a ketama ring: at most 4 MiB of index, in the largest
+/// pools only.
+pub const KETAMA_INDEX_BITS_MAX: u32 = 20;
+
+const _: () = assert!(SERVERS_PER_POOL_MAX <= u16::MAX as usize);
+const _: () = assert!(KETAMA_INDEX_BITS_MAX < 32);
