@@ -15,3 +15,4 @@ pub mod limits;
 pub mod rng;
 pub mod slab;
 pub mod time;
+pub mod wire;
