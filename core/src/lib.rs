@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod buf;
+pub mod command;
 pub mod id;
 pub mod io;
 pub mod limits;
