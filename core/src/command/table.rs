@@ -36,7 +36,11 @@ const _: () = assert!(COMMANDS.len() * 2 <= SLOT_COUNT);
 /// Indices into `COMMANDS` by hash; the next free slot takes a collision.
 static SLOTS: [u8; SLOT_COUNT] = slots();
 
-#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+#[expect(
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "evaluated by the compiler; the assertions above say that all fits"
+)]
 const fn slots() -> [u8; SLOT_COUNT] {
     let mut slots = [EMPTY; SLOT_COUNT];
     let mut index = 0;
@@ -45,7 +49,6 @@ const fn slots() -> [u8; SLOT_COUNT] {
         while slots[slot % SLOT_COUNT] != EMPTY {
             slot += 1;
         }
-        // The assertion above says that it fits.
         slots[slot % SLOT_COUNT] = index as u8;
         index += 1;
     }

@@ -365,7 +365,7 @@ fn whole_element(bytes: &[u8]) -> Option<Element> {
                 leaf(1 + end + 2)
             }
             LengthLine::Invalid if tail.starts_with(b"-1\r\n") => leaf(5),
-            _ => None,
+            LengthLine::Complete { .. } | LengthLine::Partial | LengthLine::Invalid => None,
         },
         [b'+', b'O', b'K', b'\r', b'\n', ..] => leaf(5),
         [b':', digit, b'\r', b'\n', ..] if digit.is_ascii_digit() => leaf(4),

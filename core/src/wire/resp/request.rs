@@ -259,7 +259,7 @@ impl RequestScanner {
             if value > bulk_bytes_max {
                 return Err(bulk_too_long(value, limits));
             }
-            // The limit is at most 32 bits wide, so nothing below is lost or overflows.
+            #[expect(clippy::cast_possible_truncation, reason = "at most bulk_bytes_max, a usize")]
             let value = value as usize;
             let start = header + 1 + len;
             let end = start + value;
@@ -274,7 +274,9 @@ impl RequestScanner {
                 Some(_) => return Err(RequestError::MissingLineEnd),
             };
             if COLLECT {
-                args.push(Span { start: start as u32, len: value as u32 });
+                #[expect(clippy::cast_possible_truncation, reason = "at most bytes_max, 32 bits")]
+                let span = Span { start: start as u32, len: value as u32 };
+                args.push(span);
             }
             left -= 1;
             if left == 0 {
