@@ -186,20 +186,15 @@ impl<'a> Call<'a> {
 
     fn geo_store(self, out: &mut Vec<Span>) -> Result<(), KeyError> {
         self.push(1, out)?;
-        let mut store = None;
         let mut at = GEO_OPTIONS_AT;
         while at < self.args.len() {
             if self.is(at, "store") || self.is(at, "storedist") {
                 at += 1;
-                // The last one counts.
-                store = Some(at);
+                self.push(at, out).map_err(|_| KeyError::Syntax)?;
             }
             at += 1;
         }
-        match store {
-            Some(at) => self.push(at, out).map_err(|_| KeyError::Syntax),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     fn streams(self, out: &mut Vec<Span>) -> Result<(), KeyError> {
