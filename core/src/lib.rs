@@ -11,6 +11,8 @@
 pub mod buf;
 pub mod distribution;
 pub mod hash;
+
+pub mod command;
 pub mod id;
 pub mod io;
 pub mod limits;
@@ -22,3 +24,5 @@ pub mod node;
 pub mod proxy;
 pub mod stats;
 pub mod timer;
+
+pub mod wire;

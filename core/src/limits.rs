@@ -100,3 +100,45 @@ pub const KETAMA_INDEX_BITS_MAX: u32 = 20;
 
 const _: () = assert!(SERVERS_PER_POOL_MAX <= u16::MAX as usize);
 const _: () = assert!(KETAMA_INDEX_BITS_MAX < 32);
+
+/// Largest request of an authenticated client by default, bytes. A request is stored whole before
+/// its first byte goes to a server, so this is also what one client may make a worker hold.
+pub const REQUEST_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Arguments of one request. Redis' documented bound for a multibulk; above it
+/// `invalid multibulk length` and the connection ends.
+pub const REQUEST_ARGS_MAX: u32 = 1024 * 1024;
+
+/// Largest single argument, bytes: Redis' default `proto-max-bulk-len`. A server that takes more
+/// is not asked to.
+pub const BULK_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Longest inline request, bytes, without its line end: what Redis buffers before it gives up.
+pub const INLINE_BYTES_MAX: usize = 64 * 1024;
+
+/// Arguments of one request before a required AUTH. As Redis: enough for HELLO with AUTH and
+/// SETNAME.
+pub const UNAUTHENTICATED_ARGS_MAX: u32 = 10;
+
+/// Largest single argument before a required AUTH, bytes. As Redis.
+pub const UNAUTHENTICATED_BULK_BYTES_MAX: usize = 16 * 1024;
+
+/// Largest request before a required AUTH, bytes: every argument at its largest, and the headers.
+pub const UNAUTHENTICATED_REQUEST_BYTES_MAX: usize = 192 * 1024;
+
+/// Largest bulk, and longest line, in a reply, bytes. Far above what Redis takes in a request,
+/// because a DUMP of a large value or a script's status line can be longer, and refusing a reply
+/// ends a connection that other clients share. What a reply may hold in memory is bounded by the
+/// budget of whom it is for.
+pub const REPLY_BULK_BYTES_MAX: u64 = u32::MAX as u64;
+
+/// Elements of one reply that may be announced and not yet received, nested ones included. Only a
+/// broken server announces more.
+pub const REPLY_ELEMENTS_MAX: u64 = u32::MAX as u64;
+
+const _: () = assert!(
+    UNAUTHENTICATED_ARGS_MAX as usize * (UNAUTHENTICATED_BULK_BYTES_MAX + 16)
+        <= UNAUTHENTICATED_REQUEST_BYTES_MAX
+);
+// Offsets into a request are 32 bits wide.
+const _: () = assert!(BULK_BYTES_MAX < u32::MAX as usize);
