@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod buf;
+pub mod config;
 pub mod distribution;
 pub mod hash;
 
