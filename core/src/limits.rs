@@ -140,10 +140,6 @@ pub const KETAMA_INDEX_BITS_MAX: u32 = 20;
 const _: () = assert!(SERVERS_PER_POOL_MAX <= u16::MAX as usize);
 const _: () = assert!(KETAMA_INDEX_BITS_MAX < 32);
 
-/// Largest request of an authenticated client by default, bytes. A request is stored whole before
-/// its first byte goes to a server, so this is also what one client may make a worker hold.
-pub const REQUEST_BYTES_MAX: usize = 64 * 1024 * 1024;
-
 /// Arguments of one request. Redis' documented bound for a multibulk; above it
 /// `invalid multibulk length` and the connection ends.
 pub const REQUEST_ARGS_MAX: u32 = 1024 * 1024;

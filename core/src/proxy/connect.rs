@@ -4,10 +4,10 @@
 use std::net::SocketAddr;
 
 use crate::id::{ConnId, PoolId, QueryId, ServerId};
+use crate::io::Failure;
 use crate::io::{CloseMode, Endpoint, Event, Output, ResolveError};
 use crate::proxy::plan::Address;
 use crate::proxy::request::mark_dirty_server;
-use crate::io::Failure;
 use crate::proxy::server::{ServerConn, Stage, Standing};
 use crate::proxy::shared::{Shared, Timer, key_of};
 use crate::slab::SlabKey;
@@ -53,8 +53,7 @@ impl Shared {
             conn
         })?;
         let name = ConnId::server(key.index, key.generation);
-        if let Some(place) =
-            self.server_mut(pool, id).and_then(|server| server.lanes.get_mut(lane))
+        if let Some(place) = self.server_mut(pool, id).and_then(|server| server.lanes.get_mut(lane))
         {
             *place = Some(name);
         }
@@ -131,17 +130,18 @@ impl Shared {
         let key = self.conns.insert_with(|key| {
             let mut conn = match carried.take() {
                 Some(conn) => conn,
-                None => ServerConn::new(old, PoolId(0), ServerId(0), 0, crate::time::Instant::START),
+                None => {
+                    ServerConn::new(old, PoolId(0), ServerId(0), 0, crate::time::Instant::START)
+                }
             };
             conn.id = ConnId::server(key.index, key.generation);
             conn.is_timer_armed = false;
             conn
         });
         let Some(key) = key else { return carried };
-        let Some(conn) = self.conns.get(key) else { return None };
+        let conn = self.conns.get(key)?;
         let (pool, id, lane, name) = (conn.pool, conn.server, conn.lane, conn.id);
-        if let Some(place) =
-            self.server_mut(pool, id).and_then(|server| server.lanes.get_mut(lane))
+        if let Some(place) = self.server_mut(pool, id).and_then(|server| server.lanes.get_mut(lane))
         {
             *place = Some(name);
         }

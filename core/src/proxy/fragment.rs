@@ -202,10 +202,8 @@ impl Shared {
         let parts = if kind == SplitKind::Mget { shares.len() } else { 0 };
         let due = shares.len();
         let client_id = client.id;
-        let mut sequence = None;
-        let key = self.splits.insert_with(|key| {
-            let at = client.replies.push_split(key);
-            sequence = Some(at);
+        let key = self.splits.insert_with(|_| {
+            let at = client.replies.push_split();
             Split {
                 client: client_id,
                 sequence: at,
@@ -253,8 +251,7 @@ impl Shared {
                 *part = u16::try_from(shares.len()).unwrap_or(u16::MAX);
                 match self.lane(client, ServerId(*target)) {
                     Lane::Open(conn) => {
-                        let start =
-                            self.conns.get(key_of(conn)).map_or(0, |conn| conn.out.len());
+                        let start = self.conns.get(key_of(conn)).map_or(0, |conn| conn.out.len());
                         shares.push(Share { conn, keys: 0, start });
                     }
                     Lane::Busy => {

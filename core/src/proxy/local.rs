@@ -49,19 +49,14 @@ impl Shared {
     }
 
     fn reply_bulk(&mut self, client: &mut Client, bytes: &[u8]) -> Flow {
-        let mut text = std::mem::take(&mut self.scratch.text);
-        text.clear();
-        encode::bulk(&mut text, bytes);
-        self.reply(client, &text);
-        self.scratch.text = text;
+        self.reply_with(client, |text| encode::bulk(text, bytes));
         Flow::Next
     }
 
     /// The pool has one database; asking for it is fine, asking for another is refused instead of
     /// silently answered from the wrong one.
     fn select(&mut self, client: &mut Client, request: Request<'_>) -> Flow {
-        let database =
-            self.pool(client.pool).map_or(0, |(_, plan)| i64::from(plan.database));
+        let database = self.pool(client.pool).map_or(0, |(_, plan)| i64::from(plan.database));
         match parse_integer(request.arg(1)) {
             Some(wanted) if wanted == database => self.reply(client, b"+OK\r\n"),
             Some(_) => {
@@ -81,7 +76,8 @@ impl Shared {
     fn auth(&mut self, client: &mut Client, request: Request<'_>) -> Flow {
         let (user, password) = match request.args.len() {
             2 => (b"default".as_slice(), request.arg(1)),
-            _ => (request.arg(1), request.arg(2)),
+            3 => (request.arg(1), request.arg(2)),
+            _ => return self.refuse(client, &[b"ERR syntax error"]),
         };
         let result = self.authenticate(client, user, password);
         match result {
@@ -158,25 +154,24 @@ impl Shared {
     }
 
     fn greet(&mut self, client: &mut Client) {
-        let mut text = std::mem::take(&mut self.scratch.text);
-        text.clear();
-        encode::array_header(&mut text, 14);
-        encode::bulk(&mut text, b"server");
-        encode::bulk(&mut text, b"redis");
-        encode::bulk(&mut text, b"version");
-        encode::bulk(&mut text, REDIS_VERSION.as_bytes());
-        encode::bulk(&mut text, b"proto");
-        encode::integer(&mut text, 2);
-        encode::bulk(&mut text, b"id");
-        encode::integer(&mut text, client_number(client));
-        encode::bulk(&mut text, b"mode");
-        encode::bulk(&mut text, b"standalone");
-        encode::bulk(&mut text, b"role");
-        encode::bulk(&mut text, b"master");
-        encode::bulk(&mut text, b"modules");
-        encode::array_header(&mut text, 0);
-        self.reply(client, &text);
-        self.scratch.text = text;
+        let number = client_number(client);
+        self.reply_with(client, |text| {
+            encode::array_header(text, 14);
+            encode::bulk(text, b"server");
+            encode::bulk(text, b"redis");
+            encode::bulk(text, b"version");
+            encode::bulk(text, REDIS_VERSION.as_bytes());
+            encode::bulk(text, b"proto");
+            encode::integer(text, 2);
+            encode::bulk(text, b"id");
+            encode::integer(text, number);
+            encode::bulk(text, b"mode");
+            encode::bulk(text, b"standalone");
+            encode::bulk(text, b"role");
+            encode::bulk(text, b"master");
+            encode::bulk(text, b"modules");
+            encode::array_header(text, 0);
+        });
     }
 
     fn client(&mut self, client: &mut Client, request: Request<'_>) -> Flow {
@@ -197,9 +192,8 @@ impl Shared {
         } else if (is(b"SETINFO") && count == 4) || (is(b"NO-EVICT") && count == 3) {
             self.reply(client, b"+OK\r\n");
         } else if is(b"ID") && count == 2 {
-            let mut text = Vec::with_capacity(24);
-            encode::integer(&mut text, client_number(client));
-            self.reply(client, &text);
+            let number = client_number(client);
+            self.reply_with(client, |text| encode::integer(text, number));
         } else {
             let shown = subcommand.get(..subcommand.len().min(64)).unwrap_or_default();
             let parts: [&[u8]; 3] = [
@@ -215,11 +209,11 @@ impl Shared {
     fn time(&mut self, client: &mut Client) -> Flow {
         let micros = self.unix_micros();
         let (seconds, rest) = ((micros / 1_000_000).to_string(), (micros % 1_000_000).to_string());
-        let mut text = Vec::with_capacity(48);
-        encode::array_header(&mut text, 2);
-        encode::bulk(&mut text, seconds.as_bytes());
-        encode::bulk(&mut text, rest.as_bytes());
-        self.reply(client, &text);
+        self.reply_with(client, |text| {
+            encode::array_header(text, 2);
+            encode::bulk(text, seconds.as_bytes());
+            encode::bulk(text, rest.as_bytes());
+        });
         Flow::Next
     }
 
@@ -227,10 +221,8 @@ impl Shared {
     /// tells it.
     fn command(&mut self, client: &mut Client, request: Request<'_>) -> Flow {
         if request.args.len() == 2 && request.arg(1).eq_ignore_ascii_case(b"COUNT") {
-            let count = i64::try_from(command::served()).unwrap_or(i64::MAX);
-            let mut text = Vec::with_capacity(16);
-            encode::integer(&mut text, count);
-            self.reply(client, &text);
+            let count = i64::try_from(command::served().count()).unwrap_or(i64::MAX);
+            self.reply_with(client, |text| encode::integer(text, count));
             return Flow::Next;
         }
         self.forward_to_any(client, request)

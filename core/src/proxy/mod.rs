@@ -142,7 +142,9 @@ impl Proxy {
     pub fn handle(&mut self, now: Instant, input: Input<'_>) {
         self.shared.now = now;
         match input {
-            Input::Received { conn, bytes } if conn.is_server() => self.server_received(conn, bytes),
+            Input::Received { conn, bytes } if conn.is_server() => {
+                self.server_received(conn, bytes)
+            }
             Input::Received { conn, bytes } => self.client_received(conn, bytes),
             Input::Sent { conn, buffer } if conn.is_server() => self.server_sent(conn, buffer),
             Input::Sent { conn, buffer } => self.client_sent(conn, buffer),
@@ -437,7 +439,8 @@ impl Proxy {
         for (at, (pool, plan)) in shared.pools.iter().zip(&shared.plan.pools).enumerate() {
             line.pool(&plan.name, &pool.stats);
             let queues = self.queues(at, plan.servers.len());
-            for ((server, stats), queues) in plan.servers.iter().zip(&pool.stats.servers).zip(queues)
+            for ((server, stats), queues) in
+                plan.servers.iter().zip(&pool.stats.servers).zip(queues)
             {
                 line.server(&server.name, stats, queues);
             }

@@ -1,14 +1,17 @@
 //! What the proxy is to do: the configuration in the shape that the hot path wants.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::nutcracker::{Config, Pool as PoolConfig, Server as ServerConfig, ServerAddress};
+use crate::config::nutcracker::{
+    Address as AddressConfig, Config, Pool as PoolConfig, Server as ServerConfig,
+};
 use crate::distribution::Distribution;
 use crate::io::Endpoint;
 use crate::limits::{CLIENTS_INPUT_BYTES_MAX, CLIENTS_OUTPUT_BYTES_MAX};
-use crate::routing::{RouteServer, RouteSpec};
+use crate::routing::RouteSpec;
 
 /// How the proxy behaves where twemproxy's users and everybody else expect different things. One
 /// code path reads it; there are not two proxies.
@@ -161,32 +164,22 @@ impl Plan {
 
 impl PoolPlan {
     fn new(pool: &PoolConfig) -> Self {
-        let route = RouteSpec {
-            hash: pool.hash,
-            hash_tag: pool.hash_tag,
-            distribution: pool.distribution,
-            servers: pool
-                .servers
-                .iter()
-                .map(|server| RouteServer { name: server.name.clone(), weight: server.weight })
-                .collect(),
-        };
         Self {
             name: pool.name.clone(),
-            route,
+            route: pool.route_spec(),
             servers: pool.servers.iter().map(ServerPlan::new).collect(),
             timeout: pool.timeout,
             connect_timeout: pool.server_connect_timeout,
-            server_connections: pool.server_connections,
-            clients_max: pool.client_connections,
+            server_connections: pool.server_connections.get(),
+            clients_max: pool.client_connections.map(NonZeroU32::get),
             auth: pool.redis_auth.as_ref().map(|secret| secret.expose().as_bytes().to_vec()),
             database: pool.redis_db,
             is_preconnecting: pool.preconnect,
             is_ejecting: pool.auto_eject_hosts,
-            failure_limit: pool.server_failure_limit.max(1),
+            failure_limit: pool.server_failure_limit.get(),
             retry_timeout: pool.server_retry_timeout,
-            request_bytes_max: pool.request_bytes_max,
-            client_output_bytes_max: pool.client_output_bytes_max,
+            request_bytes_max: pool.request_bytes_max as usize,
+            client_output_bytes_max: pool.client_output_bytes_max as usize,
         }
     }
 
@@ -199,10 +192,10 @@ impl PoolPlan {
 impl ServerPlan {
     fn new(server: &ServerConfig) -> Self {
         let address = match &server.address {
-            ServerAddress::Unix(path) => Address::Fixed(Endpoint::Unix(PathBuf::from(path))),
-            ServerAddress::HostPort { host, port } => match host.parse::<IpAddr>() {
-                Ok(ip) => Address::Fixed(Endpoint::Tcp(SocketAddr::new(ip, *port))),
-                Err(_) => Address::Named { host: host.clone(), port: *port },
+            AddressConfig::Unix(path) => Address::Fixed(Endpoint::Unix(PathBuf::from(path))),
+            AddressConfig::Tcp(at) => match at.host.parse::<IpAddr>() {
+                Ok(ip) => Address::Fixed(Endpoint::Tcp(SocketAddr::new(ip, at.port))),
+                Err(_) => Address::Named { host: at.host.clone(), port: at.port },
             },
         };
         Self { name: server.name.clone(), address }

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use crate::buf::{Buffer, BufferPool};
 use crate::limits::{REPLY_SLOTS_KEPT, STASH_COMPACT_BYTES};
-use crate::slab::SlabKey;
 
 /// A request's place in the client's order; wraps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +15,7 @@ enum Slot {
     /// A server owes it; `via` is the slot of the server connection.
     Waiting { via: u32 },
     /// Several servers owe parts of it.
-    Split(SlabKey),
+    Split,
     /// It is here, but an earlier one is not: bytes of the stash.
     Stashed { start: u32, len: u32 },
     /// Its beginning has left already, the rest follows as it comes.
@@ -58,9 +57,9 @@ impl Replies {
         self.push(Slot::Waiting { via })
     }
 
-    /// Appends a reply that `split` will join.
-    pub(crate) fn push_split(&mut self, split: SlabKey) -> Sequence {
-        self.push(Slot::Split(split))
+    /// Appends a reply that will be joined from several.
+    pub(crate) fn push_split(&mut self) -> Sequence {
+        self.push(Slot::Split)
     }
 
     fn push(&mut self, slot: Slot) -> Sequence {
@@ -89,16 +88,8 @@ impl Replies {
     pub(crate) fn is_owed_through(&self, via: u32) -> bool {
         self.slots.iter().any(|slot| match slot {
             Slot::Waiting { via: by } | Slot::Streaming { via: by } => *by == via,
-            Slot::Split(_) => true,
+            Slot::Split => true,
             Slot::Stashed { .. } => false,
-        })
-    }
-
-    /// Returns the splits that are still to be joined.
-    pub(crate) fn splits(&self) -> impl Iterator<Item = SlabKey> {
-        self.slots.iter().filter_map(|slot| match slot {
-            Slot::Split(key) => Some(*key),
-            Slot::Waiting { .. } | Slot::Stashed { .. } | Slot::Streaming { .. } => None,
         })
     }
 
@@ -228,28 +219,21 @@ mod tests {
     fn a_stash_that_never_empties_is_compacted() {
         let (mut replies, mut out, mut pool) =
             (Replies::default(), Buffer::new(), BufferPool::default());
-        let big = vec![b'x'; STASH_COMPACT_BYTES / 4];
-        let mut expected = 0;
-        let mut head = replies.push_waiting(0);
-        let mut early = replies.push_waiting(0);
+        let reply = vec![b'x'; STASH_COMPACT_BYTES / 4];
+        let mut late = replies.push_waiting(0);
         for _ in 0..100 {
-            replies.complete(early, &big, &mut out, &mut pool);
-            let next = replies.push_waiting(0);
-            let after = replies.push_waiting(0);
-            replies.complete(after, &big, &mut out, &mut pool);
-            replies.complete(head, b"h", &mut out, &mut pool);
-            expected += 1 + big.len();
-            (head, early) = (next, after);
-            early = {
-                let _ = early;
-                replies.push_waiting(0)
-            };
-            replies.complete(head, b"h", &mut out, &mut pool);
-            expected += 1 + big.len();
-            head = early;
-            early = replies.push_waiting(0);
+            let early = replies.push_waiting(0);
+            replies.complete(early, &reply, &mut out, &mut pool);
+            let next_late = replies.push_waiting(0);
+            let next_early = replies.push_waiting(0);
+            replies.complete(next_early, &reply, &mut out, &mut pool);
+            replies.complete(late, b"late", &mut out, &mut pool);
+            late = next_late;
         }
-        assert_eq!(out.len(), expected);
-        assert!(replies.stash.len() <= 4 * STASH_COMPACT_BYTES);
+        assert!(!replies.is_empty(), "the last early reply still waits");
+        assert!(replies.stash.len() <= 2 * STASH_COMPACT_BYTES, "{}", replies.stash.len());
+        replies.complete(late, b"late", &mut out, &mut pool);
+        assert!(replies.is_empty());
+        assert_eq!(out.len(), 200 * reply.len() + 101 * 4);
     }
 }

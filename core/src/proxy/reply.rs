@@ -2,14 +2,14 @@
 
 use crate::buf::Buffer;
 use crate::id::ConnId;
+use crate::io::Failure;
 use crate::io::{Event, Limit};
+use crate::limits::STREAM_REPLY_BYTES;
 use crate::proxy::Proxy;
 use crate::proxy::client::Phase;
 use crate::proxy::request::Outcome;
-use crate::io::Failure;
 use crate::proxy::server::{InFlight, ReplyTo, Stage};
 use crate::proxy::shared::key_of;
-use crate::limits::STREAM_REPLY_BYTES;
 use crate::slab::SlabKey;
 use crate::wire::resp::reply::ReplyScan;
 
@@ -211,14 +211,7 @@ impl Proxy {
         }
     }
 
-    fn deliver_part(
-        &mut self,
-        key: SlabKey,
-        part: u16,
-        reply: &[u8],
-        _via: ConnId,
-        is_rest: bool,
-    ) {
+    fn deliver_part(&mut self, key: SlabKey, part: u16, reply: &[u8], _via: ConnId, is_rest: bool) {
         let Some(split) = self.shared.splits.get_mut(key) else { return };
         let client_key = key_of(split.client);
         let client = self.clients.get_mut(client_key);
@@ -257,7 +250,10 @@ impl Proxy {
         let was_retiring = conn.is_retiring;
         let had_purpose = !conn.in_flight.is_empty()
             || conn.is_probe
-            || matches!(conn.stage, Stage::Resolving(_) | Stage::Connecting | Stage::Greeting { .. });
+            || matches!(
+                conn.stage,
+                Stage::Resolving(_) | Stage::Connecting | Stage::Greeting { .. }
+            );
         self.shared.detach(pool, server, lane, id);
         if had_purpose && !was_retiring {
             self.shared.server_failed(pool, server, failure);
@@ -353,8 +349,8 @@ impl Proxy {
                 return;
             }
             let to = std::mem::replace(&mut request.to, ReplyTo::Nobody);
-            let is_silent = silent_since < request.queued_at + timeout
-                && silent_since <= request.queued_at;
+            let is_silent =
+                silent_since < request.queued_at + timeout && silent_since <= request.queued_at;
             conn.timed_out += 1;
             let is_sent = at < sent && conn.stage == Stage::Ready;
             let outcome = if is_sent { Outcome::Unknown } else { Outcome::NotSent };

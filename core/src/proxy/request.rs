@@ -2,9 +2,9 @@
 
 use crate::command::{self, Command, KeyError, Keys, Treatment};
 use crate::id::{ConnId, PoolId, ServerId};
+use crate::io::Failure;
 use crate::proxy::client::{Client, Phase};
 use crate::proxy::replies::append;
-use crate::io::Failure;
 use crate::proxy::server::{InFlight, ReplyTo, ServerConn};
 use crate::proxy::shared::{Shared, Timer, key_of};
 use crate::wire::resp::encode;
@@ -118,9 +118,7 @@ impl Shared {
         let limits = self.limits_for(client);
         let mut scanner = crate::wire::resp::request::RequestScanner::default();
         match scanner.scan(&frame, &limits, args) {
-            Ok(RequestScan::Complete { .. }) => {
-                self.serve(client, Request { frame: &frame, args })
-            }
+            Ok(RequestScan::Complete { .. }) => self.serve(client, Request { frame: &frame, args }),
             Ok(_) => Flow::Next,
             Err(error) => self.reject_bytes(client, error),
         }
@@ -131,11 +129,7 @@ impl Shared {
         if self.plan.policy.is_bad_request_fatal || error == RequestError::CrossProtocol {
             return Flow::Abort;
         }
-        let mut text = std::mem::take(&mut self.scratch.text);
-        text.clear();
-        error.encode_message(&mut text);
-        self.reply(client, &text);
-        self.scratch.text = text;
+        self.reply_with(client, |text| error.encode_message(text));
         Flow::Finish
     }
 
@@ -147,9 +141,7 @@ impl Shared {
             return self.refuse_unknown(client, request);
         };
         if !command.accepts(request.args.len()) {
-            let parts: [&[u8]; 3] =
-                [b"ERR wrong number of arguments for '", command.name.as_bytes(), b"' command"];
-            return self.refuse(client, &parts);
+            return self.refuse_with(client, |text| command::encode_wrong_arity(command, text));
         }
         if !client.is_authenticated && !command.is_allowed_before_auth() {
             self.reply(client, b"-NOAUTH Authentication required.\r\n");
@@ -174,25 +166,32 @@ impl Shared {
             self.reply(client, b"-NOAUTH Authentication required.\r\n");
             return Flow::Next;
         }
-        let name = request.arg(0);
-        let shown = name.get(..name.len().min(128)).unwrap_or_default();
-        self.refuse(client, &[b"ERR unknown command '", shown, b"'"])
+        self.refuse_with(client, |text| command::encode_unknown(request.frame, request.args, text))
     }
 
     /// Answers a request that is well formed and cannot be served; the connection lives, except
     /// where the policy says otherwise.
     pub(crate) fn refuse(&mut self, client: &mut Client, message: &[&[u8]]) -> Flow {
+        self.refuse_with(client, |text| encode::error_parts(text, message))
+    }
+
+    fn refuse_with(&mut self, client: &mut Client, encode: impl FnOnce(&mut Vec<u8>)) -> Flow {
         if self.plan.policy.is_bad_request_fatal {
             return Flow::Abort;
         }
-        self.reply_error(client, message);
+        self.reply_with(client, encode);
         Flow::Next
     }
 
     pub(crate) fn reply_error(&mut self, client: &mut Client, message: &[&[u8]]) {
+        self.reply_with(client, |text| encode::error_parts(text, message));
+    }
+
+    /// Gives a reply that is encoded on the spot its place in the client's order.
+    pub(crate) fn reply_with(&mut self, client: &mut Client, encode: impl FnOnce(&mut Vec<u8>)) {
         let mut text = std::mem::take(&mut self.scratch.text);
         text.clear();
-        encode::error_parts(&mut text, message);
+        encode(&mut text);
         self.reply(client, &text);
         self.scratch.text = text;
     }
@@ -220,15 +219,12 @@ impl Shared {
         command: &Command,
         request: Request<'_>,
     ) -> Flow {
-        let is_one_target =
-            self.pool(client.pool).is_some_and(|(_, plan)| plan.is_one_target());
+        let is_one_target = self.pool(client.pool).is_some_and(|(_, plan)| plan.is_one_target());
         let mut keys = std::mem::take(&mut self.scratch.keys);
         keys.clear();
         let found = command::keys(command, request.frame, request.args, &mut keys);
         let flow = match found {
-            Ok(()) => {
-                self.forward_if_together(client, command, request, &keys, is_one_target)
-            }
+            Ok(()) => self.forward_if_together(client, command, request, &keys, is_one_target),
             Err(KeyError::PatternKeys) if is_one_target => {
                 self.forward_if_together(client, command, request, &keys, true)
             }
@@ -308,8 +304,10 @@ impl Shared {
     /// Finds the connection that carries this client's requests to `server`; opens it if need be.
     #[inline]
     pub(crate) fn lane(&mut self, client: &mut Client, id: ServerId) -> Lane {
-        let Some(server) =
-            self.pools.get(usize::from(client.pool.0)).and_then(|pool| pool.servers.get(usize::from(id.0)))
+        let Some(server) = self
+            .pools
+            .get(usize::from(client.pool.0))
+            .and_then(|pool| pool.servers.get(usize::from(id.0)))
         else {
             return Lane::Failed(Failure::Refused);
         };
