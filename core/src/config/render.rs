@@ -61,16 +61,13 @@ fn element<'a>(
     let line = line_around(text, place.span.start);
     let shown = text.get(line.clone()).unwrap_or_default();
     if shown.trim().is_empty() || shown.len() > LINE_BYTES_MAX {
-        return group
-            .element(Origin::path(name).line(place.line).char_column(place.column));
+        return group.element(Origin::path(name).line(place.line).char_column(place.column));
     }
     let start = place.span.start.saturating_sub(line.start).min(shown.len());
     let end = place.span.end.saturating_sub(line.start).clamp(start, shown.len());
     let annotation = kind.span(start..end).label(label);
-    let snippet = Snippet::source(masked(shown))
-        .path(name)
-        .line_start(place.line)
-        .annotation(annotation);
+    let snippet =
+        Snippet::source(masked(shown)).path(name).line_start(place.line).annotation(annotation);
     group.element(snippet)
 }
 
@@ -78,8 +75,10 @@ fn element<'a>(
 fn line_around(text: &str, offset: usize) -> Range<usize> {
     let bytes = text.as_bytes();
     let offset = offset.min(bytes.len());
-    let start =
-        bytes.get(..offset).and_then(|before| memchr::memrchr(b'\n', before)).map_or(0, |at| at + 1);
+    let start = bytes
+        .get(..offset)
+        .and_then(|before| memchr::memrchr(b'\n', before))
+        .map_or(0, |at| at + 1);
     let end = bytes
         .get(offset..)
         .and_then(|behind| memchr::memchr(b'\n', behind))
@@ -99,8 +98,7 @@ fn masked(line: &str) -> String {
     if !is_secret || value.trim().is_empty() {
         return line.to_owned();
     }
-    let stars: String =
-        value.bytes().map(|byte| if byte == b' ' { ' ' } else { '*' }).collect();
+    let stars: String = value.bytes().map(|byte| if byte == b' ' { ' ' } else { '*' }).collect();
     format!("{key}:{stars}")
 }
 

@@ -142,8 +142,11 @@ impl Builder<'_> {
             let span = bytes(text, &span);
             match event {
                 Event::Scalar(value, ..) => {
-                    let content = Content::Scalar(value.into_owned());
-                    self.add(trim_end(text, span), content, true);
+                    let span = trim_end(text, span);
+                    // The library reports a value that is left out as a tilde.
+                    let is_left_out = span.is_empty() && value == "~";
+                    let value = if is_left_out { String::new() } else { value.into_owned() };
+                    self.add(span, Content::Scalar(value), true);
                 }
                 Event::MappingStart(..) => self.begin(span, Content::Mapping(Vec::new())),
                 Event::SequenceStart(..) => self.begin(span, Content::Sequence(Vec::new())),
