@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ringkeeper_core::buf::Buffer;
 use ringkeeper_core::id::ConnId;
-use ringkeeper_core::io::{CloseMode, CloseReason, Drive, Endpoint, Event, Input, Output};
+use ringkeeper_core::io::{CloseMode, CloseReason, Command, Drive, Endpoint, Event, Input, Output};
 use ringkeeper_core::limits::{BATCH_MAX, RECEIVE_BYTES_MAX};
 use ringkeeper_core::time::Instant;
 use tokio::time::Sleep;
@@ -21,7 +21,7 @@ use crate::connect::{self, close_reason, connect_reason};
 use crate::listen::{Accepted, Acceptor};
 use crate::mailbox::{Mail, Mailbox};
 use crate::ready::{ReadyQueue, Source};
-use crate::resolve::Resolver;
+use crate::resolve::{Answer, Resolver};
 
 /// Clients that one listener takes in one turn; the rest of the backlog waits for the next one, so
 /// that a storm of connections does not starve the established ones.
@@ -34,11 +34,13 @@ const TIMER_SLACK: Duration = Duration::from_millis(1);
 /// Where a deadline beyond the range of the system's clock is put.
 const FAR: Duration = Duration::from_secs(3600);
 
-/// What the runtime itself did to a connection and the worker does not know yet.
+/// What has happened already and the worker does not know yet.
 #[derive(Debug)]
 enum Completion {
     Sent(ConnId, Buffer),
     Closed(ConnId, CloseReason),
+    Answer(Answer),
+    Command(Command),
 }
 
 /// What follows a turn.
@@ -202,13 +204,15 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
             let input = match completion {
                 Completion::Sent(conn, buffer) => Input::Sent { conn, buffer },
                 Completion::Closed(conn, reason) => Input::Closed { conn, reason },
+                Completion::Answer(Answer { query, result }) => Input::Resolved { query, result },
+                Completion::Command(command) => Input::Command(command),
             };
             self.drive.handle(self.now, input);
         }
         left
     }
 
-    /// Goes on with whatever the connection in `slot` waits for.
+    /// Goes on with whatever the connection in `slot` waits for; at most one input comes of it.
     fn handle_conn(&mut self, slot: u32) {
         // Closed while its waker was in the queue, or somebody else by now: then in vain.
         let Some(conn) = self.conns.slot_mut(slot) else { return };
@@ -224,6 +228,8 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
                 return self.fail(id, connect_reason(&error));
             }
             self.drive.handle(self.now, Input::Connected { conn: id });
+            // One input per look, as the turn counts them.
+            return self.look_again(id);
         }
         if conn.is_writing() {
             match conn.resume_write() {
@@ -277,16 +283,11 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
     fn handle_mail(&mut self) {
         let Mail { commands, stop } = self.mailbox.take();
         self.is_stopping = stop;
-        for command in commands {
-            self.drive.handle(self.now, Input::Command(command));
-        }
+        self.completions.extend(commands.into_iter().map(Completion::Command));
     }
 
     fn handle_answers(&mut self) {
-        for answer in self.resolver.take() {
-            let input = Input::Resolved { query: answer.query, result: answer.result };
-            self.drive.handle(self.now, input);
-        }
+        self.completions.extend(self.resolver.take().into_iter().map(Completion::Answer));
     }
 
     fn perform_outputs(&mut self) {

@@ -1,6 +1,7 @@
 //! How other threads reach a worker.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -38,7 +39,20 @@ struct Shared {
     // Not in the queue: a stop must never be dropped nor wait behind commands.
     stop: bool,
     waker: Option<Waker>,
+    is_gone: bool,
 }
+
+/// The worker does not run any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped;
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the worker has stopped")
+    }
+}
+
+impl std::error::Error for Stopped {}
 
 /// What was in the mailbox.
 pub(crate) struct Mail {
@@ -57,20 +71,28 @@ pub fn mailbox() -> io::Result<(MailboxSender, Mailbox)> {
 }
 
 impl MailboxSender {
-    /// Leaves `message` for the worker and wakes it. Never blocks on the worker; does nothing
-    /// when the worker is gone.
-    pub fn send(&self, message: Message) {
+    /// Leaves `message` for the worker and wakes it; never waits for the worker. A stop always
+    /// arrives, and before any command that still waits; a command too many is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] when there is nobody to read it.
+    pub fn send(&self, message: Message) -> Result<(), Stopped> {
         let mut shared = lock(&self.shared);
+        if shared.is_gone {
+            return Err(Stopped);
+        }
         match message {
             Message::Command(command) if shared.commands.len() < COMMANDS_MAX => {
                 shared.commands.push_back(command);
             }
-            Message::Command(_) => return,
+            Message::Command(_) => return Ok(()),
             Message::Stop => shared.stop = true,
         }
         if let Some(waker) = &shared.waker {
             waker.wake_by_ref();
         }
+        Ok(())
     }
 }
 
@@ -89,7 +111,9 @@ impl Mailbox {
 
 impl Drop for Mailbox {
     fn drop(&mut self) {
-        lock(&self.shared).waker = None;
+        let mut shared = lock(&self.shared);
+        shared.waker = None;
+        shared.is_gone = true;
     }
 }
 
