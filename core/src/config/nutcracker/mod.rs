@@ -269,15 +269,13 @@ fn read_document(name: &str, document: &Document, out: &mut Collector<'_>) -> Ve
 
 fn report_syntax(error: &super::yaml::SyntaxError, out: &mut Collector<'_>) {
     let code = match error.fault {
-        Fault::Syntax | Fault::TabIndent => "yaml-syntax",
+        Fault::Syntax => "yaml-syntax",
         Fault::TooManyNodes => "file-too-complex",
         Fault::TooDeep => "nested-too-deep",
     };
-    let diagnostic = out.error(code, &error.span, error.message.as_str());
-    out.report(match error.fault {
-        Fault::TabIndent => diagnostic.hint("indent with spaces; YAML allows no tab here"),
-        Fault::Syntax | Fault::TooManyNodes | Fault::TooDeep => diagnostic,
-    });
+    let mut diagnostic = out.error(code, &error.span, error.message.as_str());
+    diagnostic.hint = error.hint.map(str::to_owned);
+    out.report(diagnostic);
 }
 
 fn read_pools(
