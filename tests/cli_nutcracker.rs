@@ -1,6 +1,7 @@
 //! The drop-in command line, compared with what the genuine nutcracker 0.5.0 did.
 //!
 //! `vectors/cli_matrix.json` and `vectors/signals.json` were recorded from the Debian 12 binary.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
 mod support;
 

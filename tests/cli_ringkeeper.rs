@@ -1,4 +1,5 @@
 //! The product's own command line.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
 mod support;
 

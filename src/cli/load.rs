@@ -5,12 +5,11 @@ use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 
 use ringkeeper_core::config::diagnostic::{Diagnostic, Severity};
-use ringkeeper_core::config::nutcracker::{self, Config, ListenAddress, Pool};
+use ringkeeper_core::config::nutcracker::{self, Config};
 use ringkeeper_core::config::render;
 use ringkeeper_core::limits::CONFIG_BYTES_MAX;
 
-use crate::cli::reason;
-use crate::host::listen::Address;
+use crate::host::reason;
 
 /// A file, what it means, and what is to be said about it.
 pub(crate) struct Loaded {
@@ -155,12 +154,4 @@ impl Loaded {
 /// Returns `1 pool`, `2 pools`.
 fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
-/// Returns where a pool listens, in the host's terms.
-pub(crate) fn listen_address(pool: &Pool) -> Address {
-    match &pool.listen.address {
-        ListenAddress::Tcp(at) => Address::Tcp { host: at.host.clone(), port: at.port },
-        ListenAddress::Unix { path, mode } => Address::Unix { path: path.into(), mode: *mode },
-    }
 }

@@ -7,16 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::cli::getopt::{self, Item, Spec};
-use crate::cli::reason;
+use crate::cli::load;
 use crate::host::daemon::{self, Detached, Readiness};
 use crate::host::log::{Format, Log, Verbosity};
-use crate::host::pidfile;
 use crate::host::runtime::Choice;
-use crate::host::service::{self, Launch, Stats};
+use crate::host::service::{self, Launch, NUTCRACKER_VERSION as VERSION, Stats};
 use crate::host::signal::{Persona, Signals};
-
-/// The release of twemproxy whose behaviour is offered.
-pub(crate) const VERSION: &str = "0.5.0";
+use crate::host::{pidfile, reason};
 
 /// Where the Debian package has its configuration file; used if it exists.
 const PACKAGED_CONF: &str = "/etc/nutcracker/nutcracker.yml";
@@ -296,11 +293,17 @@ Examples:
 }
 
 fn test_conf(conf: &Path) -> ExitCode {
-    let loaded = crate::cli::load::read(conf);
-    let verdict = if loaded.config.is_some() { "ok" } else { "invalid" };
+    let loaded = load::read(conf);
+    // Names of listeners are looked up as part of the test, as twemproxy does.
+    let unresolved = loaded.config.as_ref().map(service::unresolved_listeners).unwrap_or_default();
+    let is_good = loaded.config.is_some() && unresolved.is_empty();
+    let verdict = if is_good { "ok" } else { "invalid" };
     eprintln!("nutcracker: configuration file '{}' syntax is {verdict}", conf.display());
     eprint!("{}", loaded.human());
-    if loaded.config.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    for error in unresolved {
+        eprintln!("error: {error}");
+    }
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn run(asked: &Asked) -> ExitCode {
@@ -320,7 +323,7 @@ fn run(asked: &Asked) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let readiness = if asked.daemonize {
+    let mut readiness = if asked.daemonize {
         match daemon::detach() {
             Ok(Detached::Caller(code)) => return code,
             Ok(Detached::Daemon(readiness)) => Some(readiness),
@@ -332,12 +335,19 @@ fn run(asked: &Asked) -> ExitCode {
     } else {
         None
     };
-    let code = serve(asked, &log, &signals, readiness);
+    let code = serve(asked, &log, &signals, &mut readiness);
     log.always("done, rabbit done");
+    // Only here, if it did not serve: whoever waits for the daemon finds the whole log.
+    drop(readiness);
     code
 }
 
-fn serve(asked: &Asked, log: &Log, signals: &Signals, readiness: Option<Readiness>) -> ExitCode {
+fn serve(
+    asked: &Asked,
+    log: &Log,
+    signals: &Signals,
+    readiness: &mut Option<Readiness>,
+) -> ExitCode {
     let pid = std::process::id();
     if let Some(path) = asked.pid_file()
         && let Err(error) = pidfile::write(&path, pid)
@@ -350,7 +360,7 @@ fn serve(asked: &Asked, log: &Log, signals: &Signals, readiness: Option<Readines
         tracing::info!("mbuf size {bytes} accepted and not used: buffers are managed differently");
     }
     let conf = asked.conf();
-    let loaded = crate::cli::load::read(&conf);
+    let loaded = load::read(&conf);
     loaded.log();
     let Some(config) = loaded.config else { return ExitCode::FAILURE };
     let launch = Launch {
@@ -361,7 +371,7 @@ fn serve(asked: &Asked, log: &Log, signals: &Signals, readiness: Option<Readines
     };
     match service::start(launch) {
         Ok(running) => {
-            if let Some(readiness) = readiness {
+            if let Some(readiness) = readiness.take() {
                 readiness.report();
             }
             service::supervise(running, Persona::Nutcracker, log, signals)

@@ -7,8 +7,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::cli::{load, reason, route};
+use crate::cli::{load, route};
 use crate::host::log::{Format, Log, Verbosity};
+use crate::host::reason;
 use crate::host::runtime::Choice;
 use crate::host::service::{self, Launch, Stats};
 use crate::host::signal::{Persona, Signals};

@@ -10,6 +10,8 @@ use ringkeeper_core::io::Endpoint;
 use rustix::fs::Mode;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::host::reason;
+
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
@@ -112,15 +114,17 @@ impl fmt::Display for OpenError {
             Step::Bind => "bind",
             Step::Listen => "listen",
         };
-        write!(f, "{failed} for {purpose} on '{address}' failed: {cause}; {}", self.advice())
+        write!(
+            f,
+            "{failed} for {purpose} on '{address}' failed: {}; {}",
+            reason(cause),
+            self.advice()
+        )
     }
 }
 
-impl std::error::Error for OpenError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.cause)
-    }
-}
+// No `source`: the sentence holds the cause already.
+impl std::error::Error for OpenError {}
 
 /// Opens a listening socket that does not block. Call it before the first thread: the umask of the
 /// process changes for a moment.
@@ -137,6 +141,21 @@ pub(crate) fn open(request: &Request) -> Result<Socket, OpenError> {
         purpose: request.purpose.clone(),
         address: request.address.clone(),
         step,
+        cause,
+    })
+}
+
+/// Looks up the request's host name and opens nothing.
+///
+/// # Errors
+///
+/// [`OpenError`] names the address, the cause and what to do.
+pub(crate) fn check_name(request: &Request) -> Result<(), OpenError> {
+    let Address::Tcp { host, port } = &request.address else { return Ok(()) };
+    resolve(host, *port).map(drop).map_err(|cause| OpenError {
+        purpose: request.purpose.clone(),
+        address: request.address.clone(),
+        step: Step::Resolve,
         cause,
     })
 }

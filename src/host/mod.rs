@@ -41,3 +41,13 @@ pub(crate) fn raise_descriptor_limit() -> io::Result<Option<u64>> {
     }
     Ok(limit.current)
 }
+
+/// Returns the error's text without the number that the standard library adds, as `strerror`
+/// would put it.
+pub(crate) fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error ") {
+        Some(end) => text.get(..end).unwrap_or(&text).to_owned(),
+        None => text,
+    }
+}

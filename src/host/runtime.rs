@@ -35,17 +35,6 @@ pub(crate) enum Selected {
     Tokio,
 }
 
-impl Selected {
-    /// Returns the name for logs and figures.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            #[cfg(all(feature = "uring", target_os = "linux"))]
-            Self::Uring => "io_uring",
-            Self::Tokio => "tokio",
-        }
-    }
-}
-
 /// io_uring was demanded and can't be had.
 #[derive(Debug)]
 pub(crate) struct Unavailable(String);
@@ -75,7 +64,7 @@ pub(crate) fn select(choice: Choice) -> Result<Selected, Unavailable> {
             Ok(Selected::Tokio)
         }
         (Choice::Auto | Choice::Uring, Ok((selected, capabilities))) => {
-            tracing::info!("runtime is {}: {capabilities}", selected.name());
+            tracing::info!("runtime is {capabilities}");
             Ok(selected)
         }
         (Choice::Auto, Err(reason)) => {
@@ -132,12 +121,15 @@ pub(crate) struct Running {
 impl Running {
     /// Gives the worker a command; one that has ended hears nothing.
     pub(crate) fn command(&self, command: Command) {
+        // A worker that has ended is noticed by `has_ended`.
         match &self.sender {
             #[cfg(all(feature = "uring", target_os = "linux"))]
             Sender::Uring(sender) => {
                 let _ = sender.send(rt_uring::Message::Command(command));
             }
-            Sender::Tokio(sender) => sender.send(rt_tokio::Message::Command(command)),
+            Sender::Tokio(sender) => {
+                let _ = sender.send(rt_tokio::Message::Command(command));
+            }
         }
     }
 
@@ -162,7 +154,9 @@ impl Running {
             Sender::Uring(sender) => {
                 let _ = sender.send(rt_uring::Message::Stop);
             }
-            Sender::Tokio(sender) => sender.send(rt_tokio::Message::Stop),
+            Sender::Tokio(sender) => {
+                let _ = sender.send(rt_tokio::Message::Stop);
+            }
         }
         self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the worker panicked")))
     }
@@ -178,7 +172,7 @@ pub(crate) fn start<D: Drive + Send + 'static>(
     drive: D,
     start: Instant,
     listeners: Vec<Listener>,
-    log_event: fn(&Event),
+    mut log_event: impl FnMut(&Event) + Send + 'static,
 ) -> io::Result<Running> {
     let is_drained = Arc::new(AtomicBool::new(false));
     let drained = Arc::clone(&is_drained);

@@ -6,21 +6,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use ringkeeper_core::config::nutcracker::Config;
+use ringkeeper_core::config::nutcracker::{Config, ListenAddress, Pool};
 use ringkeeper_core::id::ListenerId;
 use ringkeeper_core::io::Command;
-use ringkeeper_core::node::{ListenerRole, Plan, Policy, Worker};
+use ringkeeper_core::node::Worker;
+use ringkeeper_core::proxy::{ListenerRole, Plan, Policy};
 
-use crate::cli::load;
-use crate::host::listen::{self, Address, Request};
+use crate::host::events::EventLog;
+use crate::host::listen::{self, Address, OpenError, Request};
 use crate::host::log::Log;
 use crate::host::memory::{self, Trimmer};
 use crate::host::runtime::{self, Choice, Listener, Running};
 use crate::host::signal::{Persona, Signal, Signals};
-use crate::host::{self, events, sys};
+use crate::host::{self, sys};
 
-/// The version that the statistics name under the name `nutcracker`.
-const NUTCRACKER_VERSION: &str = crate::cli::NUTCRACKER_VERSION;
+/// The release of twemproxy whose behaviour is offered under the name `nutcracker`; also what the
+/// statistics name then.
+pub(crate) const NUTCRACKER_VERSION: &str = "0.5.0";
 
 /// Descriptors kept for the log, the runtime and whatever libraries open; twemproxy's number.
 const DESCRIPTORS_RESERVED: u64 = 32;
@@ -83,8 +85,10 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
     }
     describe_host(&mut plan, launch.persona, descriptors);
     let seed = host::seed().context("no seed for the worker")?;
-    let worker = Worker::new(Arc::new(plan), seed, ringkeeper_core::time::Instant::START);
-    runtime::start(selected, worker, Instant::now(), listeners, events::log)
+    let plan = Arc::new(plan);
+    let mut events = EventLog::new(Arc::clone(&plan));
+    let worker = Worker::new(plan, seed, ringkeeper_core::time::Instant::START);
+    runtime::start(selected, worker, Instant::now(), listeners, move |event| events.log(event))
         .context("the worker's thread could not start")
 }
 
@@ -126,21 +130,37 @@ fn describe_host(plan: &mut Plan, persona: Persona, descriptors: Option<u64>) {
     }
 }
 
+/// Returns what is wrong with the host names that pools listen on.
+pub(crate) fn unresolved_listeners(config: &Config) -> Vec<OpenError> {
+    config.pools.iter().filter_map(|pool| listen::check_name(&request(pool)).err()).collect()
+}
+
+fn request(pool: &Pool) -> Request {
+    Request {
+        purpose: format!("pool '{}'", pool.name),
+        address: listen_address(pool),
+        backlog: i32::try_from(pool.backlog).unwrap_or(i32::MAX),
+        reuseport: pool.reuseport,
+    }
+}
+
 fn open_pools(config: &Config) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = Vec::with_capacity(config.pools.len());
     for (id, pool) in (0_u16..).zip(&config.pools) {
-        let request = Request {
-            purpose: format!("pool '{}'", pool.name),
-            address: load::listen_address(pool),
-            backlog: i32::try_from(pool.backlog).unwrap_or(i32::MAX),
-            reuseport: pool.reuseport,
-        };
-        let socket = listen::open(&request)?;
+        let socket = listen::open(&request(pool))?;
         let at = listen::endpoint(&socket)?;
         tracing::info!("pool '{}' listens on {at}", pool.name);
         listeners.push(Listener { id: ListenerId(id), socket, tcp_keepalive: pool.tcpkeepalive });
     }
     Ok(listeners)
+}
+
+/// Returns where a pool listens, in the host's terms.
+fn listen_address(pool: &Pool) -> Address {
+    match &pool.listen.address {
+        ListenAddress::Tcp(at) => Address::Tcp { host: at.host.clone(), port: at.port },
+        ListenAddress::Unix { path, mode } => Address::Unix { path: path.into(), mode: *mode },
+    }
 }
 
 fn open_stats(stats: &Stats, position: usize) -> anyhow::Result<Option<Listener>> {
