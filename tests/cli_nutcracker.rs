@@ -73,7 +73,7 @@ fn start(scratch: &Scratch, more: &[&str]) -> Process {
     arguments.extend(more);
     let process = scratch.start("nutcracker", &arguments);
     // The last thing that the start logs.
-    scratch.wait_for("log", "statistics are on");
+    scratch.wait_for("log", "statistics are served");
     process
 }
 
@@ -92,7 +92,7 @@ fn command_lines_end_as_with_twemproxy() {
         let mut process = scratch.start("nutcracker", &arguments);
         if expected["rc"] == "running" {
             scratch.wait_for("log", SERVING);
-            scratch.wait_for("log", "statistics are on");
+            scratch.wait_for("log", "statistics are served");
             assert!(process.status().is_none(), "{case}: should run");
         } else {
             let code = process.wait().code();

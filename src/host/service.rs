@@ -149,7 +149,7 @@ fn open_pools(config: &Config) -> anyhow::Result<Vec<Listener>> {
     for (id, pool) in (0_u16..).zip(&config.pools) {
         let socket = listen::open(&request(pool))?;
         let at = listen::endpoint(&socket)?;
-        tracing::info!("pool '{}' listens on {at}", pool.name);
+        tracing::info!(pool = pool.name, address = %at, "listening");
         listeners.push(Listener { id: ListenerId(id), socket, tcp_keepalive: pool.tcpkeepalive });
     }
     Ok(listeners)
@@ -173,7 +173,7 @@ fn open_stats(stats: &Stats, position: usize) -> anyhow::Result<Option<Listener>
     match listen::open(&request) {
         Ok(socket) => {
             let at = listen::endpoint(&socket)?;
-            tracing::info!("statistics are on {at}");
+            tracing::info!(address = %at, "statistics are served");
             let id = ListenerId(u16::try_from(position).context("too many pools")?);
             Ok(Some(Listener { id, socket, tcp_keepalive: false }))
         }
