@@ -2,6 +2,8 @@
 //!
 //! One budget per purpose: what clients use can never take what servers need.
 
+use std::time::Duration;
+
 /// Inputs that a runtime hands over in one turn before it lets the worker speak. Larger batches
 /// make larger writes and longer waits; 256 is a full turn of a busy ring.
 pub const BATCH_MAX: usize = 256;
@@ -22,6 +24,67 @@ pub const POOLED_BUFFER_BYTES_MAX: usize = 64 * 1024;
 pub const POOLED_BUFFERS_MAX: usize = 256;
 
 const _: () = assert!(POOLED_BUFFERS_MAX * POOLED_BUFFER_BYTES_MAX <= 16 * 1024 * 1024);
+
+/// Requests of one client that may be under way before it has shown that it reads replies.
+pub const PIPELINE_START: u16 = 16;
+
+/// Requests of one client that may be under way at once; then it is no longer read. A slot is 12
+/// bytes, so a client costs at most 12 KiB of them.
+pub const PIPELINE_MAX: u16 = 1024;
+
+/// Bytes of replies that one client's requests under way should produce at most, judged by its
+/// recent large replies. A client that asks for 1 MiB values and never reads costs this much.
+pub const WINDOW_BYTES: usize = 16 * 1024 * 1024;
+
+/// Unsent bytes from which on nothing more is asked for on a client's behalf.
+pub const CLIENT_UNSENT_PAUSE_BYTES: usize = 1024 * 1024;
+
+/// Waiting input from which on a client that may not be served is not read, bytes.
+pub const CLIENT_INPUT_PAUSE_BYTES: usize = 64 * 1024;
+
+/// Waiting input below which such a client is read again, bytes.
+pub const CLIENT_INPUT_RESUME_BYTES: usize = 16 * 1024;
+
+/// Bytes of unfinished and waiting requests of all clients of a worker together. When the sum
+/// passes it, the client that holds most is closed.
+pub const CLIENTS_INPUT_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+/// Bytes of unsent replies of all clients of a worker together. When the sum passes it, the
+/// client that holds most is closed.
+pub const CLIENTS_OUTPUT_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+/// Owed replies whose memory a client keeps while it is idle: an idle client has to cost less
+/// than 512 bytes.
+pub const REPLY_SLOTS_KEPT: usize = 16;
+
+/// Size of a client's stash of early replies from which on its holes are closed, bytes.
+pub const STASH_COMPACT_BYTES: usize = 64 * 1024;
+
+/// Replies that one server connection may owe; then clients wait. 32 bytes each, so at most 4 MiB.
+pub const SERVER_REPLIES_MAX: usize = 128 * 1024;
+
+/// Bytes that may wait to be written to one server connection; then clients wait. One request of
+/// any size may still be added, so it is a threshold, not a size.
+pub const SERVER_OUTPUT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Server connections of one worker.
+pub const SERVER_CONNECTIONS_MAX: usize = 65_536;
+
+/// First wait after a failed attempt to connect to a server.
+pub const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(10);
+
+/// Longest wait between attempts: a server that comes back is used again within this.
+pub const RECONNECT_DELAY_MAX: Duration = Duration::from_millis(500);
+
+/// Bytes of an unfinished reply from which on it leaves in pieces instead of being kept whole. A
+/// reply that has begun to leave can no longer be turned into an error, so small ones are kept.
+pub const STREAM_REPLY_BYTES: usize = 32 * 1024;
+
+/// Length of the name that `CLIENT SETNAME` keeps, bytes.
+pub const CLIENT_NAME_BYTES_MAX: usize = 64;
+
+/// Requests that one worker may have split over servers at once; then clients wait.
+pub const SPLITS_MAX: usize = 65_536;
 
 /// Largest configuration file that is read, bytes: tens of thousands of pools. A larger file is an
 /// error.
@@ -76,3 +139,41 @@ pub const KETAMA_INDEX_BITS_MAX: u32 = 20;
 
 const _: () = assert!(SERVERS_PER_POOL_MAX <= u16::MAX as usize);
 const _: () = assert!(KETAMA_INDEX_BITS_MAX < 32);
+
+/// Arguments of one request. Redis' documented bound for a multibulk; above it
+/// `invalid multibulk length` and the connection ends.
+pub const REQUEST_ARGS_MAX: u32 = 1024 * 1024;
+
+/// Largest single argument, bytes: Redis' default `proto-max-bulk-len`. A server that takes more
+/// is not asked to.
+pub const BULK_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Longest inline request, bytes, without its line end: what Redis buffers before it gives up.
+pub const INLINE_BYTES_MAX: usize = 64 * 1024;
+
+/// Arguments of one request before a required AUTH. As Redis: enough for HELLO with AUTH and
+/// SETNAME.
+pub const UNAUTHENTICATED_ARGS_MAX: u32 = 10;
+
+/// Largest single argument before a required AUTH, bytes. As Redis.
+pub const UNAUTHENTICATED_BULK_BYTES_MAX: usize = 16 * 1024;
+
+/// Largest request before a required AUTH, bytes: every argument at its largest, and the headers.
+pub const UNAUTHENTICATED_REQUEST_BYTES_MAX: usize = 192 * 1024;
+
+/// Largest bulk, and longest line, in a reply, bytes. Far above what Redis takes in a request,
+/// because a DUMP of a large value or a script's status line can be longer, and refusing a reply
+/// ends a connection that other clients share. What a reply may hold in memory is bounded by the
+/// budget of whom it is for.
+pub const REPLY_BULK_BYTES_MAX: u64 = u32::MAX as u64;
+
+/// Elements of one reply that may be announced and not yet received, nested ones included. Only a
+/// broken server announces more.
+pub const REPLY_ELEMENTS_MAX: u64 = u32::MAX as u64;
+
+const _: () = assert!(
+    UNAUTHENTICATED_ARGS_MAX as usize * (UNAUTHENTICATED_BULK_BYTES_MAX + 16)
+        <= UNAUTHENTICATED_REQUEST_BYTES_MAX
+);
+// Offsets into a request are 32 bits wide.
+const _: () = assert!(BULK_BYTES_MAX < u32::MAX as usize);

@@ -16,20 +16,25 @@ const POINTS_PER_SERVER: f32 = 160.0;
 /// Points that one MD5 digest gives.
 const POINTS_PER_DIGEST: u32 = 4;
 
+/// Digests of a server that a point can tell apart: the lower 16 bits of a point count them.
+const DIGESTS_TOLD_APART: u32 = 1 << 16;
+
 /// A ring of points, immutable.
 ///
 /// A lookup takes the upper bits of the hash to an index, which names a point at most a few steps
 /// before the right one, and compares on from there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ring {
-    /// The value in bits 32..64, the server in bits 0..16; ascending. After the last point the
-    /// first server stands again with the highest value, so that a lookup never wraps. Empty when
-    /// there is no server.
+    /// The value in bits 32..64, the server in bits 16..32, the digest's number in bits 0..16;
+    /// ascending. After the last point the first server stands again with the highest value, so
+    /// that a lookup never wraps. Empty when there is no server.
     points: Box<[u64]>,
     /// For each value of the upper bits of a hash, the first point that is not before it.
     index: Box<[u32]>,
     /// How far right a hash goes to become a position in the index, 12..=31.
     shift: u32,
+    /// How many digests each server has on the ring, by its position in the pool.
+    digests: Box<[u32]>,
 }
 
 /// A point of a ring.
@@ -48,24 +53,57 @@ impl Ring {
     ///
     /// Costs one MD5 per four points and a sort.
     pub fn build(members: &[Member<'_>]) -> Self {
-        let mut points = Vec::with_capacity(members.len().saturating_mul(164));
+        Self::default().rebuild(members)
+    }
+
+    /// Returns what [`Ring::build`] would, cheaper: points that stay on the ring are copied, in
+    /// order, and only new ones cost an MD5.
+    ///
+    /// A member of the same position must have had the same name when this ring was built.
+    pub fn rebuild(&self, members: &[Member<'_>]) -> Self {
+        let nothing = Self::default();
+        let before = if self.is_every_digest_told_apart() { self } else { &nothing };
+        let servers = members.iter().map(|member| usize::from(member.id.0) + 1).max();
+        let mut digests = vec![0; servers.unwrap_or(0)].into_boxed_slice();
+        let mut added = Vec::new();
         let mut label = Vec::new();
         for (member, count) in members.iter().zip(point_counts(members)) {
-            for digest in 0..count / POINTS_PER_DIGEST {
+            let wanted = count / POINTS_PER_DIGEST;
+            if let Some(digests) = digests.get_mut(usize::from(member.id.0)) {
+                *digests = wanted;
+            }
+            for digest in before.digests_of(member.id)..wanted {
                 label.clear();
                 // Writing into a vector cannot fail.
                 let _ = write!(label, "{}-{digest}", member.name);
-                points.extend(md5_words(&label).map(|value| pack(value, member.id)));
+                added.extend(md5_words(&label).map(|value| pack(value, member.id, digest)));
             }
         }
-        // Points of equal value go by their servers' order, as twemproxy's stable sort leaves them.
-        points.sort_unstable();
+        added.sort_unstable();
+        let after = Self { digests, ..Self::default() };
+        let kept = before.points.iter().take(before.len()).copied();
+        let kept = kept.filter(|&point| digest_of(point) < after.digests_of(server_of(point)));
+        Self::over(merge(before.len(), kept, added), after.digests)
+    }
+
+    /// Closes the ring over ascending points.
+    fn over(mut points: Vec<u64>, digests: Box<[u32]>) -> Self {
         let shift = 32 - index_bits(points.len());
         let index = index(&points, shift);
         if let Some(&first) = points.first() {
-            points.push(pack(u32::MAX, server_of(first)));
+            points.push(pack(u32::MAX, server_of(first), u32::MAX));
         }
-        Self { points: points.into_boxed_slice(), index, shift }
+        Self { points: points.into_boxed_slice(), index, shift, digests }
+    }
+
+    fn digests_of(&self, server: ServerId) -> u32 {
+        self.digests.get(usize::from(server.0)).copied().unwrap_or(0)
+    }
+
+    /// Tells whether each point names its digest. Above 262,144 points a server has more digests
+    /// than 16 bits count.
+    fn is_every_digest_told_apart(&self) -> bool {
+        self.digests.iter().all(|&digests| digests <= DIGESTS_TOLD_APART)
     }
 
     /// Returns the server of a hash; none when the ring is empty.
@@ -152,9 +190,27 @@ fn index(points: &[u64], shift: u32) -> Box<[u32]> {
         .collect()
 }
 
+/// Merges two ascending sequences.
+fn merge(kept_max: usize, kept: impl Iterator<Item = u64>, added: Vec<u64>) -> Vec<u64> {
+    // One more for the closing point.
+    let mut merged = Vec::with_capacity(kept_max + added.len() + 1);
+    let mut added = added.into_iter().peekable();
+    for point in kept {
+        while let Some(earlier) = added.next_if(|&added| added < point) {
+            merged.push(earlier);
+        }
+        merged.push(point);
+    }
+    merged.extend(added);
+    merged
+}
+
+/// Makes a point. Points of equal value go by their servers' order, as twemproxy's stable sort
+/// leaves them.
 #[inline]
-fn pack(value: u32, server: ServerId) -> u64 {
-    u64::from(value) << 32 | u64::from(server.0)
+fn pack(value: u32, server: ServerId, digest: u32) -> u64 {
+    let digest = digest.min(DIGESTS_TOLD_APART - 1);
+    u64::from(value) << 32 | u64::from(server.0) << 16 | u64::from(digest)
 }
 
 #[inline]
@@ -164,10 +220,15 @@ const fn value_of(point: u64) -> u32 {
 
 #[inline]
 const fn server_of(point: u64) -> ServerId {
-    ServerId((point & 0xffff) as u16)
+    ServerId((point >> 16 & 0xffff) as u16)
 }
 
-/// Compares without unpacking: the server in the lower bits cannot turn the comparison around.
+#[inline]
+const fn digest_of(point: u64) -> u32 {
+    (point & 0xffff) as u32
+}
+
+/// Compares without unpacking: what is below the value cannot turn the comparison around.
 #[inline]
 fn is_at_or_after(point: u64, hash: u32) -> bool {
     point >= u64::from(hash) << 32

@@ -40,6 +40,13 @@ impl RouteSpec {
         self.servers.sort_by(|a, b| server_order(&a.name, &b.name));
     }
 
+    /// Returns a value that stands for the names of all servers, in order.
+    pub(super) fn names(&self) -> u64 {
+        self.servers.iter().fold(self.servers.len() as u64, |names, server| {
+            xxhash_rust::xxh3::xxh3_64_with_seed(server.name.as_bytes(), names)
+        })
+    }
+
     /// Returns the live servers.
     pub(super) fn members(&self, live: &[bool]) -> Vec<Member<'_>> {
         assert!(self.servers.len() <= SERVERS_PER_POOL_MAX, "the configuration refuses more");

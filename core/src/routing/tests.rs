@@ -121,7 +121,52 @@ fn a_table_can_be_shared_between_threads() {
     is_shareable::<RouteTable>();
 }
 
+#[test]
+fn a_table_of_other_names_is_not_built_upon() {
+    let old = spec(Distribution::Ketama, &[1; 4]);
+    let mut new = old.clone();
+    new.servers[3].name = "serverZZZZZ".to_owned();
+    let table = RouteTable::build(&old, &[true; 4], 1).rebuild(&new, &[true; 4], 2);
+    assert_eq!(ring(&table), ring(&RouteTable::build(&new, &[true; 4], 2)));
+}
+
+#[test]
+fn a_server_with_more_digests_than_a_point_can_count_is_laid_out_anew() {
+    let name = |id: u16| format!("server{id:05}");
+    let names: Vec<String> = (0..1700).map(name).collect();
+    let members: Vec<Member<'_>> = (0..)
+        .zip(&names)
+        .map(|(id, name)| Member {
+            id: ServerId(id),
+            name,
+            weight: NonZeroU32::new(if id == 0 { 1_000_000_000 } else { 1 }).expect("not zero"),
+        })
+        .collect();
+    let before = Ring::build(&members);
+    assert!(before.len() > 4 * 65_536);
+    let fewer = &members[..1650];
+    assert!(before.rebuild(fewer) == Ring::build(fewer));
+}
+
 proptest! {
+    #[test]
+    fn rebuilding_makes_the_same_ring_as_building(
+        weights in prop::collection::vec(1_u32..40, 25),
+        turns in prop::collection::vec(prop::collection::vec(prop::bool::weighted(0.9), 25), 4),
+        is_equal in any::<bool>(),
+    ) {
+        let weights = if is_equal { vec![1; 25] } else { weights };
+        let spec = spec(Distribution::Ketama, &weights);
+        let mut table = RouteTable::build(&spec, &[true; 25], 0);
+        for (epoch, live) in (1..).zip(turns) {
+            table = table.rebuild(&spec, &live, epoch);
+            let built = RouteTable::build(&spec, &live, epoch);
+            prop_assert_eq!(table.epoch(), epoch);
+            prop_assert_eq!(ring(&table), ring(&built));
+            prop_assert_eq!(table.points_per_server(), built.points_per_server());
+        }
+    }
+
     #[test]
     fn a_ring_lookup_is_a_linear_search(
         weights in prop::collection::vec(1_u32..40, 1..50),
@@ -163,6 +208,10 @@ proptest! {
 
 fn route(table: &RouteTable, key: &[u8]) -> Option<ServerId> {
     table.route(key, &mut Rng::new(0))
+}
+
+fn ring(table: &RouteTable) -> Option<&Ring> {
+    if let Dispatch::Ketama(ring) = &table.dispatch { Some(ring) } else { None }
 }
 
 fn spec(distribution: Distribution, weights: &[u32]) -> RouteSpec {
