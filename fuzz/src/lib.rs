@@ -11,8 +11,11 @@ use ringkeeper_core::wire::resp::{
     array_elements, encode, encode_inline, is_error, parse_integer_reply,
 };
 
+/// What a target does with an input.
+pub type Body = fn(&[u8]);
+
 /// Every target, by the name of its directory in `corpus/`.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[("reply", reply), ("request", request)];
+pub const TARGETS: &[(&str, Body)] = &[("reply", reply), ("request", request)];
 
 /// Requests: cuts change nothing; whatever is forwarded byte by byte is what our own encoder
 /// writes for the same arguments; the command table takes any arguments.
