@@ -220,6 +220,7 @@ fn refused_tokens(text: &str) -> Vec<Refused> {
     let mut refused = Vec::new();
     for token in Scanner::with_options(StrInput::new(text), options()) {
         let Ok(token) = token else { break };
+        #[allow(clippy::wildcard_enum_match_arm)]
         let what = match token.token_type() {
             TokenType::VersionDirective(..) => "a version directive",
             TokenType::TagDirective(..) => "a tag directive",
@@ -232,7 +233,6 @@ fn refused_tokens(text: &str) -> Vec<Refused> {
             TokenType::Anchor(_) => "an anchor",
             TokenType::Tag(..) => "a tag",
             // The ends of flow collections come with their starts; the rest is twemproxy's YAML.
-            #[allow(clippy::wildcard_enum_match_arm)]
             _ => continue,
         };
         if refused.len() >= limits::CONFIG_DIAGNOSTICS_MAX {
@@ -243,12 +243,13 @@ fn refused_tokens(text: &str) -> Vec<Refused> {
     refused
 }
 
-/// Finds a character that libyaml, and so twemproxy, does not read.
+/// Finds a character that libyaml, and so twemproxy, does not read, or that ends a line there and
+/// not here: a file must not mean two things.
 fn control_character(text: &str) -> Option<SyntaxError> {
     let (at, character) = text.char_indices().find(|&(at, character)| match character {
-        '\t' | '\n' | '\r' | '\u{85}' => false,
+        '\t' | '\n' | '\r' => false,
         '\u{feff}' => at > 0,
-        '\u{fffe}' | '\u{ffff}' => true,
+        '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}' => true,
         other => other.is_control(),
     })?;
     Some(SyntaxError {

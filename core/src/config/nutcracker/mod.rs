@@ -8,6 +8,8 @@
 //!   (`request_bytes_max`, `client_output_bytes_max`, `server_connect_timeout`) and our own hashes;
 //! - a listen host that does not resolve is the host's to report, for nothing is resolved here;
 //! - IPv6 addresses may stand in brackets;
+//! - a tab may stand behind the dash of a list and before a comment;
+//! - the line breaks U+0085, U+2028 and U+2029 of YAML 1.1 are refused wherever they are;
 //! - `client_connections` limits, where twemproxy reads and forgets it;
 //! - only `servers` may be a list, and only once; twemproxy takes one list under any directive, and
 //!   more `servers` beside a list;
