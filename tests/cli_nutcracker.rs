@@ -147,6 +147,17 @@ fn a_config_test_says_what_is_wrong() {
 }
 
 #[test]
+fn a_config_test_looks_listeners_up() {
+    let scratch = Scratch::new();
+    let text = "alpha:\n  listen: no.such.host.invalid:22121\n  servers:\n   - a:1:1 one\n";
+    scratch.write("far.yml", text);
+    let output = scratch.run("nutcracker", &["-t", "-c", "far.yml"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(text.contains("syntax is invalid\n") && text.contains("pool 'alpha'"), "{text}");
+}
+
+#[test]
 fn help_and_version_go_to_standard_error() {
     let scratch = Scratch::new();
     let output = scratch.run("nutcracker", &["-h"]);

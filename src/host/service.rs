@@ -15,7 +15,7 @@ use ringkeeper_core::proxy::{ListenerRole, Plan, Policy};
 use crate::host::events::EventLog;
 use crate::host::listen::{self, Address, OpenError, Request};
 use crate::host::log::Log;
-use crate::host::memory::{self, Trimmer};
+use crate::host::memory::Trimmer;
 use crate::host::runtime::{self, Choice, Listener, Running};
 use crate::host::signal::{Persona, Signal, Signals};
 use crate::host::{self, sys};
@@ -203,7 +203,10 @@ pub(crate) fn supervise(
         if running.has_ended() {
             return failure(running.stop());
         }
-        let patience = if draining_since.is_some() { DRAIN_GRACE } else { memory::LOOK_EVERY };
+        let mut patience = trimmer.until_next_look();
+        if draining_since.is_some() {
+            patience = patience.min(DRAIN_GRACE);
+        }
         let signal = match signals.wait(patience) {
             Ok(signal) => signal,
             Err(error) => return failure(Err(error)),
