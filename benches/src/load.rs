@@ -17,6 +17,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
 use crate::data::{Frames, KEY_BYTES, SMALL, Seen, Space, VALUE_BYTES_MAX, key};
+use crate::process;
 use crate::servers::{self, Counts, Peer};
 use crate::workload::{Requests, Workload};
 
@@ -57,8 +58,18 @@ pub struct Sample {
     pub window: Duration,
     /// What the meter counted in the window.
     pub metered: Metered,
+    /// The same of the generator and its fake servers.
+    pub load: Metered,
     /// Latencies in nanoseconds.
     pub latency: Histogram<u64>,
+}
+
+impl Sample {
+    /// The larger share of the window that the target or the load waited for its core.
+    pub fn disturbance(&self) -> f64 {
+        let waited = self.metered.wait_ns.max(self.load.wait_ns);
+        waited as f64 / 1e9 / self.window.as_secs_f64().max(1e-9)
+    }
 }
 
 /// CPU time and waiting time of a program, in nanoseconds.
@@ -264,11 +275,13 @@ impl Engine {
         let warm_up_end = Instant::now() + plan.warm_up;
         self.drive(&mut flow, warm_up_end, plan.requests_max)?;
 
+        let load = process::metered(std::process::id())?;
         let before = (meter()?, self.counts.commands, flow.done);
         let begin = Instant::now();
         flow.is_measured = true;
         self.drive(&mut flow, begin + plan.window, plan.requests_max)?;
         let (window, after) = (begin.elapsed(), meter()?);
+        let load = process::metered(std::process::id())?.since(load);
         let (commands, done) = (self.counts.commands, flow.done);
         flow.is_measured = false;
 
@@ -284,6 +297,7 @@ impl Engine {
             commands: commands - before.1,
             window,
             metered: after.since(before.0),
+            load,
             latency,
         })
     }

@@ -12,8 +12,8 @@ use crate::workload::{REAL, SATURATED, TOKIO_AIM, TOKIO_MUST, Workload};
 
 /// Share of its core below which a proxy was not the bottleneck.
 const SATURATED_SHARE_MIN: f64 = 0.93;
-/// Share of the window that a proxy may have waited for its core before a round is doubted.
-const DISTURBED_SHARE_MAX: f64 = 0.02;
+/// Share of the window that a proxy or its load may have waited for its core undoubted.
+pub const DISTURBED_SHARE_MAX: f64 = 0.02;
 
 /// Which servers stand behind the targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +48,8 @@ struct Cell {
     rate: f64,
     busy: f64,
     waited: f64,
+    load_busy: f64,
+    load_waited: f64,
     latency: Histogram<u64>,
 }
 
@@ -102,6 +104,8 @@ impl Report {
             rate: sample.requests as f64 / window,
             busy: sample.metered.cpu_ns as f64 / 1e9 / window,
             waited: sample.metered.wait_ns as f64 / 1e9 / window,
+            load_busy: sample.load.cpu_ns as f64 / 1e9 / window,
+            load_waited: sample.load.wait_ns as f64 / 1e9 / window,
             latency: sample.latency,
         };
         self.cells.entry((at, workload.name, kind.name())).or_default().insert(round, cell);
@@ -154,7 +158,7 @@ impl Report {
         let _ = writeln!(text, "\n{}: {}", workload.name, workload.about);
         let _ = writeln!(
             text,
-            "  {:<11}{:>9} {:<16}{:>8} {:<14}{:>9} {:>8}{:>9}{:>9}{:>7}{:>7}",
+            "  {:<11}{:>9} {:<16}{:>8} {:<14}{:>9} {:>8}{:>9}{:>9}{:>7}{:>7}{:>7}{:>7}",
             "target",
             "CPU us",
             "(min..max)",
@@ -165,6 +169,8 @@ impl Report {
             "p99 us",
             "p99.9 us",
             "busy",
+            "waited",
+            "load",
             "waited"
         );
         for line in lines {
@@ -197,10 +203,19 @@ impl Report {
         let _ = write!(line, "{:>8.1}{:>9.1}{:>9.1}", us(0.5), us(0.99), us(0.999));
         if kind != Kind::Direct {
             let _ = write!(line, "{:>6.0}%{:>6.1}%", busy.median * 100.0, waited.median * 100.0);
+        } else {
+            let _ = write!(line, "{:>7}{:>7}", "-", "-");
+        }
+        let (load, delayed) =
+            (spread(|cell| cell.load_busy)?.median, spread(|cell| cell.load_waited)?.median);
+        let _ = write!(line, "{:>6.0}%{:>6.1}%", load * 100.0, delayed * 100.0);
+        if kind != Kind::Direct {
             if at == Placement::Saturated && busy.median < SATURATED_SHARE_MIN {
                 line.push_str("  not saturated");
             }
-            if waited.median > DISTURBED_SHARE_MAX {
+            if waited.median > DISTURBED_SHARE_MAX
+                || at == Placement::Saturated && delayed > DISTURBED_SHARE_MAX
+            {
                 line.push_str("  disturbed");
             }
         }
@@ -274,6 +289,7 @@ impl Report {
                 json!({
                     "round": round, "cpu_us": cell.cpu_us, "requests_per_s": cell.rate,
                     "busy": cell.busy, "waited": cell.waited,
+                    "load_busy": cell.load_busy, "load_waited": cell.load_waited,
                     "p50_ns": cell.latency.value_at_quantile(0.5),
                     "p99_ns": cell.latency.value_at_quantile(0.99),
                     "p999_ns": cell.latency.value_at_quantile(0.999),
@@ -287,6 +303,8 @@ impl Report {
             "requests_per_s": spread(|cell| cell.rate)?.json(),
             "busy": spread(|cell| cell.busy)?.json(),
             "waited": spread(|cell| cell.waited)?.json(),
+            "load_busy": spread(|cell| cell.load_busy)?.json(),
+            "load_waited": spread(|cell| cell.load_waited)?.json(),
             "ratio": self.ratio(at, workload, kind, Kind::Nutcracker).map(Spread::json),
             "p50_ns": latency.value_at_quantile(0.5),
             "p99_ns": latency.value_at_quantile(0.99),

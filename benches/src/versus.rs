@@ -5,12 +5,14 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::process::setpriority_process;
 use serde_json::json;
 
-use crate::load::{Engine, Plan};
+use crate::load::{Engine, Plan, Sample};
 use crate::process::{LOAD_CPU, pin, raise_file_limit, settle};
-use crate::report::{Placement, Report};
+use crate::report::{DISTURBED_SHARE_MAX, Placement, Report};
 use crate::targets::{Kind, RealServers, Target, build_ringkeeper, target_folder, version};
+use crate::workload::Workload;
 
 /// Servers behind every proxy.
 const SERVERS: usize = 2;
@@ -26,7 +28,9 @@ cargo bench -p ringkeeper-benches --bench versus -- [OPTIONS]
   --only a,c,b,...     these workloads only
   --targets A,B        of nutcracker, uring, tokio, direct (default: all)
   --placement NAME     saturated or real (default: both)
+  --tries N            tries for a cell that other programs disturbed (default 3)
   --spin               the generator polls instead of sleeping
+  --priority           nice -20 for load, servers and proxies alike (needs the right to it)
   --no-build           take target/release/ringkeeper as it is
 ";
 
@@ -36,7 +40,9 @@ struct Options {
     only: Option<Vec<String>>,
     targets: Vec<Kind>,
     placements: Vec<Placement>,
+    tries: usize,
     spin: bool,
+    priority: bool,
     build: bool,
 }
 
@@ -48,7 +54,9 @@ impl Options {
             only: None,
             targets: Kind::ALL.to_vec(),
             placements: vec![Placement::Saturated, Placement::Real],
+            tries: 3,
             spin: false,
+            priority: false,
             build: true,
         };
         let mut arguments = arguments;
@@ -72,7 +80,9 @@ impl Options {
                 }
                 "--targets" => options.targets = kinds(&value()?)?,
                 "--placement" => options.placements = vec![placement(&value()?)?],
+                "--tries" => options.tries = number(&name, &value()?, 1.0, 20.0)? as usize,
                 "--spin" => options.spin = true,
+                "--priority" => options.priority = true,
                 "--no-build" => options.build = false,
                 _ => return Err(format!("unknown option {name}")),
             }
@@ -120,6 +130,10 @@ fn run(mut options: Options) -> io::Result<()> {
         build_ringkeeper()?;
     }
     pin(LOAD_CPU)?;
+    if options.priority {
+        // Children inherit it. It keeps other programs away; alone it changes nothing.
+        setpriority_process(None, -20)?;
+    }
     let folder = target_folder().join("versus");
     fs::create_dir_all(&folder)?;
     let mut engine = Engine::new(SERVERS)?;
@@ -197,8 +211,8 @@ fn run_round(
     };
     for workload in &workloads {
         for target in &targets {
-            let meter = || target.metered();
-            match engine.run(workload, target.address, plan, &meter) {
+            let tries = if placement == Placement::Saturated { options.tries } else { 1 };
+            match run_undisturbed(tries, workload, target, plan, engine) {
                 Ok(sample) => report.add(round, placement, workload, target.kind, sample),
                 Err(error) => {
                     let (name, kind) = (workload.name, target.kind);
@@ -207,13 +221,37 @@ fn run_round(
                     report.problems.push(problem);
                 }
             }
-            if let Some(id) = target.id() {
-                // Closing hundreds of clients must not run into the next measurement.
-                settle(id, Duration::from_millis(300), &mut |time| engine.pump(time))?;
-            }
         }
     }
     Ok(())
+}
+
+/// Measures again when other programs took the cores, and keeps the least disturbed run.
+///
+/// Only the waiting time decides, never the result.
+fn run_undisturbed(
+    tries: usize,
+    workload: &Workload,
+    target: &Target,
+    plan: Plan,
+    engine: &mut Engine,
+) -> io::Result<Sample> {
+    let mut best: Option<Sample> = None;
+    for _ in 0..tries {
+        let result = engine.run(workload, target.address, plan, &|| target.metered());
+        if let Some(id) = target.id() {
+            // Closing hundreds of clients must not run into the next measurement.
+            settle(id, Duration::from_millis(300), &mut |time| engine.pump(time))?;
+        }
+        let sample = result?;
+        if best.as_ref().is_none_or(|best| sample.disturbance() < best.disturbance()) {
+            best = Some(sample);
+        }
+        if best.as_ref().is_some_and(|best| best.disturbance() <= DISTURBED_SHARE_MAX) {
+            break;
+        }
+    }
+    best.ok_or_else(|| io::Error::other("no try"))
 }
 
 fn write(options: &Options, report: &Report) -> io::Result<()> {
@@ -222,7 +260,7 @@ fn write(options: &Options, report: &Report) -> io::Result<()> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let facts = json!({
         "rounds": options.rounds, "window_s": options.window.as_secs_f64(),
-        "spin": options.spin, "versions": versions, "kernel": kernel.trim(),
+        "spin": options.spin, "priority": options.priority, "versions": versions, "kernel": kernel.trim(),
         "cpu": cpu_model(),
     });
     let file: PathBuf = target_folder().join("versus.json");
