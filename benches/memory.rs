@@ -1,12 +1,12 @@
-//! Ringkeeper side by side with nutcracker. See BENCHMARKS.md.
+//! Resident memory of ringkeeper and nutcracker. See BENCHMARKS.md.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match ringkeeper_benches::versus::main() {
+    match ringkeeper_benches::memory::main() {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            eprintln!("versus: {problem}");
+            eprintln!("memory: {problem}");
             ExitCode::FAILURE
         }
     }

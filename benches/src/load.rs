@@ -308,6 +308,7 @@ impl Engine {
             let stream = TcpStream::connect_timeout(&target, Duration::from_secs(5))?;
             stream.set_nodelay(true)?;
             stream.set_nonblocking(true)?;
+            servers::choose_reno(&stream);
             let data = epoll::EventData::new_u64((KIND_CLIENT << KIND_SHIFT) | at as u64);
             epoll::add(&self.queue, &stream, data, edge_triggered())?;
             self.clients.push(Client::new(stream, workload));

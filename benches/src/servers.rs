@@ -6,6 +6,9 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
+use rustix::fd::AsFd;
+use rustix::net::sockopt::set_tcp_congestion;
+
 use crate::data::{Frames, KEY_BYTES, Seen, parse_key};
 
 /// Unsent bytes above which a connection is no longer read.
@@ -38,8 +41,18 @@ pub struct Counts {
 pub fn listen() -> io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
     listener.set_nonblocking(true)?;
+    choose_reno(&listener);
     let address = listener.local_addr()?;
     Ok((listener, address))
+}
+
+/// Switches a socket of the load side to the cheapest congestion control.
+///
+/// Nothing is congested on loopback, and one that paces (bbr) spends the load's core on timers.
+/// The sockets of the programs under test keep what the system gives them.
+pub fn choose_reno(socket: impl AsFd) {
+    // Without it the load is only a little dearer.
+    let _ = set_tcp_congestion(socket, "reno");
 }
 
 impl Peer {

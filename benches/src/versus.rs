@@ -5,11 +5,10 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::process::setpriority_process;
 use serde_json::json;
 
 use crate::load::{Engine, Plan, Sample};
-use crate::process::{LOAD_CPU, pin, raise_file_limit, settle};
+use crate::process::{LOAD_CPU, Priority, pin, raise_file_limit, settle};
 use crate::report::{DISTURBED_SHARE_MAX, Placement, Report};
 use crate::targets::{Kind, RealServers, Target, build_ringkeeper, target_folder, version};
 use crate::workload::Workload;
@@ -30,7 +29,8 @@ cargo bench -p ringkeeper-benches --bench versus -- [OPTIONS]
   --placement NAME     saturated or real (default: both)
   --tries N            tries for a cell that other programs disturbed (default 3)
   --spin               the generator polls instead of sleeping
-  --priority           nice -20 for load, servers and proxies alike (needs the right to it)
+  --priority           nice -20 for load, servers and proxies alike, against other programs
+                       on the same cores (needs the right to it)
   --no-build           take target/release/ringkeeper as it is
 ";
 
@@ -130,10 +130,7 @@ fn run(mut options: Options) -> io::Result<()> {
         build_ringkeeper()?;
     }
     pin(LOAD_CPU)?;
-    if options.priority {
-        // Children inherit it. It keeps other programs away; alone it changes nothing.
-        setpriority_process(None, -20)?;
-    }
+    let _priority = options.priority.then(Priority::raise).transpose()?;
     let folder = target_folder().join("versus");
     fs::create_dir_all(&folder)?;
     let mut engine = Engine::new(SERVERS)?;
