@@ -51,17 +51,23 @@ impl ConnId {
     }
 
     /// Returns the index in the table of its kind.
+    #[expect(clippy::cast_possible_truncation, reason = "masked to 23 bits")]
     pub const fn index(self) -> u32 {
         (self.0 & Self::INDEX_MAX as u64) as u32
     }
 
     /// Returns an index that is unique over both kinds, below 2^24: what a runtime's own table
     /// may use.
+    #[expect(clippy::cast_possible_truncation, reason = "masked to 24 bits")]
     pub const fn slot(self) -> u32 {
         (self.0 & ((1 << CONN_INDEX_BITS) - 1)) as u32
     }
 
     /// Returns how often the slot had been used before.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the top byte is zero, so 32 bits are left"
+    )]
     pub const fn generation(self) -> u32 {
         (self.0 >> CONN_INDEX_BITS) as u32
     }
