@@ -118,6 +118,8 @@ struct Flow<'a> {
     latency: Histogram<u64>,
     begun: Instant,
     checked: u64,
+    /// Memory for the keys of one MGET.
+    numbers: Vec<u32>,
 }
 
 #[derive(Clone, Copy)]
@@ -412,6 +414,7 @@ impl<'a> Flow<'a> {
             latency,
             begun: Instant::now(),
             checked: 0,
+            numbers: Vec::new(),
         })
     }
 
@@ -419,15 +422,19 @@ impl<'a> Flow<'a> {
         self.begun.elapsed().as_nanos() as u64
     }
 
-    /// A number below `limit`; xorshift64*, the high half scaled.
     fn random_below(&mut self, limit: u64) -> u64 {
-        let mut x = *self.random;
-        x ^= x >> 12;
-        x ^= x << 25;
-        x ^= x >> 27;
-        *self.random = x;
-        ((x.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) * limit) >> 32
+        random_below(self.random, limit)
     }
+}
+
+/// A number below `limit`; xorshift64*, the high half scaled.
+fn random_below(state: &mut u64, limit: u64) -> u64 {
+    let mut x = *state;
+    x ^= x >> 12;
+    x ^= x << 25;
+    x ^= x >> 27;
+    *state = x;
+    ((x.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) * limit) >> 32
 }
 
 impl Client {
@@ -551,13 +558,18 @@ impl Client {
                 self.due.push(Due::Value { number, ends: true });
             }
             Requests::Mget(count) => {
-                self.out.extend_from_slice(format!("*{}\r\n$4\r\nMGET\r\n", count + 1).as_bytes());
-                self.due.push(Due::Array(count));
-                for at in 0..count {
-                    let number = flow.random_below(keys) as u32;
-                    write_bulk(&key(flow.space.letter, number), &mut self.out);
-                    self.due.push(Due::Value { number, ends: at + 1 == count });
+                let numbers = &mut flow.numbers;
+                numbers.clear();
+                for _ in 0..count {
+                    numbers.push(random_below(flow.random, keys) as u32);
                 }
+                write_mget(flow.space.letter, numbers, &mut self.out);
+                self.due.push(Due::Array(count));
+                self.due.extend(
+                    (1..)
+                        .zip(numbers.iter())
+                        .map(|(at, number)| Due::Value { number: *number, ends: at == count }),
+                );
             }
         }
     }
@@ -597,6 +609,14 @@ fn write_bulk(key: &[u8; KEY_BYTES], out: &mut Vec<u8>) {
 pub fn write_get(key: &[u8; KEY_BYTES], out: &mut Vec<u8>) {
     out.extend_from_slice(b"*2\r\n$3\r\nGET\r\n");
     write_bulk(key, out);
+}
+
+/// Appends an MGET of these keys.
+pub fn write_mget(letter: u8, numbers: &[u32], out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("*{}\r\n$4\r\nMGET\r\n", numbers.len() + 1).as_bytes());
+    for number in numbers {
+        write_bulk(&key(letter, *number), out);
+    }
 }
 
 /// Appends a SET of the value that belongs to the key.

@@ -126,7 +126,7 @@ impl Peer {
 }
 
 /// Answers every whole request at the front of `bytes`; returns how many bytes they took.
-fn answer_all(frames: &Frames, bytes: &[u8], out: &mut Vec<u8>, counts: &mut Counts) -> usize {
+pub fn answer_all(frames: &Frames, bytes: &[u8], out: &mut Vec<u8>, counts: &mut Counts) -> usize {
     let mut used = 0;
     let mut ends = [(0usize, 0usize); ARGUMENTS_MAX];
     loop {

@@ -118,7 +118,7 @@ impl Target {
 }
 
 /// The same pool for every proxy: what an operator would switch on, nothing left out.
-fn pool(listen: SocketAddr, servers: &[SocketAddr]) -> String {
+pub fn pool(listen: SocketAddr, servers: &[SocketAddr]) -> String {
     let mut text = format!(
         "bench:\n  listen: {listen}\n  hash: fnv1a_64\n  hash_tag: \"{{}}\"\n  \
          distribution: ketama\n  timeout: 2000\n  backlog: 1024\n  redis: true\n  \
