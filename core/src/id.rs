@@ -58,7 +58,6 @@ impl ConnId {
 
     /// Returns an index that is unique over both kinds, below 2^24: what a runtime's own table
     /// may use.
-    #[expect(clippy::cast_possible_truncation, reason = "masked to 24 bits")]
     pub const fn slot(self) -> u32 {
         (self.0 & ((1 << CONN_INDEX_BITS) - 1)) as u32
     }

@@ -1,6 +1,12 @@
 //! The verdict on 67 configurations against that of the genuine twemproxy 0.5.
 //!
 //! `vectors/config/conf_matrix.json` holds each file, twemproxy's exit code and what its log says.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
 
 use ringkeeper_core::config::diagnostic::Severity;
 use ringkeeper_core::config::nutcracker;
@@ -94,7 +100,7 @@ fn cases() -> Vec<Case> {
         .collect()
 }
 
-fn find<'a, T: Copy>(table: &[(&'a str, T)], name: &str) -> Option<T> {
+fn find<T: Copy>(table: &[(&str, T)], name: &str) -> Option<T> {
     table.iter().find(|(case, _)| *case == name).map(|&(_, value)| value)
 }
 

@@ -5,7 +5,8 @@ const WORD_BYTES_MAX: usize = 48;
 
 /// Returns the candidate that is nearest to the word, if it is near enough to be a slip.
 ///
-/// Case does not count. A third of the letters, at least one, may differ.
+/// Case does not count. A third of the letters, at least one, may differ. Of equally near
+/// candidates the one wins that differs in separators only.
 pub(super) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
@@ -17,10 +18,19 @@ pub(super) fn nearest<'a>(
     let near_enough = (word.chars().count() / 3).max(1);
     candidates
         .into_iter()
-        .map(|candidate| (distance(&word, &candidate.to_ascii_lowercase()), candidate))
-        .filter(|&(distance, _)| distance <= near_enough)
-        .min_by_key(|&(distance, _)| distance)
-        .map(|(_, candidate)| candidate)
+        .map(|candidate| {
+            let lower = candidate.to_ascii_lowercase();
+            let letters = distance(&letters(&word), &letters(&lower));
+            (distance(&word, &lower), letters, candidate)
+        })
+        .filter(|&(distance, ..)| distance <= near_enough)
+        .min_by_key(|&(distance, letters, _)| (distance, letters))
+        .map(|(.., candidate)| candidate)
+}
+
+/// Returns a word without its separators.
+fn letters(word: &str) -> String {
+    word.replace(['_', '-'], "")
 }
 
 /// Counts the letters to insert, delete, replace or swap with their neighbour to turn one word
@@ -73,6 +83,7 @@ mod tests {
         let words = ["hash", "hash_tag", "timeout"];
         assert_eq!(nearest("hash_tga", words), Some("hash_tag"));
         assert_eq!(nearest("TIMEOUT", words), Some("timeout"));
+        assert_eq!(nearest("fnv1a64", ["fnv1_64", "fnv1a_64"]), Some("fnv1a_64"));
         assert_eq!(nearest("foo", words), None);
         assert_eq!(nearest("", words), None);
         assert_eq!(nearest(&"a".repeat(4096), words), None);

@@ -55,6 +55,7 @@ pub(super) struct Refused {
 pub(super) struct SyntaxError {
     pub(super) span: Range<usize>,
     pub(super) message: String,
+    pub(super) hint: Option<&'static str>,
     pub(super) fault: Fault,
 }
 
@@ -62,7 +63,6 @@ pub(super) struct SyntaxError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     Syntax,
-    TabIndent,
     TooManyNodes,
     TooDeep,
 }
@@ -165,6 +165,7 @@ impl Builder<'_> {
                 self.document.error = Some(SyntaxError {
                     span: end..end,
                     message: format!("the file has more than {} words", limits::CONFIG_NODES_MAX),
+                    hint: None,
                     fault: Fault::TooManyNodes,
                 });
                 return;
@@ -219,6 +220,7 @@ fn refused_tokens(text: &str) -> Vec<Refused> {
     let mut refused = Vec::new();
     for token in Scanner::with_options(StrInput::new(text), options()) {
         let Ok(token) = token else { break };
+        #[allow(clippy::wildcard_enum_match_arm)]
         let what = match token.token_type() {
             TokenType::VersionDirective(..) => "a version directive",
             TokenType::TagDirective(..) => "a tag directive",
@@ -231,7 +233,6 @@ fn refused_tokens(text: &str) -> Vec<Refused> {
             TokenType::Anchor(_) => "an anchor",
             TokenType::Tag(..) => "a tag",
             // The ends of flow collections come with their starts; the rest is twemproxy's YAML.
-            #[allow(clippy::wildcard_enum_match_arm)]
             _ => continue,
         };
         if refused.len() >= limits::CONFIG_DIAGNOSTICS_MAX {
@@ -242,33 +243,72 @@ fn refused_tokens(text: &str) -> Vec<Refused> {
     refused
 }
 
-/// Finds a character that libyaml, and so twemproxy, does not read.
+/// Finds a character that libyaml, and so twemproxy, does not read, or that ends a line there and
+/// not here: a file must not mean two things.
 fn control_character(text: &str) -> Option<SyntaxError> {
     let (at, character) = text.char_indices().find(|&(at, character)| match character {
-        '\t' | '\n' | '\r' | '\u{85}' => false,
+        '\t' | '\n' | '\r' => false,
         '\u{feff}' => at > 0,
-        '\u{fffe}' | '\u{ffff}' => true,
+        '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}' => true,
         other => other.is_control(),
     })?;
     Some(SyntaxError {
         span: at..at + character.len_utf8(),
         message: format!("the character {} is not allowed", character.escape_unicode()),
+        hint: None,
         fault: Fault::Syntax,
     })
 }
 
 fn syntax_error(text: &str, error: &ScanError) -> SyntaxError {
     use granit_parser::ErrorKind as Kind;
+    const INDENT: &str = "indent the lines of one pool alike, with spaces";
+    const QUOTE: &str = "put the value in quotation marks";
+    const UNCLOSED: &str = "a quotation mark is not closed";
     let offset = error.marker().byte_offset().unwrap_or(text.len()).min(text.len());
+    let mut at = offset;
+    let mut fault = Fault::Syntax;
+    // The library's words for the usual slips are those of a parser; these are for operators.
     #[allow(clippy::wildcard_enum_match_arm)]
-    let fault = match error.kind() {
-        Kind::RecursionLimitExceeded => Fault::TooDeep,
-        Kind::TabInIndentation | Kind::TabInBlockIndentation | Kind::TabNotAllowed => {
-            Fault::TabIndent
+    let (message, hint) = match error.kind() {
+        Kind::RecursionLimitExceeded => {
+            fault = Fault::TooDeep;
+            ("this is nested too deeply".to_owned(), None)
         }
-        _ => Fault::Syntax,
+        Kind::TabInIndentation
+        | Kind::TabInBlockIndentation
+        | Kind::TabNotAllowed
+        | Kind::TabInPlainScalar => {
+            at = indenting_tab(text, offset).unwrap_or(offset);
+            ("a tab cannot indent".to_owned(), Some("indent with spaces"))
+        }
+        Kind::SimpleKeyExpected => ("a colon is missing on this line".to_owned(), None),
+        Kind::UnexpectedCharacter { character } => {
+            (format!("a value cannot start with {character}"), Some(QUOTE))
+        }
+        Kind::MappingValueNotAllowed => ("a colon is not allowed here".to_owned(), Some(INDENT)),
+        Kind::InvalidIndentation | Kind::ExpectedBlockMappingKey => {
+            ("this does not fit the lines above".to_owned(), Some(INDENT))
+        }
+        Kind::InvalidQuotedScalarIndent | Kind::UnclosedQuotedScalar => (UNCLOSED.to_owned(), None),
+        _ => (error.info(), None),
     };
-    SyntaxError { span: offset..offset, message: error.info(), fault }
+    SyntaxError { span: at..at, message, hint, fault }
+}
+
+/// Finds the tab that indents the line of an offset or one of the next two. The library stops where
+/// the value before the tab began.
+fn indenting_tab(text: &str, offset: usize) -> Option<usize> {
+    let before = text.get(..offset)?;
+    let mut start = before.rfind('\n').map_or(0, |at| at + 1);
+    for line in text.get(start..)?.split_inclusive('\n').take(3) {
+        let indent = line.len() - line.trim_start_matches([' ', '\t']).len();
+        if let Some(tab) = line.get(..indent).and_then(|indent| indent.find('\t')) {
+            return Some(start + tab);
+        }
+        start += line.len();
+    }
+    None
 }
 
 fn bytes(text: &str, span: &Span) -> Range<usize> {

@@ -112,8 +112,9 @@ pub(super) struct ServerLine {
     pub(super) is_named: bool,
     pub(super) address: Address,
     pub(super) weight: NonZeroU32,
-    /// The weight that overflows to another one is written here.
+    /// Whether the weight as written overflows to this one.
     pub(super) is_weight_wrapped: bool,
+    /// Whether the port as written overflows to this one.
     pub(super) is_port_wrapped: bool,
 }
 

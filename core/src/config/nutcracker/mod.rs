@@ -8,6 +8,8 @@
 //!   (`request_bytes_max`, `client_output_bytes_max`, `server_connect_timeout`) and our own hashes;
 //! - a listen host that does not resolve is the host's to report, for nothing is resolved here;
 //! - IPv6 addresses may stand in brackets;
+//! - a tab may stand behind the dash of a list and before a comment;
+//! - the line breaks U+0085, U+2028 and U+2029 of YAML 1.1 are refused wherever they are;
 //! - `client_connections` limits, where twemproxy reads and forgets it;
 //! - only `servers` may be a list, and only once; twemproxy takes one list under any directive, and
 //!   more `servers` beside a list;
@@ -269,15 +271,13 @@ fn read_document(name: &str, document: &Document, out: &mut Collector<'_>) -> Ve
 
 fn report_syntax(error: &super::yaml::SyntaxError, out: &mut Collector<'_>) {
     let code = match error.fault {
-        Fault::Syntax | Fault::TabIndent => "yaml-syntax",
+        Fault::Syntax => "yaml-syntax",
         Fault::TooManyNodes => "file-too-complex",
         Fault::TooDeep => "nested-too-deep",
     };
-    let diagnostic = out.error(code, &error.span, error.message.as_str());
-    out.report(match error.fault {
-        Fault::TabIndent => diagnostic.hint("indent with spaces; YAML allows no tab here"),
-        Fault::Syntax | Fault::TooManyNodes | Fault::TooDeep => diagnostic,
-    });
+    let mut diagnostic = out.error(code, &error.span, error.message.as_str());
+    diagnostic.hint = error.hint.map(str::to_owned);
+    out.report(diagnostic);
 }
 
 fn read_pools(

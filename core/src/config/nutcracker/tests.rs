@@ -156,6 +156,8 @@ fn odd_files_that_twemproxy_refuses_are_refused() {
         (with("  hash_tag: \"ab\n"), "yaml-syntax"),
         (with("  redis: true\n  redis_auth: @x\n"), "yaml-syntax"),
         (with("  redis: true\n  redis_auth: a\x01b\n"), "yaml-syntax"),
+        (with("  redis: true\n  redis_auth: a\u{85}b\n"), "yaml-syntax"),
+        (with("  # a\u{2028}comment\n"), "yaml-syntax"),
         (with("  server_connections: 4294967296\n"), "server-connections-zero"),
         (with("  hash:\n    - md5\n"), "unexpected-list"),
         (with("  ? a\n  : b\n"), "unknown-directive"),
@@ -363,29 +365,194 @@ fn colour_adds_only_escapes() {
     assert_eq!(diagnostics.first().map(|first| first.severity), Some(Severity::Error));
 }
 
+/// The human rendering of the usual mistakes, letter by letter.
 #[test]
-fn show() {
-    for text in [
-        with("  hsah: md5\n"),
-        with("  redis: yes\n"),
-        with("  hash: fnv1a64\n"),
-        format!("{HEAD}  servers:\n    - 10.0.0.1:6379\n    - 10.0.0.2:6379:1\n"),
-        format!("{HEAD}{SERVERS}beta:\n  listen: 127.0.0.1:22121\n{SERVERS}"),
-        with("\ttimeout: 5\n"),
-        "alpha:\n  redis: true\n".to_owned(),
-        with("  hash_tag: [a]\n"),
-        with("  redis: true\n  redis_auth: @hunter2\n  x: 1\n"),
-        with("  timeout 5\n"),
-        with("   timeout: 5\n"),
-        with("  redis: true\n  timeout:\n"),
-        with("  hash_tag: \"ab\n"),
-        with("  timeout: 99999999999\n  redis_auth: x\n"),
-        String::new(),
-        format!("{HEAD}  servers:\n    - h:1:1\n    - é:1:1 é é\n    - \n"),
-        include_str!("../../../tests/vectors/config/tutorial.yml").to_owned(),
-        with("  x:\n    y: 1\n"),
-        format!("---\n{HEAD}{SERVERS}"),
-    ] {
-        println!("{}", shown(&text));
+fn the_usual_mistakes_look_like_this() {
+    let cases = [
+        (
+            with("  hsah: md5\n"),
+            r#"error[unknown-directive]: "hsah" is not a directive
+ --> f.yml:3:3
+  |
+3 |   hsah: md5
+  |   ^^^^
+  |
+  = help: did you mean "hash"?
+"#,
+        ),
+        (
+            with("  redis: yes\n"),
+            r#"error[not-a-boolean]: "redis" is "yes", which is not a boolean
+ --> f.yml:3:10
+  |
+3 |   redis: yes
+  |          ^^^
+  |
+  = note: expected true or false, in lower case
+  = help: did you mean "true"?
+"#,
+        ),
+        (
+            with("  distribution: Ketama # as before\n"),
+            r#"error[unknown-distribution]: "Ketama" is not a distribution
+ --> f.yml:3:17
+  |
+3 |   distribution: Ketama # as before
+  |                 ^^^^^^
+  |
+  = note: expected one of ketama, modula, random
+  = help: did you mean "ketama"?
+"#,
+        ),
+        (
+            format!("{HEAD}  servers:\n    - 10.0.0.1:6379\n"),
+            r#"error[invalid-server]: "10.0.0.1:6379" is not a server
+ --> f.yml:4:7
+  |
+4 |     - 10.0.0.1:6379
+  |       ^^^^^^^^^^^^^
+  |
+  = note: expected "host:port:weight name" or "/path:weight name"; the name may be left out
+  = help: add a weight: "10.0.0.1:6379:1"
+"#,
+        ),
+        (
+            format!("{HEAD}{SERVERS}beta:\r\n  listen: 127.0.0.1:22121\r\n{SERVERS}"),
+            r#"error[duplicate-listen]: the pools "alpha" and "beta" listen on the same address
+ --> f.yml:6:11
+  |
+6 |   listen: 127.0.0.1:22121
+  |           ^^^^^^^^^^^^^^^
+  |
+ ::: f.yml:2:11
+  |
+2 |   listen: 127.0.0.1:22121
+  |           --------------- first here
+"#,
+        ),
+        (
+            with("\ttimeout: 5\n"),
+            r#"error[yaml-syntax]: a tab cannot indent
+ --> f.yml:3:1
+  |
+3 |     timeout: 5
+  | ^
+  |
+  = help: indent with spaces
+"#,
+        ),
+        (
+            format!("alpha:\n{SERVERS}"),
+            r#"error[missing-listen]: the pool "alpha" has no "listen"
+ --> f.yml:1:1
+  |
+1 | alpha:
+  | ^^^^^
+  |
+  = note: expected "listen: host:port"
+"#,
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(shown(&text).trim_end(), expected.trim_end(), "{text}");
+    }
+}
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Pieces that YAML and twemproxy care about, and some that they do not.
+    const PIECES: [&str; 40] = [
+        "\n",
+        "\n  ",
+        "\n    - ",
+        " ",
+        "\t",
+        ":",
+        ": ",
+        "- ",
+        "#",
+        "\"",
+        "'",
+        "[",
+        "]",
+        "{",
+        "}",
+        "&a",
+        "*a",
+        "!t",
+        "%",
+        "@",
+        "|\n",
+        ">\n",
+        "? ",
+        "---\n",
+        "...\n",
+        "~",
+        "alpha",
+        "listen",
+        "hash",
+        "servers",
+        "redis_auth",
+        "true",
+        "127.0.0.1:1",
+        "h:1:1",
+        "h:1:1 n",
+        "0",
+        "99999999999",
+        "é",
+        "\u{feff}",
+        "\r\n",
+    ];
+
+    fn texts() -> impl Strategy<Value = String> {
+        let piece = prop::sample::select(PIECES.to_vec());
+        let soup = prop::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat());
+        let edited = (0usize..300, 0usize..12, prop::sample::select(PIECES.to_vec())).prop_map(
+            |(at, cut, piece)| {
+                let mut text: Vec<char> =
+                    include_str!("../../../tests/vectors/config/tutorial.yml").chars().collect();
+                let at = at.min(text.len());
+                let end = (at + cut).min(text.len());
+                text.splice(at..end, piece.chars());
+                text.into_iter().collect()
+            },
+        );
+        prop_oneof![soup, edited, any::<String>()]
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_and_rendered(text in texts()) {
+            let parsed = parse("f", &text);
+            let errors = parsed.diagnostics.iter().filter(|d| d.severity == Severity::Error);
+            prop_assert_eq!(errors.count() == 0, parsed.config.is_some());
+            for diagnostic in &parsed.diagnostics {
+                prop_assert!(text.get(diagnostic.span.clone()).is_some());
+                prop_assert!(!diagnostic.message.chars().any(char::is_control));
+            }
+            let _ = render::human("f", &text, &parsed.diagnostics, true);
+            let json = render::json("f", &parsed.diagnostics);
+            let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+            prop_assert_eq!(
+                value["diagnostics"].as_array().map(Vec::len),
+                Some(parsed.diagnostics.len())
+            );
+        }
+
+        #[test]
+        fn any_bytes_are_read(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let parsed = parse_bytes("f", &bytes);
+            prop_assert!(parsed.config.is_some() || !parsed.diagnostics.is_empty());
+        }
+
+        #[test]
+        fn any_server_line_keeps_its_place(line in "[a-z0-9.:/ \\[\\]-]{1,24}") {
+            if let Ok(server) = address::parse_server(&line) {
+                prop_assert!(line.contains(&server.name));
+            }
+        }
     }
 }
