@@ -30,6 +30,15 @@ pub struct Command {
 }
 
 impl Command {
+    /// Tells whether a client may say it before it has said the right password.
+    #[inline]
+    pub const fn is_allowed_before_auth(&self) -> bool {
+        matches!(
+            self.treatment,
+            Treatment::Local(Local::Auth | Local::Hello | Local::Quit | Local::Reset)
+        )
+    }
+
     /// Whether Redis takes the command with `argc` arguments, the name included.
     #[inline]
     pub fn accepts(&self, argc: usize) -> bool {
@@ -195,8 +204,12 @@ pub enum Local {
     Hello,
     /// CLIENT subcommand.
     Client,
+    /// TIME.
+    Time,
     /// INFO \[section …\].
     Info,
+    /// COMMAND \[subcommand …\]: COUNT is ours, the rest is the same on every server.
+    Command,
     /// RESET: the connection as it was at its start.
     Reset,
 }
@@ -262,4 +275,9 @@ impl Refusal {
             }
         }
     }
+}
+
+/// Returns the commands that a client can use through the proxy.
+pub fn served() -> impl Iterator<Item = &'static Command> {
+    all().iter().filter(|command| !matches!(command.treatment, Treatment::Refuse(_)))
 }

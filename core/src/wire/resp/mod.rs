@@ -11,7 +11,7 @@ mod number;
 pub mod reply;
 pub mod request;
 
-pub use inline::encode_inline;
+pub use inline::{encode_inline, is_cross_protocol};
 pub use number::parse_integer;
 pub use reply::{
     ArrayElements, ReplyError, ReplyKind, ReplyScan, ReplyScanner, array_elements, is_error,

@@ -1,7 +1,7 @@
 //! Finds the end of a client's request, and its arguments, in a buffer that may end anywhere.
 
 use crate::limits::{
-    BULK_BYTES_MAX, INLINE_BYTES_MAX, REQUEST_ARGS_MAX, REQUEST_BYTES_MAX,
+    BULK_BYTES_MAX, INLINE_BYTES_MAX, REQUEST_ARGS_MAX, REQUEST_BYTES_DEFAULT,
     UNAUTHENTICATED_ARGS_MAX, UNAUTHENTICATED_BULK_BYTES_MAX, UNAUTHENTICATED_REQUEST_BYTES_MAX,
 };
 use crate::wire::resp::number::{LengthLine, length_line};
@@ -43,7 +43,7 @@ pub struct RequestLimits {
 impl RequestLimits {
     /// For clients that need no AUTH or have done it.
     pub const AUTHENTICATED: Self = Self {
-        bytes_max: REQUEST_BYTES_MAX,
+        bytes_max: REQUEST_BYTES_DEFAULT as usize,
         args_max: REQUEST_ARGS_MAX,
         bulk_bytes_max: BULK_BYTES_MAX,
         inline_bytes_max: INLINE_BYTES_MAX,
