@@ -615,3 +615,6 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
