@@ -20,6 +20,7 @@ pub mod node;
 pub mod proxy;
 pub mod rng;
 pub mod routing;
+pub mod sentinel;
 pub mod slab;
 pub mod stats;
 pub mod time;

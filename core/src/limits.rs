@@ -185,3 +185,38 @@ const _: () = assert!(
 );
 // Offsets into a request are 32 bits wide.
 const _: () = assert!(BULK_BYTES_MAX < u32::MAX as usize);
+
+/// Largest step by which a peer may move our epoch. Each election adds one, so a larger step is an
+/// attempt to use the numbers up; it is refused and reported.
+pub const EPOCH_JUMP_MAX: u64 = 1 << 32;
+
+/// Length of a master's name, bytes; it is repeated in every hello and event.
+pub const MASTER_NAME_BYTES_MAX: usize = 255;
+
+/// Length of a host name, bytes. DNS allows 253.
+pub const HOST_BYTES_MAX: usize = 255;
+
+/// Masters that one Sentinel watches. More are refused.
+pub const MASTERS_MAX: usize = 4096;
+
+/// Replicas kept of one master; more are not followed.
+pub const REPLICAS_PER_MASTER_MAX: usize = 1024;
+
+/// Peers kept of one master. More are not taken in: each costs a connection, and whoever reaches
+/// our port can announce them.
+pub const PEERS_PER_MASTER_MAX: usize = 256;
+
+/// Longest hello message, bytes: two hosts, a name and numbers.
+pub const HELLO_BYTES_MAX: usize = 1024;
+
+const _: () = assert!(2 * HOST_BYTES_MAX + MASTER_NAME_BYTES_MAX + 160 <= HELLO_BYTES_MAX);
+
+/// Largest reply to INFO that is looked at, bytes. A server without odd modules sends about 6 KiB.
+pub const INFO_BYTES_MAX: usize = 1024 * 1024;
+
+/// Largest time in a Sentinel's configuration, milliseconds: 24 days, as in Redis' 31 bits.
+pub const SENTINEL_TIME_MS_MAX: u64 = i32::MAX as u64;
+
+/// Records of a Sentinel that may be on their way to the disk; then it takes no epoch over and
+/// gives no vote. Each is some hundred bytes.
+pub const PERSISTS_IN_FLIGHT_MAX: usize = 1024;

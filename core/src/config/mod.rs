@@ -6,5 +6,6 @@
 pub mod diagnostic;
 pub mod nutcracker;
 pub mod render;
+pub mod sentinel;
 mod suggest;
 mod yaml;

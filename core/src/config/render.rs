@@ -90,6 +90,11 @@ fn line_around(text: &str, offset: usize) -> Range<usize> {
 /// Hides the value of a line whose key looks like a password, one star a byte so that offsets on
 /// the line stay what they are. Misspelt keys count: they are what gets reported.
 fn masked(line: &str) -> String {
+    if let Some(at) = secret_words(line) {
+        let (shown, secret) = line.split_at_checked(at).unwrap_or((line, ""));
+        let stars = secret.bytes().map(|byte| if byte == b' ' { ' ' } else { '*' });
+        return shown.chars().chain(stars).collect();
+    }
     let Some((key, value)) = line.split_once(':') else { return line.to_owned() };
     let word = key.trim().trim_matches(['"', '\'', '?']).trim().to_ascii_lowercase();
     let is_secret = word.contains("auth")
@@ -100,6 +105,23 @@ fn masked(line: &str) -> String {
     }
     let stars: String = value.bytes().map(|byte| if byte == b' ' { ' ' } else { '*' }).collect();
     format!("{key}:{stars}")
+}
+
+/// Returns where the secret begins on a line of words, such as `sentinel auth-pass mymaster x` or
+/// `requirepass x`: behind the directive, none on a line that has no secret or is no line of words.
+fn secret_words(line: &str) -> Option<usize> {
+    let mut words = line.split_ascii_whitespace().map(str::to_ascii_lowercase);
+    let first = words.next()?;
+    let word = if first == "sentinel" { words.next()? } else { first };
+    let is_secret = ["auth", "pass"].iter().any(|part| word.contains(part))
+        || word == "user"
+        || suggest::nearest(&word, ["requirepass", "auth-pass", "sentinel-pass"]).is_some();
+    if !is_secret || word.contains(':') {
+        return None;
+    }
+    // Lowering ASCII letters moves no byte.
+    let directive = line.to_ascii_lowercase().find(&word)? + word.len();
+    (!line.get(directive..)?.trim_start().starts_with(':')).then_some(directive)
 }
 
 /// Renders diagnostics as one JSON object on one line, without a line break at its end.
@@ -214,5 +236,10 @@ mod tests {
         assert_eq!(masked("  redis_atuh: abc"), "  redis_atuh: ***");
         assert_eq!(masked("  \"redis_auth\": é"), "  \"redis_auth\": **");
         assert_eq!(masked("  listen: a:1"), "  listen: a:1");
+        assert_eq!(masked("  redis_auth : a:b"), "  redis_auth : ***");
+        assert_eq!(masked("sentinel auth-pass m a:b"), "sentinel auth-pass * ***");
+        assert_eq!(masked("sentinel auht-pass m ab"), "sentinel auht-pass * **");
+        assert_eq!(masked("requirepas ab"), "requirepas **");
+        assert_eq!(masked("sentinel monitor m h 1"), "sentinel monitor m h 1");
     }
 }

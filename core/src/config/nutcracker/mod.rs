@@ -182,7 +182,7 @@ pub enum Address {
 
 /// A password. Shows itself only when asked.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(pub(in crate::config) String);
 
 impl Secret {
     /// Returns the password.

@@ -1,0 +1,19 @@
+//! Sentinel: notices that a master is down, agrees with its peers who acts, and promotes a replica.
+//!
+//! Here are the parts that decide, each a value with explicit inputs and outputs and `now` as an
+//! argument; they hold no sockets and know nothing of one another:
+//!
+//! - bytes and values: [`info`], [`role`], [`hello`], [`ask`], [`event`];
+//!
+//! On the wire it is Redis Sentinel of 7.0. Where a rule of the genuine program is known to break
+//! its own promises, the safer rule is used and marked with `Deviates:`.
+
+pub mod ask;
+pub mod down;
+pub mod event;
+pub mod hello;
+pub mod info;
+pub mod instance;
+pub mod role;
+pub mod select;
+pub mod tilt;

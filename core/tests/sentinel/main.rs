@@ -1,0 +1,12 @@
+//! Sentinel's parts against what genuine Sentinels and servers were recorded to say.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
+mod config;
+mod events;
+mod recorded;
+mod wire;
