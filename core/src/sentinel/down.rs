@@ -248,8 +248,8 @@ impl Watch {
     pub fn deadline(&self) -> Option<Instant> {
         // The verdict is "longer than", so it takes a moment more.
         let moment = Duration::from_nanos(1);
-        let silent_since =
-            self.waiting_since.or((!self.is_connected).then_some(self.last_acceptable));
+        let unreached_since = (!self.is_connected).then_some(self.last_acceptable);
+        let silent_since = self.waiting_since.or(unreached_since);
         let silent = silent_since.map(|since| since + self.patience.down_after + moment);
         let role = (self.kind == Kind::Master && self.role == Role::Replica).then(|| {
             self.role_since + self.patience.down_after + self.patience.role_grace + moment

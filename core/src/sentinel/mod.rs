@@ -4,16 +4,21 @@
 //! argument; they hold no sockets and know nothing of one another:
 //!
 //! - bytes and values: [`info`], [`role`], [`hello`], [`ask`], [`event`];
+//! - what is believed of an instance: [`instance`], [`down`], [`tilt`];
+//! - who may act: [`election`], with what has to be durable first in [`state`];
+//! - what is done: [`select`].
 //!
 //! On the wire it is Redis Sentinel of 7.0. Where a rule of the genuine program is known to break
 //! its own promises, the safer rule is used and marked with `Deviates:`.
 
 pub mod ask;
 pub mod down;
+pub mod election;
 pub mod event;
 pub mod hello;
 pub mod info;
 pub mod instance;
 pub mod role;
 pub mod select;
+pub mod state;
 pub mod tilt;

@@ -173,7 +173,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_frame_panics(bytes in proptest::collection::vec(
-            prop_oneof![Just(b'*'), Just(b'$'), Just(b':'), Just(b'\r'), Just(b'\n'), b'0'..b'9', any::<u8>()],
+            prop_oneof![Just(b'*'), Just(b'$'), Just(b':'), Just(b'\r'), Just(b'\n'), b'0'..=b'9', any::<u8>()],
             0..60,
         )) {
             let _ = RoleReply::parse(&bytes);

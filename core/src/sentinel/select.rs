@@ -302,7 +302,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_order_of_the_replicas_does_not_matter(
-            list in proptest::collection::vec((0..3_u32, 0..3_u64, b'0'..b'9'), 1..6),
+            list in proptest::collection::vec((0..3_u32, 0..3_u64, b'0'..=b'9'), 1..6),
         ) {
             let address = address();
             let infos: Vec<Info> = list.iter().map(|(p, o, _)| info(*p, *o, MasterLink::Up)).collect();

@@ -70,7 +70,7 @@ fn role_replies_are_read() {
     assert_eq!(replicas[0].1, 50);
     let replica = |frame| match RoleReply::parse(frame).unwrap() {
         RoleReply::Replica { master, link, offset } => (master.to_string(), link, offset),
-        other => panic!("{other:?}"),
+        RoleReply::Master { .. } | RoleReply::Sentinel(_) => panic!("no replica"),
     };
     let master = || "127.0.0.1:27901".to_owned();
     assert_eq!(replica(ROLE_REPLICA), (master(), LinkState::Connected, Some(50)));

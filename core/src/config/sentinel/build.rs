@@ -79,6 +79,7 @@ fn read_monitors(found: &[Found], config: &mut Config, out: &mut Collector<'_>) 
 }
 
 /// Warns of lines that a later one overrides. Lists are no settings: there it is an error.
+#[expect(clippy::wildcard_enum_match_arm, reason = "all that is not named is a setting")]
 fn report_repeated(found: &[Found], out: &mut Collector<'_>) {
     let mut first: BTreeMap<Key, &Range<usize>> = BTreeMap::new();
     for Found { item, span } in found {

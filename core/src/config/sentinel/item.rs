@@ -107,6 +107,7 @@ impl Item {
     }
 
     /// Returns what it says something about.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all that is not named is no list")]
     pub(super) fn key(&self) -> Key {
         let of_what = match self {
             Self::Of(_, Setting::KnownReplica(address)) => Some(address.to_string()),

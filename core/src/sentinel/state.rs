@@ -1,0 +1,242 @@
+//! What a Sentinel must not forget: written before anything that depends on it is said.
+
+use std::collections::BTreeMap;
+
+use super::instance::{Address, Epoch, MasterName, RunId};
+use crate::config::sentinel::Config;
+use crate::hash::Hash;
+
+/// Numbers the records in the order in which they have to become durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// One fact that is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// An election is known of.
+    Epoch(Epoch),
+    /// Our vote in an election, which is known of by that.
+    Vote {
+        /// Whom it was about.
+        master: MasterName,
+        /// Which election.
+        epoch: Epoch,
+        /// Whom we voted for.
+        leader: RunId,
+    },
+    /// Where a master is since an election.
+    Config {
+        /// Which master.
+        master: MasterName,
+        /// Which election.
+        epoch: Epoch,
+        /// Where.
+        address: Address,
+    },
+    /// A master is not watched any more.
+    Forget(MasterName),
+}
+
+/// Everything that was written, put together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Durable {
+    /// The latest election of all.
+    pub current_epoch: Epoch,
+    /// What is known of each master.
+    pub masters: BTreeMap<MasterName, DurableMaster>,
+}
+
+/// What is known of one master.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DurableMaster {
+    /// The latest election that we voted in.
+    pub leader_epoch: Epoch,
+    /// Whom we voted for; none if that was not kept, as in the file of a genuine Sentinel.
+    pub leader: Option<RunId>,
+    /// The election that gave it its address.
+    pub config_epoch: Epoch,
+    /// Where it is since; none as long as it is where the configuration says.
+    pub address: Option<Address>,
+}
+
+impl Durable {
+    /// Takes over what a genuine Sentinel's file remembers.
+    ///
+    /// The current epoch is at least every epoch that the file knows of.
+    pub fn from_config(config: &Config) -> Self {
+        let mut current_epoch = config.current_epoch;
+        let mut masters = BTreeMap::new();
+        for master in &config.masters {
+            let (config_epoch, leader_epoch) = (master.config_epoch, master.leader_epoch);
+            current_epoch = current_epoch.max(config_epoch).max(leader_epoch);
+            let known = DurableMaster { leader_epoch, config_epoch, leader: None, address: None };
+            masters.insert(master.name.clone(), known);
+        }
+        Self { current_epoch, masters }
+    }
+
+    /// Adds a fact. Older facts than what is known change nothing, so that reading a journal from
+    /// any earlier place gives the same.
+    pub fn apply(&mut self, record: &Record) {
+        match record {
+            Record::Epoch(epoch) => self.current_epoch = self.current_epoch.max(*epoch),
+            Record::Vote { master, epoch, leader } => {
+                self.current_epoch = self.current_epoch.max(*epoch);
+                let known = self.masters.entry(master.clone()).or_default();
+                if *epoch > known.leader_epoch {
+                    known.leader_epoch = *epoch;
+                    known.leader = Some(*leader);
+                }
+            }
+            Record::Config { master, epoch, address } => {
+                self.current_epoch = self.current_epoch.max(*epoch);
+                let known = self.masters.entry(master.clone()).or_default();
+                if *epoch > known.config_epoch {
+                    known.config_epoch = *epoch;
+                    known.address = Some(address.clone());
+                }
+            }
+            Record::Forget(master) => {
+                self.masters.remove(master);
+            }
+        }
+    }
+
+    /// Reads a journal. What does not stand there whole, and everything behind it, was never
+    /// promised to anybody and is left out; returns the bytes that count, behind which writing
+    /// goes on.
+    pub fn replay(&mut self, journal: &[u8]) -> usize {
+        let mut good = 0;
+        for line in journal.split_inclusive(|byte| *byte == b'\n') {
+            let Some(record) = Record::parse_line(line) else { break };
+            self.apply(&record);
+            good += line.len();
+        }
+        good
+    }
+}
+
+impl Record {
+    /// Appends the record as a line: a checksum of eight hexadecimal digits, a space, the words,
+    /// a line feed.
+    pub fn encode_line(&self, out: &mut Vec<u8>) {
+        let text = match self {
+            Self::Epoch(epoch) => format!("epoch {epoch}"),
+            Self::Vote { master, epoch, leader } => format!("vote {epoch} {leader} {master}"),
+            Self::Config { master, epoch, address } => {
+                format!("config {epoch} {} {} {master}", address.host(), address.port())
+            }
+            Self::Forget(master) => format!("forget {master}"),
+        };
+        let sum = Hash::Xxh3_64.hash(text.as_bytes());
+        out.extend_from_slice(format!("{sum:08x} {text}\n").as_bytes());
+    }
+
+    /// Reads a line with its line feed; `None` if it is cut, damaged or unknown.
+    pub fn parse_line(line: &[u8]) -> Option<Self> {
+        let line = std::str::from_utf8(line.strip_suffix(b"\n")?).ok()?;
+        let (sum, text) = line.split_once(' ')?;
+        // Any other spelling of the number was not written by us.
+        if sum != format!("{:08x}", Hash::Xxh3_64.hash(text.as_bytes())) {
+            return None;
+        }
+        let mut words = text.split(' ');
+        let mut next = || words.next();
+        let epoch = |word: &str| Epoch::parse(word.as_bytes());
+        let record = match next()? {
+            "epoch" => Self::Epoch(epoch(next()?)?),
+            "vote" => Self::Vote {
+                epoch: epoch(next()?)?,
+                leader: RunId::parse(next()?.as_bytes())?,
+                master: MasterName::new(next()?)?,
+            },
+            "config" => {
+                let epoch = epoch(next()?)?;
+                let address = Address::parse(next()?.as_bytes(), next()?.as_bytes()).ok()?;
+                Self::Config { epoch, address, master: MasterName::new(next()?)? }
+            }
+            "forget" => Self::Forget(MasterName::new(next()?)?),
+            _ => return None,
+        };
+        next().is_none().then_some(record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record() -> impl Strategy<Value = Record> {
+        (0..4, 0..1000_u64, "[a-z]{1,3}", 1..9_u16, prop_oneof![Just(b'a'), Just(b'b')]).prop_map(
+            |(kind, epoch, name, port, leader)| {
+                let master = MasterName::new(&name).unwrap();
+                let epoch = Epoch::new(epoch).unwrap();
+                match kind {
+                    0 => Record::Epoch(epoch),
+                    1 => {
+                        Record::Vote { master, epoch, leader: RunId::parse(&[leader; 40]).unwrap() }
+                    }
+                    2 => Record::Config {
+                        master,
+                        epoch,
+                        address: Address::new("::1", port).unwrap(),
+                    },
+                    _ => Record::Forget(master),
+                }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_torn_journal_is_the_state_at_some_earlier_record(
+            records in proptest::collection::vec(record(), 0..12),
+            cut in any::<proptest::sample::Index>(),
+            flip in proptest::option::of(any::<(proptest::sample::Index, u8)>()),
+        ) {
+            let mut journal = Vec::new();
+            let mut states = vec![Durable::default()];
+            let mut state = Durable::default();
+            for record in &records {
+                record.encode_line(&mut journal);
+                state.apply(record);
+                states.push(state.clone());
+            }
+            let mut whole = Durable::default();
+            prop_assert_eq!(whole.replay(&journal), journal.len());
+            prop_assert_eq!(&whole, &state);
+            journal.truncate(cut.index(journal.len() + 1));
+            if let (Some((at, bits)), false) = (flip, journal.is_empty()) {
+                let at = at.index(journal.len());
+                journal[at] ^= bits;
+            }
+            let mut torn = Durable::default();
+            let good = torn.replay(&journal);
+            prop_assert!(good <= journal.len());
+            prop_assert!(states.contains(&torn));
+        }
+
+        #[test]
+        fn no_line_panics(line in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = Record::parse_line(&line);
+        }
+    }
+
+    #[test]
+    fn no_fact_is_taken_back() {
+        let master = MasterName::new("m").unwrap();
+        let vote = |epoch, leader| Record::Vote {
+            master: master.clone(),
+            epoch: Epoch::new(epoch).unwrap(),
+            leader: RunId::parse(&[leader; 40]).unwrap(),
+        };
+        let mut state = Durable::default();
+        for record in [vote(2, b'a'), vote(2, b'b'), vote(1, b'b')] {
+            state.apply(&record);
+        }
+        assert_eq!(state.current_epoch.get(), 2);
+        assert_eq!(state.masters[&master].leader, RunId::parse(&[b'a'; 40]));
+    }
+}
