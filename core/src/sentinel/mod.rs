@@ -6,7 +6,7 @@
 //! - bytes and values: [`info`], [`role`], [`hello`], [`ask`], [`event`];
 //! - what is believed of an instance: [`instance`], [`down`], [`tilt`];
 //! - who may act: [`election`], with what has to be durable first in [`state`];
-//! - what is done: [`select`].
+//! - what is done: [`select`], [`failover`], [`reconf`].
 //!
 //! On the wire it is Redis Sentinel of 7.0. Where a rule of the genuine program is known to break
 //! its own promises, the safer rule is used and marked with `Deviates:`.
@@ -15,9 +15,11 @@ pub mod ask;
 pub mod down;
 pub mod election;
 pub mod event;
+pub mod failover;
 pub mod hello;
 pub mod info;
 pub mod instance;
+pub mod reconf;
 pub mod role;
 pub mod select;
 pub mod state;
