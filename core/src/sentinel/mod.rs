@@ -3,7 +3,7 @@
 //! Here are the parts that decide, each a value with explicit inputs and outputs and `now` as an
 //! argument; they hold no sockets and know nothing of one another:
 //!
-//! - bytes and values: [`info`], [`role`], [`hello`], [`ask`], [`event`];
+//! - bytes and values: [`info`], [`role`], [`hello`], [`ask`], [`event`], [`reply`];
 //! - what is believed of an instance: [`instance`], [`down`], [`tilt`];
 //! - who may act: [`election`], with what has to be durable first in [`state`];
 //! - what is done: [`select`], [`failover`], [`reconf`].
@@ -20,6 +20,7 @@ pub mod hello;
 pub mod info;
 pub mod instance;
 pub mod reconf;
+pub mod reply;
 pub mod role;
 pub mod select;
 pub mod state;

@@ -9,4 +9,5 @@
 mod config;
 mod events;
 mod recorded;
+mod replies;
 mod wire;
