@@ -4,7 +4,7 @@
 //! argument; they hold no sockets and know nothing of one another:
 //!
 //! - bytes and values: [`info`], [`role`], [`hello`], [`ask`], [`event`], [`reply`];
-//! - what is believed of an instance: [`instance`], [`down`], [`tilt`];
+//! - what is believed of an instance: [`instance`], [`peers`], [`down`], [`tilt`];
 //! - who may act: [`election`], with what has to be durable first in [`state`];
 //! - what is done: [`select`], [`failover`], [`reconf`].
 //!
@@ -19,6 +19,7 @@ pub mod failover;
 pub mod hello;
 pub mod info;
 pub mod instance;
+pub mod peers;
 pub mod reconf;
 pub mod reply;
 pub mod role;
