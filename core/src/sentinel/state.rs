@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::instance::{Address, Epoch, MasterName, RunId};
 use crate::config::sentinel::Config;
+use crate::config::sentinel::value::canonical_number;
 use crate::hash::Hash;
 
 /// Numbers the records in the order in which they have to become durable.
@@ -33,8 +34,26 @@ pub enum Record {
         /// Where.
         address: Address,
     },
+    /// The history that a master had when it was last the master.
+    Lineage {
+        /// Which master.
+        master: MasterName,
+        /// What it had.
+        lineage: Lineage,
+    },
     /// A master is not watched any more.
     Forget(MasterName),
+}
+
+/// The history of a master. Only a replica that continues it has what the clients wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lineage {
+    /// The election that made it the master.
+    pub epoch: Epoch,
+    /// The name of the history.
+    pub replid: RunId,
+    /// How far it went, bytes.
+    pub offset: u64,
 }
 
 /// Everything that was written, put together.
@@ -57,6 +76,8 @@ pub struct DurableMaster {
     pub config_epoch: Epoch,
     /// Where it is since; none as long as it is where the configuration says.
     pub address: Option<Address>,
+    /// The history of its last master, as far as it was seen.
+    pub lineage: Option<Lineage>,
 }
 
 impl Durable {
@@ -69,7 +90,7 @@ impl Durable {
         for master in &config.masters {
             let (config_epoch, leader_epoch) = (master.config_epoch, master.leader_epoch);
             current_epoch = current_epoch.max(config_epoch).max(leader_epoch);
-            let known = DurableMaster { leader_epoch, config_epoch, leader: None, address: None };
+            let known = DurableMaster { leader_epoch, config_epoch, ..Default::default() };
             masters.insert(master.name.clone(), known);
         }
         Self { current_epoch, masters }
@@ -94,6 +115,13 @@ impl Durable {
                 if *epoch > known.config_epoch {
                     known.config_epoch = *epoch;
                     known.address = Some(address.clone());
+                }
+            }
+            Record::Lineage { master, lineage } => {
+                let known = self.masters.entry(master.clone()).or_default();
+                // Of one epoch the last counts: a master may restart with another history.
+                if known.lineage.is_none_or(|old| old.epoch <= lineage.epoch) {
+                    known.lineage = Some(*lineage);
                 }
             }
             Record::Forget(master) => {
@@ -126,6 +154,9 @@ impl Record {
             Self::Config { master, epoch, address } => {
                 format!("config {epoch} {} {} {master}", address.host(), address.port())
             }
+            Self::Lineage { master, lineage: Lineage { epoch, replid, offset } } => {
+                format!("lineage {epoch} {replid} {offset} {master}")
+            }
             Self::Forget(master) => format!("forget {master}"),
         };
         let sum = Hash::Xxh3_64.hash(text.as_bytes());
@@ -155,6 +186,13 @@ impl Record {
                 let address = Address::parse(next()?.as_bytes(), next()?.as_bytes()).ok()?;
                 Self::Config { epoch, address, master: MasterName::new(next()?)? }
             }
+            "lineage" => {
+                let epoch = epoch(next()?)?;
+                let replid = RunId::parse(next()?.as_bytes())?;
+                let offset = canonical_number(next()?.as_bytes())?;
+                let lineage = Lineage { epoch, replid, offset };
+                Self::Lineage { lineage, master: MasterName::new(next()?)? }
+            }
             "forget" => Self::Forget(MasterName::new(next()?)?),
             _ => return None,
         };
@@ -169,7 +207,7 @@ mod tests {
     use super::*;
 
     fn record() -> impl Strategy<Value = Record> {
-        (0..4, 0..1000_u64, "[a-z]{1,3}", 1..9_u16, prop_oneof![Just(b'a'), Just(b'b')]).prop_map(
+        (0..5, 0..1000_u64, "[a-z]{1,3}", 1..9_u16, prop_oneof![Just(b'a'), Just(b'b')]).prop_map(
             |(kind, epoch, name, port, leader)| {
                 let master = MasterName::new(&name).unwrap();
                 let epoch = Epoch::new(epoch).unwrap();
@@ -183,6 +221,11 @@ mod tests {
                         epoch,
                         address: Address::new("::1", port).unwrap(),
                     },
+                    3 => {
+                        let replid = RunId::parse(&[leader; 40]).unwrap();
+                        let offset = u64::from(port);
+                        Record::Lineage { master, lineage: Lineage { epoch, replid, offset } }
+                    }
                     _ => Record::Forget(master),
                 }
             },
