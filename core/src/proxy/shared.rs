@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::buf::BufferPool;
 use crate::id::{ConnId, PoolId, ServerId};
-use crate::io::{CloseMode, Event, Limit};
+use crate::io::{CloseMode, Event, Limit, Output};
 use crate::limits::{SERVER_CONNECTIONS_MAX, SPLITS_MAX};
 use crate::proxy::client::{Client, Phase};
 use crate::proxy::fragment::Split;
@@ -222,6 +222,14 @@ impl Shared {
         self.count(client);
         if client.needs_look() {
             self.mark_ready(client);
+        }
+    }
+
+    /// Stops reading from a client.
+    pub(crate) fn pause(&mut self, client: &mut Client) {
+        if !client.is_paused {
+            client.is_paused = true;
+            self.outbox.push(Output::PauseRead(client.id));
         }
     }
 
