@@ -38,13 +38,20 @@ impl Proxy {
                     return;
                 }
                 Err(_) => {
-                    let (pool, server) = (conn.pool, conn.server);
-                    self.shared.outbox.event(Event::ServerProtocolError { pool, server });
-                    self.fail_conn(key, Failure::Protocol);
+                    self.give_up_babbler(key);
                     return;
                 }
             }
         }
+    }
+
+    /// Gives up a connection by which came what is no reply, or a reply to nothing: either the
+    /// server is no Redis, or replies are out of step.
+    fn give_up_babbler(&mut self, key: SlabKey) {
+        let Some(conn) = self.shared.conns.get(key) else { return };
+        let (pool, server) = (conn.pool, conn.server);
+        self.shared.outbox.event(Event::ServerProtocolError { pool, server });
+        self.fail_conn(key, Failure::Protocol);
     }
 
     /// Takes the end of a reply. Returns false when the connection is given up.
@@ -56,11 +63,8 @@ impl Proxy {
         if conn.stage != Stage::Ready {
             return self.greeting_reply(key, piece);
         }
-        if conn.queued >= conn.in_flight.len() {
-            // A reply to nothing: either the server is no Redis, or replies are out of step.
-            let (pool, server) = (conn.pool, conn.server);
-            self.shared.outbox.event(Event::ServerProtocolError { pool, server });
-            self.fail_conn(key, Failure::Protocol);
+        if !conn.is_asked() {
+            self.give_up_babbler(key);
             return false;
         }
         let Some(request) = conn.pop_in_flight() else { return false };
@@ -122,6 +126,11 @@ impl Proxy {
     fn reply_incomplete(&mut self, key: SlabKey, piece: &[u8]) {
         let Some(conn) = self.shared.conns.get_mut(key) else { return };
         let via = conn.id;
+        if conn.stage == Stage::Ready && !conn.is_asked() {
+            // Its end would be taken for the reply to the next request.
+            self.give_up_babbler(key);
+            return;
+        }
         let next = if conn.stage == Stage::Ready { conn.in_flight.front().copied() } else { None };
         super::replies::append(&mut conn.partial, &mut self.shared.buffers, piece);
         let kept = conn.partial.len();

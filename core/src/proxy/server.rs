@@ -128,6 +128,12 @@ impl ServerConn {
         self.in_flight.len() < SERVER_REPLIES_MAX && self.out.len() < SERVER_OUTPUT_BYTES_MAX
     }
 
+    /// Tells whether the server owes a reply to a request that it was sent.
+    #[inline]
+    pub(crate) fn is_asked(&self) -> bool {
+        self.queued < self.in_flight.len()
+    }
+
     /// Tells whether requests may leave now.
     pub(crate) fn can_write(&self) -> bool {
         self.stage == Stage::Ready && !self.is_writing && !self.out.is_empty()

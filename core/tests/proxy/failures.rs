@@ -182,7 +182,8 @@ fn an_idle_connection_that_the_server_closes_is_no_failure() {
 fn the_servers_own_errors_pass_through() {
     let mut h = Harness::new(ONE);
     let client = h.client();
-    for error in ["-LOADING Redis is loading\r\n", "-OOM no\r\n", "-BUSY x\r\n", "-READONLY x\r\n"] {
+    for error in ["-LOADING Redis is loading\r\n", "-OOM no\r\n", "-BUSY x\r\n", "-READONLY x\r\n"]
+    {
         h.send(client, request(&["GET", "x"]));
         let server = h.server("127.0.0.1:1");
         h.send(server, error);
@@ -365,4 +366,21 @@ fn servers_are_connected_at_start_when_the_pool_says_so() {
     let config = ONE.replace("timeout: 300", "preconnect: true\n  server_connections: 2");
     let h = Harness::new(&config);
     assert_eq!(h.connects.len(), 2);
+}
+
+#[test]
+fn the_beginning_of_a_reply_that_nobody_asked_for_ends_the_connection() {
+    let mut h = Harness::new(ONE);
+    let client = h.client();
+    h.send(client, request(&["GET", "x"]));
+    let server = h.server("127.0.0.1:1");
+    h.send(server, "$-1\r\n");
+    assert_eq!(h.take(client), "$-1\r\n");
+    // In one turn with the next request, which has not left yet: large enough to be passed on.
+    let next = request(&["GET", "y"]);
+    let begun = format!("$80000\r\n{}", "x".repeat(40_000));
+    h.send_together(&[(client, next.as_bytes()), (server, begun.as_bytes())]);
+    let reply = h.take(client);
+    assert!(reply.starts_with("-ERR Invalid argument") && reply.contains("not sent"), "{reply}");
+    assert!(h.is_closed(server) && !h.is_closed(client));
 }
