@@ -340,10 +340,11 @@ impl Proxy {
         }
         let (pool, server) = (conn.pool, conn.server);
         let Some(timeout) = self.shared.timeout_of(pool) else { return };
+        let mut unsent = 0;
         loop {
             let Some(conn) = self.shared.conns.get_mut(key) else { return };
-            let at = conn.timed_out;
-            let sent = conn.in_flight.len() - conn.queued;
+            let at = conn.timed_out + unsent;
+            let is_sent = at < conn.in_flight.len() - conn.queued;
             let is_streaming = at == 0 && conn.is_streaming;
             let silent_since = conn.received_at;
             let Some(request) = conn.in_flight.get_mut(at) else { break };
@@ -360,9 +361,13 @@ impl Proxy {
             let to = std::mem::replace(&mut request.to, ReplyTo::Nobody);
             let is_silent =
                 silent_since < request.queued_at + timeout && silent_since <= request.queued_at;
-            conn.timed_out += 1;
-            let is_sent = at < sent && conn.stage == Stage::Ready;
-            let outcome = if is_sent { Outcome::Unknown } else { Outcome::NotSent };
+            let outcome = if is_sent {
+                conn.timed_out += 1;
+                Outcome::Unknown
+            } else {
+                unsent += 1;
+                Outcome::NotSent
+            };
             if let Some(stats) = self.shared.stats_mut(pool, server) {
                 stats.server_timedout += 1;
             }
@@ -370,6 +375,13 @@ impl Proxy {
             if is_silent {
                 self.shared.retire(key);
             }
+        }
+        if unsent > 0 {
+            // Their clients were told that they were not sent, so they must not be.
+            if let Some(conn) = self.shared.conns.get_mut(key) {
+                conn.drop_unsent(unsent);
+            }
+            self.shared.wake_waiters(key);
         }
         self.close_if_spent(key);
         if self.shared.conns.get(key).is_some_and(|conn| !conn.is_timer_armed) {

@@ -384,3 +384,25 @@ fn the_beginning_of_a_reply_that_nobody_asked_for_ends_the_connection() {
     assert!(reply.starts_with("-ERR Invalid argument") && reply.contains("not sent"), "{reply}");
     assert!(h.is_closed(server) && !h.is_closed(client));
 }
+
+#[test]
+fn a_request_that_times_out_before_it_is_sent_is_never_sent() {
+    let mut h = Harness::new(ONE);
+    let (first, second) = (h.client(), h.client());
+    h.send(first, request(&["GET", "a"]));
+    let server = h.server("127.0.0.1:1");
+    h.hold(server);
+    h.send(server, "$-1\r\n");
+    h.send(first, request(&["GET", "b"]).repeat(2));
+    h.send(second, request(&["SET", "k", "late"]));
+    h.pass(ms(200));
+    h.send(server, "$-1\r\n");
+    h.send(second, request(&["GET", "in-time"]));
+    h.take(server);
+    h.pass(ms(100));
+    assert!(h.take(second).contains("the request was not sent"));
+    h.release(server);
+    assert_eq!(h.take(server), request(&["GET", "in-time"]));
+    h.send(server, "$-1\r\n$1\r\nx\r\n");
+    assert_eq!(h.take(second), "$1\r\nx\r\n");
+}
