@@ -406,3 +406,22 @@ fn a_request_that_times_out_before_it_is_sent_is_never_sent() {
     h.send(server, "$-1\r\n$1\r\nx\r\n");
     assert_eq!(h.take(second), "$1\r\nx\r\n");
 }
+
+#[test]
+fn requests_of_a_connection_that_was_replaced_while_it_tried_its_addresses_fail() {
+    let config = ONE.replace("127.0.0.1:1:1 a", "a.example:1:1 a");
+    let mut h = Harness::new(&config);
+    h.is_connecting_at_once = false;
+    let client = h.client();
+    h.send(client, request(&["GET", "x"]));
+    let query = h.queries[0].0;
+    let addresses = vec![([127, 0, 0, 2], 1).into(), ([127, 0, 0, 3], 1).into()];
+    h.input(Input::Resolved { query, result: Ok(addresses) });
+    h.pass(ms(200));
+    h.send(client, request(&["GET", "y"]));
+    h.pass(ms(100));
+    assert!(h.take(client).starts_with("-ERR Connection timed out"));
+    let connecting = h.server("127.0.0.2:1");
+    h.lose(connecting, CloseReason::Refused);
+    assert!(h.take(client).starts_with("-ERR Connection refused"));
+}
