@@ -69,6 +69,9 @@ impl Proxy {
         }
         let Some(request) = conn.pop_in_flight() else { return false };
         let partial = std::mem::take(&mut conn.partial);
+        if !conn.waiters.is_empty() && conn.has_room_again() {
+            self.shared.outbox.woken.append(&mut conn.waiters);
+        }
         self.count_reply(key, partial.len() + piece.len());
         if partial.is_empty() {
             self.deliver(request.to, piece, via, was_streaming);

@@ -128,6 +128,12 @@ impl ServerConn {
         self.in_flight.len() < SERVER_REPLIES_MAX && self.out.len() < SERVER_OUTPUT_BYTES_MAX
     }
 
+    /// Tells whether clients that wait are worth waking: one place at a time would wake all of
+    /// them for each reply.
+    pub(crate) fn has_room_again(&self) -> bool {
+        self.in_flight.len() <= SERVER_REPLIES_MAX / 2 && self.has_room()
+    }
+
     /// Tells whether the server owes a reply to a request that it was sent.
     #[inline]
     pub(crate) fn is_asked(&self) -> bool {
