@@ -120,8 +120,10 @@ impl Play {
                 self.send(client, bytes);
             }
             Op::Pipeline { client, ask, more } => {
-                let is_large =
-                    matches!(ask, Ask::GetLarge { .. } | Ask::SetLarge { .. } | Ask::MgetLarge { .. });
+                let is_large = matches!(
+                    ask,
+                    Ask::GetLarge { .. } | Ask::SetLarge { .. } | Ask::MgetLarge { .. }
+                );
                 self.ask(client, ask, 1 + u32::from(more % if is_large { 4 } else { 32 }));
                 self.send(client, u8::MAX);
             }
@@ -361,8 +363,7 @@ impl Play {
         let Some(query) = self.queries.pop_front() else { return };
         let addresses: Vec<SocketAddr> =
             (0..addresses % 3).map(|last| ([127, 0, 0, 2 + last], 100).into()).collect();
-        let result =
-            if addresses.is_empty() { Err(ResolveError::NotFound) } else { Ok(addresses) };
+        let result = if addresses.is_empty() { Err(ResolveError::NotFound) } else { Ok(addresses) };
         self.worker.handle(self.now, Input::Resolved { query, result });
     }
 
@@ -504,7 +505,11 @@ impl Play {
     fn client_hears(&mut self, id: ConnId, bytes: &[u8]) {
         assert!(bytes.len() <= WRITE_BYTES_MAX, "{} bytes waited for a client", bytes.len());
         let is_garbled = self.is_garbled;
-        for (frame, expected) in self.client_named(id).take(bytes) {
+        let replies = self.client_named(id).take(bytes);
+        if !is_garbled {
+            self.client_named(id).check_partial();
+        }
+        for (frame, expected) in replies {
             let Some(expected) = expected.filter(|_| !is_garbled) else { continue };
             expected.check(&frame);
             if let Some(key) = expected.only_key()

@@ -44,6 +44,14 @@ impl Expected {
         assert!(frame == reply, "got {got}, wanted {wanted}");
     }
 
+    /// Panics unless a reply to this request may begin with `partial`.
+    pub(super) fn check_beginning(&self, partial: &[u8]) {
+        let fits = |reply: &Vec<u8>| reply.starts_with(partial);
+        let is_error = partial.first() == Some(&b'-');
+        let is_ours = is_error || self.reply.as_ref().is_none_or(fits);
+        assert!(is_ours, "the beginning of another's reply: {}", shown(partial));
+    }
+
     /// Returns the key of a request that has only one.
     pub(super) fn only_key(&self) -> Option<&[u8]> {
         match self.keys.as_slice() {

@@ -90,6 +90,17 @@ impl Client {
         }
     }
 
+    /// Panics when the beginning of a reply is that of another one.
+    pub(super) fn check_partial(&self) {
+        if self.is_raw || self.partial.is_empty() {
+            return;
+        }
+        let Some(expected) = self.expected.front() else {
+            panic!("the beginning of a reply to nothing on {:?}", self.wire.id);
+        };
+        expected.check_beginning(&self.partial);
+    }
+
     /// Takes what the worker wrote. Returns each whole reply with the request that it answers;
     /// without one when nobody knows what the client asked.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Vec<(Vec<u8>, Option<Expected>)> {
