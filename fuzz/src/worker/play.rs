@@ -290,7 +290,7 @@ impl Play {
         }
         let cut = if bytes == u8::MAX { server.to_send.len() } else { usize::from(bytes) };
         // Large replies are cut around the size from which on they leave in pieces.
-        let cut = if bytes >= 200 && bytes < u8::MAX { 30_000 + 50 * cut } else { cut };
+        let cut = if (200..u8::MAX).contains(&bytes) { 30_000 + 50 * cut } else { cut };
         let piece: Vec<u8> = server.to_send.drain(..cut.min(server.to_send.len())).collect();
         let id = server.wire.id;
         self.server_says(id, &piece);

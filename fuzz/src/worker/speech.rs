@@ -219,6 +219,6 @@ impl Tag {
     }
 
     fn number(self) -> i64 {
-        i64::from(self.client) << 24 | i64::from(self.serial) << 4 | i64::from(self.at) + 1
+        (i64::from(self.client) << 24) + (i64::from(self.serial) << 4) + i64::from(self.at) + 1
     }
 }
