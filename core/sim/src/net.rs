@@ -150,13 +150,15 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new(rng: &mut Rng, peer: Peer, phase: Phase) -> Self {
-        let capacity = |rng: &mut Rng| match rng.below(4) {
-            0 => 512 + rng.below(4 * 1024) as usize,
-            1 => 16 * 1024,
-            _ => 256 * 1024,
-        };
         let latency_us = if rng.is_one_in(1, 4) { 1 + rng.below(8_000) } else { 20 };
         let jitter_us = if rng.is_one_in(1, 4) { 2_000 } else { 50 };
+        // A small window on a long way would be slower than any request timeout.
+        let is_near = latency_us + jitter_us < 100;
+        let capacity = |rng: &mut Rng| match rng.below(4) {
+            0 if is_near => 512 + rng.below(4 * 1024) as usize,
+            1 if is_near => 16 * 1024,
+            _ => 256 * 1024,
+        };
         let sent_delay_us = if rng.is_one_in(1, 4) { 3_000 } else { 20 };
         Self {
             peer,

@@ -165,13 +165,14 @@ impl Forwarder {
             let name = request[words[0].clone()].to_ascii_uppercase();
             let local: Option<&[u8]> = match name.as_slice() {
                 b"PING" => Some(b"+PONG\r\n"),
+                b"SET" if words.len() != 3 => Some(b"-ERR wrong number of arguments\r\n"),
                 b"NOTACMD" => Some(b"-ERR unknown command\r\n"),
                 b"SET" if self.bug == Bug::EarlyAck => Some(b"+OK\r\n"),
                 _ => None,
             };
             if let Some(reply) = local {
                 client.slots.push_back(Slot::Ready(reply.to_vec()));
-                if self.bug != Bug::EarlyAck || name != b"SET" {
+                if self.bug != Bug::EarlyAck || name != b"SET" || words.len() != 3 {
                     continue;
                 }
             }
