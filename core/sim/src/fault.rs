@@ -62,7 +62,7 @@ impl Injector {
             kinds.retain(|_| rng.is_one_in(rate, 4));
         }
         let pause = Duration::from_millis([10, 40, 150, 400][rng.below(4) as usize]);
-        let lasting = Duration::from_millis([5, 60, 500, 1500][rng.below(4) as usize]);
+        let lasting = Duration::from_millis([5, 60, 500, 1500, 20_000][rng.below(5) as usize]);
         Self { kinds, pause, lasting }
     }
 }
@@ -195,7 +195,7 @@ impl World {
                 self.peer_send(link, garbage);
             }
             _ => {
-                self.server_taint(server, link);
+                self.taint(link);
                 let stray = STRAYS[self.rng.below(STRAYS.len() as u64) as usize];
                 self.peer_send(link, stray);
             }
@@ -237,7 +237,7 @@ impl World {
             self.relieve_server(server)?;
             // Only a new connection can put shifted replies right.
             for link in self.servers[server].links() {
-                if self.server_is_tainted(server, link) {
+                if self.links[link].is_tainted {
                     self.server_forget(server, link);
                     self.peer_reset(link);
                 }

@@ -135,6 +135,10 @@ pub(crate) struct Link {
     pub paused: Option<usize>,
     pub is_eof_told: bool,
     pub is_cut: bool,
+    /// Replies on it may have shifted: nobody can tell any more whose they are.
+    pub is_tainted: bool,
+    /// When the last cut was over.
+    pub healed_at: Instant,
     /// A fault ended it, so its client must not blame the machine.
     pub is_broken_by_fault: bool,
     /// Reply bytes that servers produced for this client, as far as they can be attributed.
@@ -173,6 +177,8 @@ impl Link {
             paused: None,
             is_eof_told: false,
             is_cut: false,
+            is_tainted: false,
+            healed_at: Instant::START,
             is_broken_by_fault: false,
             owed_bytes: 0,
             taken_bytes: 0,
@@ -389,6 +395,7 @@ impl World {
     pub(crate) fn set_cut(&mut self, link: usize, is_cut: bool) -> Check {
         self.links[link].is_cut = is_cut;
         if !is_cut {
+            self.links[link].healed_at = self.now;
             self.arrive(link, Side::Machine)?;
             self.arrive(link, Side::Peer)?;
         }

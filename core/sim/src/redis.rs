@@ -32,8 +32,6 @@ struct Session {
     database: u32,
     is_authenticated: bool,
     is_read_planned: bool,
-    /// Replies on it may have shifted: nobody can tell any more whose they are.
-    is_tainted: bool,
 }
 
 #[derive(Debug)]
@@ -326,28 +324,25 @@ impl World {
         })
     }
 
-    /// Forgets a connection from the server's side; what it tainted is over with it.
+    /// Forgets a connection from the server's side.
     pub(crate) fn server_forget(&mut self, server: usize, link: usize) {
-        if let Some(session) = self.servers[server].sessions.remove(&link)
-            && session.is_tainted
-        {
-            self.checker.taint_ends();
-        }
+        self.servers[server].sessions.remove(&link);
     }
 
-    /// Marks a connection as one whose replies may be anybody's.
-    pub(crate) fn server_taint(&mut self, server: usize, link: usize) {
-        if let Some(session) = self.servers[server].sessions.get_mut(&link)
-            && !session.is_tainted
-        {
-            session.is_tainted = true;
+    /// Marks a connection as one whose replies may be anybody's: one too many shifts them.
+    pub(crate) fn taint(&mut self, link: usize) {
+        if !self.links[link].is_tainted {
+            self.links[link].is_tainted = true;
             self.checker.taint_begins();
         }
     }
 
-    /// Tells whether replies on this connection may have shifted.
-    pub(crate) fn server_is_tainted(&self, server: usize, link: usize) -> bool {
-        self.servers[server].sessions.get(&link).is_some_and(|session| session.is_tainted)
+    /// The machine takes no more replies from this connection.
+    pub(crate) fn untaint(&mut self, link: usize) {
+        if self.links[link].is_tainted {
+            self.links[link].is_tainted = false;
+            self.checker.taint_ends();
+        }
     }
 
     /// Ends every connection of a server, each in its own way.

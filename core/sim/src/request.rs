@@ -59,10 +59,19 @@ impl Request {
         Self { ask: Ask::Garbage, keys: Vec::new(), tagged: Vec::new(), bytes }
     }
 
-    /// Draws a request, of the kind `verb` if there is one.
-    pub(crate) fn draw(rng: &mut Rng, asker: Asker, load: &Workload, verb: Option<Verb>) -> Self {
-        let drawn = load.verbs[rng.below(load.verbs.len() as u64) as usize];
-        let verb = verb.filter(|verb| load.verbs.contains(verb)).unwrap_or(drawn);
+    /// Draws a request for as large a reply as there is, which can be nobody else's.
+    pub(crate) fn draw_large(rng: &mut Rng, asker: Asker, load: &Workload) -> Self {
+        let Asker { client, pool, seq } = asker;
+        let len = load.value_bytes_max / 2 + rng.below(load.value_bytes_max / 2 + 1);
+        let key = format!("e{pool}:{client}.{seq}.{len}").into_bytes();
+        let mut bytes = Vec::new();
+        encode_request(&[b"GET".to_vec(), key.clone()], &mut bytes);
+        Self { ask: Ask::Verb(Verb::Echo), keys: vec![key], tagged: vec![false], bytes }
+    }
+
+    /// Draws a request.
+    pub(crate) fn draw(rng: &mut Rng, asker: Asker, load: &Workload) -> Self {
+        let verb = load.verbs[rng.below(load.verbs.len() as u64) as usize];
         let count = match verb {
             Verb::Ping => 0,
             Verb::Del | Verb::Unlink | Verb::Touch | Verb::Mget | Verb::Mset => {

@@ -259,6 +259,7 @@ impl World {
     ) -> Check {
         let conn = self.conn(link)?;
         self.trace.push(self.now, Line::Note(format!("> closed {conn:?} {reason:?}")));
+        self.untaint(link);
         self.slots.remove(&conn.slot());
         self.conns.remove(&conn);
         let end = &mut self.links[link];
@@ -396,6 +397,7 @@ impl World {
             (Phase::Closing(_), _) => return Err(format!("Close for {conn:?} twice")),
             _ => {}
         }
+        self.untaint(link);
         let was_open = !matches!(self.links[link].phase, Phase::Connecting);
         self.links[link].phase = Phase::Closing(mode);
         if was_open {

@@ -187,12 +187,18 @@ pub struct Scenario {
     pub settle: Duration,
     /// How long the last requests may take, which all must succeed.
     pub liveness: Duration,
+    /// How long a client that reads may wait for an answer, also from servers that are dead; if
+    /// bounded. Judged when the faults end, so `safety` must be longer.
+    pub reply_within: Option<Duration>,
     /// Largest buffer of one transmission, bytes.
     pub transmit_bytes_max: usize,
     /// Most reply bytes that the machine may hold back for one connected client, if bounded.
     pub client_backlog_bytes_max: Option<usize>,
     /// Whether the machine may close a client that did nothing wrong when a server fails.
     pub closes_on_failure: bool,
+    /// Length of a reply, bytes, from which on the machine may pass it on in pieces; a server that
+    /// dies in the middle of one then costs the client its connection.
+    pub streamed_reply_bytes: Option<usize>,
     /// Whether the run ends with [`Command::Drain`](ringkeeper_core::io::Command::Drain).
     pub drains: bool,
 }
@@ -230,9 +236,11 @@ impl Scenario {
             safety: Duration::from_secs(2),
             settle: Duration::from_secs(5),
             liveness: Duration::from_secs(5),
+            reply_within: None,
             transmit_bytes_max: 256 * 1024 * 1024,
             client_backlog_bytes_max: None,
             closes_on_failure: false,
+            streamed_reply_bytes: None,
             drains: false,
         }
     }

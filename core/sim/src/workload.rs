@@ -67,6 +67,7 @@ impl World {
         }
         let think = match self.stage {
             Stage::Probing => Duration::from_millis(10),
+            Stage::Settling => Duration::from_millis(400),
             _ => self.scenario.workload.think_max,
         };
         self.client_plan_wake(client, think);
@@ -135,13 +136,13 @@ impl World {
     /// Sends one request and records it.
     fn client_send(&mut self, client: usize, request: Request) {
         let seq = self.checker.next_seq(client as u32);
-        let pool = self.clients[client].pool;
+        let asker = Asker { client: client as u32, pool: self.clients[client].pool, seq };
         let Some(session) = &mut self.clients[client].session else { return };
         session.pending.push_back(seq);
         let link = session.link;
         self.report.requests += 1;
         let bytes = request.bytes.clone();
-        self.checker.sent(client as u32, pool, link, request);
+        self.checker.sent(self.now, asker, link, request);
         self.peer_send(link, &bytes);
     }
 
@@ -151,8 +152,10 @@ impl World {
         let asker = Asker { client: client as u32, pool: own.pool, seq };
         // What is sent to one who never reads must be his alone, so that it can be counted.
         let is_deaf = own.session.as_ref().is_some_and(|own| own.profile == Profile::Deaf);
-        let verb = if is_deaf { Some(Verb::Echo) } else { None };
-        Request::draw(&mut own.rng, asker, &self.scenario.workload, verb)
+        if is_deaf && self.scenario.workload.verbs.contains(&Verb::Echo) {
+            return Request::draw_large(&mut own.rng, asker, &self.scenario.workload);
+        }
+        Request::draw(&mut own.rng, asker, &self.scenario.workload)
     }
 
     fn client_send_pipeline(&mut self, client: usize) {
@@ -356,7 +359,14 @@ impl World {
         let Some(session) = &self.clients[client].session else { return Ok(()) };
         let due = session.pending.len();
         let profile = session.profile;
+        let is_streamed = session.pending.front().is_some_and(|seq| {
+            let least = self.scenario.streamed_reply_bytes;
+            let may_fail = !self.scenario.faults.is_empty() && self.stage < Stage::Probing;
+            may_fail
+                && least.is_some_and(|least| self.checker.may_be_long(client as u32, *seq, least))
+        });
         let is_excused = session.has_misbehaved
+            || is_streamed
             || (session.is_half_closed && due == 0)
             || self.links[link].is_broken_by_fault
             || self.checker.is_tainted_since(session.began)
@@ -373,6 +383,22 @@ impl World {
         self.client_abandon(client);
         self.peer_close(link);
         Ok(())
+    }
+
+    /// Servers may be dead, but whoever reads has had an answer in time.
+    pub(crate) fn clients_check_timely(&self) -> Check {
+        let Some(limit) = self.scenario.reply_within else { return Ok(()) };
+        if self.pace.stalled_until + limit > self.now {
+            return Ok(());
+        }
+        self.checker.check_timely(self.now, limit, |link| {
+            let end = &self.links[link];
+            let Peer::Client(client) = end.peer else { return false };
+            let profile = self.clients[client].session.as_ref().map(|own| own.profile);
+            end.healed_at + limit < self.now
+                && !end.is_cut
+                && matches!(profile, Some(Profile::Steady | Profile::Burst | Profile::HalfCloser))
+        })
     }
 
     /// Faults are over: bad sessions end, good ones go on.

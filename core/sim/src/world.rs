@@ -229,6 +229,7 @@ impl World {
         match stage {
             Stage::Safety => {}
             Stage::Settling => {
+                self.clients_check_timely()?;
                 self.stage = stage;
                 self.heal()?;
                 self.checker.mark_healed();

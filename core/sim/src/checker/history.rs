@@ -116,6 +116,13 @@ impl Histories {
         None
     }
 
+    /// Returns the length of the longest value that the key ever had.
+    pub(crate) fn longest(&self, key: &[u8]) -> usize {
+        let states = self.keys.get(key).map_or(&[][..], |history| &history.servers);
+        let all = states.iter().flat_map(|states| &states.begun);
+        all.filter_map(|(_, state)| state.map(|digest| digest.len)).max().unwrap_or(0)
+    }
+
     /// Tells whether a counter reached `count` between two ticks.
     pub(crate) fn counted(&self, key: &[u8], count: i64, low: u64, high: u64) -> bool {
         self.keys.get(key).is_some_and(|history| {

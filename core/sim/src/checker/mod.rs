@@ -9,10 +9,13 @@ mod history;
 mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ringkeeper_core::time::Instant;
 
 use crate::Check;
 use crate::codec::Reply;
-use crate::request::{Ask, Request};
+use crate::request::{Ask, Asker, Request};
 use crate::scenario::{Scenario, Verb};
 
 pub(crate) use history::Change;
@@ -36,6 +39,7 @@ struct Record {
     pool: usize,
     link: usize,
     sent: u64,
+    sent_at: Instant,
     fate: Fate,
     /// Per key: the value carried a tag, so its effect is recognized.
     tagged: Vec<bool>,
@@ -124,14 +128,23 @@ impl Checker {
     }
 
     /// A client sent a request; its number is the one that [`Checker::next_seq`] told.
-    pub(crate) fn sent(&mut self, client: u32, pool: usize, link: usize, request: Request) {
+    pub(crate) fn sent(&mut self, now: Instant, asker: Asker, link: usize, request: Request) {
         let sent = self.step();
         let Request { ask, keys, tagged, .. } = request;
         let applied = vec![None; keys.len()];
         let fate = Fate::Waiting;
-        let record =
-            Record { ask, keys, pool, link, sent, fate, tagged, applied, is_overtaken: false };
-        self.requests[client as usize].push(record);
+        self.requests[asker.client as usize].push(Record {
+            ask,
+            keys,
+            pool: asker.pool,
+            link,
+            sent,
+            sent_at: now,
+            fate,
+            tagged,
+            applied,
+            is_overtaken: false,
+        });
     }
 
     /// The connection ended before the reply.
@@ -366,9 +379,41 @@ impl Checker {
         Ok(())
     }
 
+    /// Tells whether the reply to a request may have at least `least` bytes.
+    pub(crate) fn may_be_long(&self, client: u32, seq: u64, least: usize) -> bool {
+        let record = &self.requests[client as usize][seq as usize];
+        let longest = |key: &Vec<u8>| {
+            let made_up = synthetic_value(key).map_or(0, |value| value.len());
+            made_up.max(self.histories.longest(key)) + 16
+        };
+        let reads = matches!(record.ask, Ask::Verb(Verb::Get | Verb::Echo | Verb::Mget));
+        reads && record.keys.iter().map(longest).sum::<usize>() >= least
+    }
+
     /// The last fault is over.
     pub(crate) const fn mark_healed(&mut self) {
         self.healed = self.step();
+    }
+
+    /// No request may wait longer than `limit` on a connection that is `sound`.
+    pub(crate) fn check_timely(
+        &self,
+        now: Instant,
+        limit: Duration,
+        sound: impl Fn(usize) -> bool,
+    ) -> Check {
+        for (client, list) in self.requests.iter().enumerate() {
+            for (seq, record) in list.iter().enumerate() {
+                let is_late = record.fate == Fate::Waiting && record.sent_at + limit < now;
+                if is_late && matches!(record.ask, Ask::Verb(_)) && sound(record.link) {
+                    let ask = record.ask;
+                    return Err(format!(
+                        "client {client} request {seq} {ask:?} has waited longer than {limit:?}"
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// No request from the time of the faults may be waiting any more.

@@ -14,7 +14,7 @@ use super::{Frame, scan_reply, scan_request};
 
 /// A broken promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bug {
+pub(crate) enum Bug {
     None,
     /// Replies leave in the order in which servers send them.
     WrongOrder,
@@ -64,6 +64,8 @@ pub enum Bug {
 
 const TIMEOUT: Duration = Duration::from_millis(300);
 const HELD_BYTES_MAX: usize = 256 * 1024;
+const INPUT_BYTES_MAX: usize = 1024 * 1024;
+const WINDOW: usize = 16;
 
 enum Slot {
     Waiting { is_get: bool },
@@ -103,7 +105,7 @@ struct Server {
 }
 
 /// The machine.
-pub struct Forwarder {
+pub(crate) struct Forwarder {
     bug: Bug,
     endpoints: Vec<Endpoint>,
     servers: Vec<Server>,
@@ -116,7 +118,7 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    pub fn new(endpoints: Vec<Endpoint>, bug: Bug) -> Self {
+    pub(crate) fn new(endpoints: Vec<Endpoint>, bug: Bug) -> Self {
         Self {
             bug,
             servers: endpoints.iter().map(|_| Server::default()).collect(),
@@ -140,6 +142,10 @@ impl Forwarder {
     fn take_requests(&mut self, now: Instant, conn: ConnId) {
         while let Some(client) = self.clients.get_mut(&conn) {
             if client.is_failed || client.is_closing {
+                return;
+            }
+            let is_full = client.slots.len() >= WINDOW || client.held > HELD_BYTES_MAX;
+            if is_full && self.bug != Bug::Hoards {
                 return;
             }
             let (frame, words) = scan_request(&client.input);
@@ -200,7 +206,10 @@ impl Forwarder {
         let slot = if is_answered {
             u64::MAX
         } else {
-            let is_get = request[..24.min(request.len())].to_ascii_uppercase().ends_with(b"GET");
+            let (_, words) = scan_request(&request);
+            let is_get = words
+                .first()
+                .is_some_and(|name| request[name.clone()].eq_ignore_ascii_case(b"GET"));
             client.slots.push_back(Slot::Waiting { is_get });
             client.first_slot + client.slots.len() as u64 - 1
         };
@@ -263,7 +272,8 @@ impl Forwarder {
         server.out.clear();
         server.input.clear();
         if self.bug == Bug::Retries {
-            for pending in queue {
+            for mut pending in queue {
+                pending.at += TIMEOUT;
                 server.out.extend_from_slice(&pending.request);
                 server.queue.push_back(pending);
             }
@@ -337,15 +347,15 @@ impl Forwarder {
             client.first_slot += 1;
         }
         if client.is_closing {
-            if self.bug == Bug::TransmitAfterClose && !client.out.is_empty() {
-                let buffer = std::mem::take(&mut client.out);
-                self.outputs.push_back(Output::Transmit { conn, buffer });
-            }
             return;
         }
-        if client.held > HELD_BYTES_MAX && !client.is_paused && self.bug != Bug::Hoards {
+        let is_full = client.input.len() > INPUT_BYTES_MAX;
+        if is_full && !client.is_paused && self.bug != Bug::Hoards {
             client.is_paused = true;
             self.outputs.push_back(Output::PauseRead(conn));
+        } else if client.is_paused && !is_full {
+            client.is_paused = false;
+            self.outputs.push_back(Output::ResumeRead(conn));
         }
         let is_over = client.slots.is_empty()
             && client.out.is_empty()
@@ -358,6 +368,9 @@ impl Forwarder {
         if (is_over && self.bug != Bug::KeepsGone) || is_hasty {
             client.is_closing = true;
             self.outputs.push_back(Output::Close { conn, mode: CloseMode::Flush });
+            if self.bug == Bug::TransmitAfterClose {
+                self.outputs.push_back(Output::Transmit { conn, buffer: b"bye".to_vec() });
+            }
         } else if !client.is_writing && !client.out.is_empty() {
             client.is_writing = true;
             let buffer = std::mem::take(&mut client.out);
@@ -406,7 +419,7 @@ impl Forwarder {
         }
     }
 
-    fn sent(&mut self, conn: ConnId, len: usize) {
+    fn sent(&mut self, now: Instant, conn: ConnId, len: usize) {
         if conn.is_server() {
             let at = self.server_of(conn);
             self.servers[at].is_writing = false;
@@ -416,10 +429,7 @@ impl Forwarder {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         client.is_writing = false;
         client.held = client.held.saturating_sub(len);
-        if client.is_paused && client.held < HELD_BYTES_MAX / 2 && !client.is_closing {
-            client.is_paused = false;
-            self.outputs.push_back(Output::ResumeRead(conn));
-        }
+        self.take_requests(now, conn);
         self.pump_client(conn);
     }
 
@@ -490,7 +500,7 @@ impl Drive for Forwarder {
                 self.take_requests(now, conn);
                 self.pump_client(conn);
             }
-            Input::Sent { conn, buffer } => self.sent(conn, buffer.len()),
+            Input::Sent { conn, buffer } => self.sent(now, conn, buffer.len()),
             Input::Closed { conn, .. } => self.closed(conn),
             Input::Command(Command::Drain { .. }) => {
                 self.is_draining = true;

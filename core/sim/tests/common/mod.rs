@@ -1,11 +1,11 @@
 //! Small machines that the simulator is tested with, right and wrong ones.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-pub mod forwarder;
-pub mod ponger;
+pub(crate) mod forwarder;
+pub(crate) mod ponger;
 
 /// What stands at the front of a stream.
-pub enum Frame {
+pub(crate) enum Frame {
     Whole(usize),
     Partial,
     Broken,
@@ -22,7 +22,7 @@ fn line(bytes: &[u8], from: usize) -> Option<Result<(i64, u8, usize), ()>> {
 }
 
 /// Measures one request and returns where its name and first key lie.
-pub fn scan_request(bytes: &[u8]) -> (Frame, Vec<std::ops::Range<usize>>) {
+pub(crate) fn scan_request(bytes: &[u8]) -> (Frame, Vec<std::ops::Range<usize>>) {
     let mut words = Vec::new();
     let Some(head) = line(bytes, 0) else { return (Frame::Partial, words) };
     let Ok((count @ 1..=1024, b'*', mut at)) = head else { return (Frame::Broken, words) };
@@ -41,7 +41,7 @@ pub fn scan_request(bytes: &[u8]) -> (Frame, Vec<std::ops::Range<usize>>) {
 }
 
 /// Measures one reply.
-pub fn scan_reply(bytes: &[u8], from: usize) -> Frame {
+pub(crate) fn scan_reply(bytes: &[u8], from: usize) -> Frame {
     let Some(head) = line(bytes, from) else {
         let known = bytes.get(from).is_none_or(|kind| b"+-:$*".contains(kind));
         return if known { Frame::Partial } else { Frame::Broken };

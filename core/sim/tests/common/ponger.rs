@@ -19,7 +19,7 @@ struct Client {
 
 /// Answers every request with PONG.
 #[derive(Default)]
-pub struct Ponger {
+pub(crate) struct Ponger {
     clients: BTreeMap<ConnId, Client>,
     outputs: VecDeque<Output>,
     accepted: u32,
