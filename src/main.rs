@@ -1,3 +1,16 @@
 //! The `ringkeeper` binary: command line, configuration, choice of runtime, exit code.
 
-fn main() {}
+#[cfg(not(feature = "tokio"))]
+compile_error!("no runtime: build with the feature `tokio`, or `uring`, which includes it");
+
+#[cfg(not(unix))]
+compile_error!("only unix systems are supported");
+
+mod cli;
+mod host;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main(std::env::args_os().collect())
+}

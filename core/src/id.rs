@@ -51,6 +51,7 @@ impl ConnId {
     }
 
     /// Returns the index in the table of its kind.
+    #[expect(clippy::cast_possible_truncation, reason = "masked to 23 bits")]
     pub const fn index(self) -> u32 {
         (self.0 & Self::INDEX_MAX as u64) as u32
     }
@@ -62,6 +63,10 @@ impl ConnId {
     }
 
     /// Returns how often the slot had been used before.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the top byte is zero, so 32 bits are left"
+    )]
     pub const fn generation(self) -> u32 {
         (self.0 >> CONN_INDEX_BITS) as u32
     }

@@ -31,7 +31,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::buf::Buffer;
-use crate::id::{ConnId, ListenerId, QueryId};
+use crate::id::{ConnId, ListenerId, PoolId, QueryId, ServerId};
 use crate::time::Instant;
 
 /// Where a stream socket is.
@@ -195,8 +195,139 @@ pub enum CloseMode {
 /// Values, not sentences: the host writes the line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// A server began to fail.
+    ServerDown {
+        /// The pool.
+        pool: PoolId,
+        /// The server.
+        server: ServerId,
+        /// How.
+        failure: Failure,
+    },
+    /// A server that failed is connected again.
+    ServerUp {
+        /// The pool.
+        pool: PoolId,
+        /// The server.
+        server: ServerId,
+    },
+    /// A server said nothing for a whole time-out; its connection is replaced.
+    ServerSilent {
+        /// The pool.
+        pool: PoolId,
+        /// The server.
+        server: ServerId,
+    },
+    /// A server was taken out of the ring.
+    Ejected {
+        /// The pool.
+        pool: PoolId,
+        /// The server.
+        server: ServerId,
+        /// Failures in a row.
+        failures: u32,
+    },
+    /// An ejected server answered a probe and is in the ring again.
+    Returned {
+        /// The pool.
+        pool: PoolId,
+        /// The server.
+        server: ServerId,
+    },
+    /// A server refused `AUTH`, `SELECT` or the probe's `PING`.
+    GreetingRefused {
+        /// The pool.
+        pool: PoolId,
+        /// The server.
+        server: ServerId,
+        /// The server's words.
+        message: String,
+    },
+    /// A server sent what is no reply, or a reply that nobody asked for.
+    ServerProtocolError {
+        /// The pool.
+        pool: PoolId,
+        /// The server.
+        server: ServerId,
+    },
+    /// A client was not let in: the pool or the worker is full.
+    ClientRefused {
+        /// The pool.
+        pool: PoolId,
+    },
+    /// A client was cut off.
+    ClientOverLimit {
+        /// The pool.
+        pool: PoolId,
+        /// The limit that it went over.
+        limit: Limit,
+    },
     /// All clients are gone after [`Command::Drain`].
     Drained,
+}
+
+/// A bound that a client can go over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Its own unsent replies: `client_output_bytes_max` of the pool.
+    ClientOutput,
+    /// All clients' unfinished and waiting requests together; it held most.
+    ClientsInput,
+    /// All clients' unsent replies together; it held most.
+    ClientsOutput,
+}
+
+/// Why requests to a server fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The connection was refused, or no server is in the ring.
+    Refused,
+    /// No reply, or no connection, in time.
+    TimedOut,
+    /// The server reset the connection.
+    Reset,
+    /// The server closed the connection.
+    ServerClosed,
+    /// The server sent what is no reply.
+    Protocol,
+    /// The host name has no address.
+    Unresolved,
+    /// The server cannot be reached.
+    Unreachable,
+    /// The server refused `AUTH` or `SELECT`.
+    Greeting,
+    /// This host lacks descriptors, ports or memory.
+    OutOfResources,
+}
+
+impl Failure {
+    /// Returns the text that follows `-ERR `, as twemproxy words it: the operating system's.
+    pub const fn message(self) -> &'static str {
+        match self {
+            Self::Refused => "Connection refused",
+            Self::TimedOut => "Connection timed out",
+            Self::Reset => "Connection reset by peer",
+            Self::ServerClosed => "unknown",
+            Self::Protocol => "Invalid argument",
+            Self::Unresolved => "Host is down",
+            Self::Unreachable => "No route to host",
+            Self::Greeting => "Server refused AUTH or SELECT",
+            Self::OutOfResources => "Cannot allocate memory",
+        }
+    }
+}
+
+impl From<CloseReason> for Failure {
+    fn from(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::Requested => Self::ServerClosed,
+            CloseReason::Refused | CloseReason::NotFound => Self::Refused,
+            CloseReason::Reset | CloseReason::Other(_) => Self::Reset,
+            CloseReason::ConnectTimedOut => Self::TimedOut,
+            CloseReason::Unreachable => Self::Unreachable,
+            CloseReason::OutOfResources => Self::OutOfResources,
+        }
+    }
 }
 
 /// A moment at which a worker wants to be called, and which timer asked for it, so that a busy

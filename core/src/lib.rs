@@ -9,9 +9,19 @@
 #![forbid(unsafe_code)]
 
 pub mod buf;
+pub mod command;
+pub mod config;
+pub mod distribution;
+pub mod hash;
 pub mod id;
 pub mod io;
 pub mod limits;
+pub mod node;
+pub mod proxy;
 pub mod rng;
+pub mod routing;
 pub mod slab;
+pub mod stats;
 pub mod time;
+pub mod timer;
+pub mod wire;

@@ -2,6 +2,8 @@
 //!
 //! One budget per purpose: what clients use can never take what servers need.
 
+use std::time::Duration;
+
 /// Inputs that a runtime hands over in one turn before it lets the worker speak. Larger batches
 /// make larger writes and longer waits; 256 is a full turn of a busy ring.
 pub const BATCH_MAX: usize = 256;
@@ -22,3 +24,156 @@ pub const POOLED_BUFFER_BYTES_MAX: usize = 64 * 1024;
 pub const POOLED_BUFFERS_MAX: usize = 256;
 
 const _: () = assert!(POOLED_BUFFERS_MAX * POOLED_BUFFER_BYTES_MAX <= 16 * 1024 * 1024);
+
+/// Requests of one client that may be under way before it has shown that it reads replies.
+pub const PIPELINE_START: u16 = 16;
+
+/// Requests of one client that may be under way at once; then it is no longer read. A slot is 12
+/// bytes, so a client costs at most 12 KiB of them.
+pub const PIPELINE_MAX: u16 = 1024;
+
+/// Bytes of replies that one client's requests under way should produce at most, judged by its
+/// recent large replies. A client that asks for 1 MiB values and never reads costs this much.
+pub const WINDOW_BYTES: usize = 16 * 1024 * 1024;
+
+/// Unsent bytes from which on nothing more is asked for on a client's behalf.
+pub const CLIENT_UNSENT_PAUSE_BYTES: usize = 1024 * 1024;
+
+/// Waiting input from which on a client that may not be served is not read, bytes.
+pub const CLIENT_INPUT_PAUSE_BYTES: usize = 64 * 1024;
+
+/// Waiting input below which such a client is read again, bytes.
+pub const CLIENT_INPUT_RESUME_BYTES: usize = 16 * 1024;
+
+/// Bytes of unfinished and waiting requests of all clients of a worker together. When the sum
+/// passes it, the client that holds most is closed.
+pub const CLIENTS_INPUT_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+/// Bytes of unsent replies of all clients of a worker together. When the sum passes it, the
+/// client that holds most is closed.
+pub const CLIENTS_OUTPUT_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+/// Owed replies whose memory a client keeps while it is idle: an idle client has to cost less
+/// than 512 bytes.
+pub const REPLY_SLOTS_KEPT: usize = 16;
+
+/// Size of a client's stash of early replies from which on its holes are closed, bytes.
+pub const STASH_COMPACT_BYTES: usize = 64 * 1024;
+
+/// Replies that one server connection may owe; then clients wait. 32 bytes each, so at most 4 MiB.
+pub const SERVER_REPLIES_MAX: usize = 128 * 1024;
+
+/// Bytes that may wait to be written to one server connection; then clients wait. One request of
+/// any size may still be added, so it is a threshold, not a size.
+pub const SERVER_OUTPUT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Server connections of one worker.
+pub const SERVER_CONNECTIONS_MAX: usize = 65_536;
+
+/// First wait after a failed attempt to connect to a server.
+pub const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(10);
+
+/// Longest wait between attempts: a server that comes back is used again within this.
+pub const RECONNECT_DELAY_MAX: Duration = Duration::from_millis(500);
+
+/// Bytes of an unfinished reply from which on it leaves in pieces instead of being kept whole. A
+/// reply that has begun to leave can no longer be turned into an error, so small ones are kept.
+pub const STREAM_REPLY_BYTES: usize = 32 * 1024;
+
+/// Length of the name that `CLIENT SETNAME` keeps, bytes.
+pub const CLIENT_NAME_BYTES_MAX: usize = 64;
+
+/// Requests that one worker may have split over servers at once; then clients wait.
+pub const SPLITS_MAX: usize = 65_536;
+
+/// Largest configuration file that is read, bytes: tens of thousands of pools. A larger file is an
+/// error.
+pub const CONFIG_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Keys, values and list items in one configuration file, about 100 bytes of memory each. More are
+/// an error.
+pub const CONFIG_NODES_MAX: usize = 1_000_000;
+
+/// Errors and warnings of one file that are told; the rest is counted.
+pub const CONFIG_DIAGNOSTICS_MAX: usize = 200;
+
+/// Largest number in the configuration, as in twemproxy, whose numbers have 31 bits. As a time in
+/// milliseconds it is 24 days.
+pub const CONFIG_NUMBER_MAX: u32 = i32::MAX as u32;
+
+/// Bytes of a Unix socket's path, which the kernel keeps in 108 bytes with a zero at the end.
+pub const UNIX_PATH_BYTES_MAX: usize = 107;
+
+/// Largest request that a pool can be configured to take, bytes: Redis' own limit for a string.
+pub const REQUEST_BYTES_MAX: u32 = 512 * 1024 * 1024;
+
+/// Default of `request_bytes_max`, bytes. A request is stored whole before it leaves, so this is
+/// what one client can make us hold.
+pub const REQUEST_BYTES_DEFAULT: u32 = 64 * 1024 * 1024;
+
+/// Smallest `request_bytes_max` and `client_output_bytes_max`, bytes; less could not carry what
+/// ordinary clients send when they connect.
+pub const CONFIG_BYTES_LIMIT_MIN: u32 = 1024;
+
+/// Default of `client_output_bytes_max`, bytes: replies that a client has not read yet; then it is
+/// closed. Room for several of the largest replies that are usual.
+pub const CLIENT_OUTPUT_BYTES_DEFAULT: u32 = 256 * 1024 * 1024;
+
+/// Default of `server_connect_timeout`, milliseconds.
+pub const SERVER_CONNECT_TIMEOUT_MS_DEFAULT: u32 = 1000;
+
+const _: () = assert!(REQUEST_BYTES_DEFAULT <= REQUEST_BYTES_MAX);
+const _: () = assert!(REQUEST_BYTES_MAX <= CONFIG_NUMBER_MAX);
+
+/// Servers in one pool, so that [`ServerId`](crate::id::ServerId) fits 16 bits and a point of a
+/// ring eight bytes. The configuration refuses more.
+pub const SERVERS_PER_POOL_MAX: usize = 65_535;
+
+/// Slots of a modula pool that are laid out one by one (two bytes each, 128 KiB at most); a larger
+/// total weight is searched instead, so that a weight of a billion costs no memory.
+pub const MODULA_SLOTS_MAX: u64 = 65_536;
+
+/// Bits of a hash that index the points of a ketama ring: at most 4 MiB of index, in the largest
+/// pools only.
+pub const KETAMA_INDEX_BITS_MAX: u32 = 20;
+
+const _: () = assert!(SERVERS_PER_POOL_MAX <= u16::MAX as usize);
+const _: () = assert!(KETAMA_INDEX_BITS_MAX < 32);
+
+/// Arguments of one request. Redis' documented bound for a multibulk; above it
+/// `invalid multibulk length` and the connection ends.
+pub const REQUEST_ARGS_MAX: u32 = 1024 * 1024;
+
+/// Largest single argument, bytes: Redis' default `proto-max-bulk-len`. A server that takes more
+/// is not asked to.
+pub const BULK_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Longest inline request, bytes, without its line end: what Redis buffers before it gives up.
+pub const INLINE_BYTES_MAX: usize = 64 * 1024;
+
+/// Arguments of one request before a required AUTH. As Redis: enough for HELLO with AUTH and
+/// SETNAME.
+pub const UNAUTHENTICATED_ARGS_MAX: u32 = 10;
+
+/// Largest single argument before a required AUTH, bytes. As Redis.
+pub const UNAUTHENTICATED_BULK_BYTES_MAX: usize = 16 * 1024;
+
+/// Largest request before a required AUTH, bytes: every argument at its largest, and the headers.
+pub const UNAUTHENTICATED_REQUEST_BYTES_MAX: usize = 192 * 1024;
+
+/// Largest bulk, and longest line, in a reply, bytes. Far above what Redis takes in a request,
+/// because a DUMP of a large value or a script's status line can be longer, and refusing a reply
+/// ends a connection that other clients share. What a reply may hold in memory is bounded by the
+/// budget of whom it is for.
+pub const REPLY_BULK_BYTES_MAX: u64 = u32::MAX as u64;
+
+/// Elements of one reply that may be announced and not yet received, nested ones included. Only a
+/// broken server announces more.
+pub const REPLY_ELEMENTS_MAX: u64 = u32::MAX as u64;
+
+const _: () = assert!(
+    UNAUTHENTICATED_ARGS_MAX as usize * (UNAUTHENTICATED_BULK_BYTES_MAX + 16)
+        <= UNAUTHENTICATED_REQUEST_BYTES_MAX
+);
+// Offsets into a request are 32 bits wide.
+const _: () = assert!(BULK_BYTES_MAX < u32::MAX as usize);

@@ -1,0 +1,50 @@
+//! The worker: what a runtime drives, made of machines that do not know each other.
+//!
+//! The proxy is the only machine here so far.
+
+use std::sync::Arc;
+
+use crate::id::{ConnId, ListenerId};
+use crate::io::{AtCapacity, Deadline, Drive, Endpoint, Input, Output};
+use crate::proxy::{Plan, Proxy};
+use crate::time::Instant;
+
+/// One thread's logic.
+#[derive(Debug)]
+pub struct Worker {
+    proxy: Proxy,
+}
+
+impl Worker {
+    /// Makes a worker. Its whole behaviour follows from the plan, the seed and the inputs.
+    pub fn new(plan: Arc<Plan>, seed: u64, now: Instant) -> Self {
+        Self { proxy: Proxy::new(plan, seed, now) }
+    }
+}
+
+impl Drive for Worker {
+    fn accept(
+        &mut self,
+        now: Instant,
+        on: ListenerId,
+        peer: Endpoint,
+    ) -> Result<ConnId, AtCapacity> {
+        self.proxy.accept(now, on, &peer)
+    }
+
+    fn handle(&mut self, now: Instant, input: Input<'_>) {
+        self.proxy.handle(now, input);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.proxy.handle_timeout(now);
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.proxy.poll_output()
+    }
+
+    fn poll_timeout(&self) -> Option<Deadline> {
+        self.proxy.poll_timeout()
+    }
+}

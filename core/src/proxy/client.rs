@@ -1,0 +1,186 @@
+//! One client's connection: what it sent that is not yet served, what it is owed, and how much of
+//! both it may have.
+
+use crate::buf::{Buffer, BufferPool};
+use crate::id::{ConnId, PoolId};
+use crate::limits::{
+    CLIENT_INPUT_PAUSE_BYTES, CLIENT_INPUT_RESUME_BYTES, CLIENT_UNSENT_PAUSE_BYTES, PIPELINE_MAX,
+    PIPELINE_START, WINDOW_BYTES,
+};
+use crate::proxy::replies::Replies;
+use crate::wire::resp::request::RequestScanner;
+
+/// How far a client's connection is on its way to the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Requests are taken.
+    Open,
+    /// Nothing more is taken; what is owed is still sent, then the connection closes.
+    Finishing,
+    /// `Close` was said; `Closed` is awaited and everything else ignored.
+    Closing,
+}
+
+/// One client.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) id: ConnId,
+    pub(crate) pool: PoolId,
+    pub(crate) phase: Phase,
+    /// Asked for the statistics, not for a pool.
+    pub(crate) is_stats: bool,
+    /// The client has said all it will say; requests that came before are still served.
+    pub(crate) is_at_eof: bool,
+    pub(crate) is_authenticated: bool,
+    /// A write is in flight.
+    pub(crate) is_writing: bool,
+    /// In the outbox' list of connections with something to write.
+    pub(crate) is_dirty: bool,
+    /// In the list of clients whose carried-over input should be looked at.
+    pub(crate) is_ready: bool,
+    pub(crate) is_paused: bool,
+    /// Waits for room in a server's queue or for an older connection to come to its end.
+    pub(crate) is_blocked: bool,
+    /// The server connection on whose list of waiters this client is.
+    pub(crate) waiting_on: Option<ConnId>,
+    /// Requests that may be under way at once.
+    window: u16,
+    /// Recent size of large replies, bytes: keeps window times size bounded.
+    reply_bytes: u32,
+    /// Received and not yet served; starts with a frame at `input_start`.
+    pub(crate) input: Buffer,
+    pub(crate) input_start: usize,
+    pub(crate) scanner: RequestScanner,
+    pub(crate) replies: Replies,
+    /// Replies on their way to the next write.
+    pub(crate) out: Buffer,
+    /// Bytes of the write in flight.
+    pub(crate) writing_bytes: usize,
+    /// Bytes of parts of replies that wait for the other parts.
+    pub(crate) kept_bytes: usize,
+    /// What the worker's sums hold for this client.
+    pub(crate) counted_input: usize,
+    pub(crate) counted_output: usize,
+    /// The name given by `CLIENT SETNAME`.
+    pub(crate) name: Option<Box<[u8]>>,
+}
+
+impl Client {
+    pub(crate) fn new(id: ConnId, pool: PoolId, is_authenticated: bool) -> Self {
+        Self {
+            id,
+            pool,
+            phase: Phase::Open,
+            is_stats: false,
+            is_at_eof: false,
+            is_authenticated,
+            is_writing: false,
+            is_dirty: false,
+            is_ready: false,
+            is_paused: false,
+            is_blocked: false,
+            waiting_on: None,
+            window: PIPELINE_START,
+            reply_bytes: 0,
+            input: Buffer::new(),
+            input_start: 0,
+            scanner: RequestScanner::default(),
+            replies: Replies::default(),
+            out: Buffer::new(),
+            writing_bytes: 0,
+            kept_bytes: 0,
+            counted_input: 0,
+            counted_output: 0,
+            name: None,
+        }
+    }
+
+    /// Returns the replies' bytes that have not left: waiting for their turn, for the next write,
+    /// or in the write.
+    pub(crate) fn unsent_bytes(&self) -> usize {
+        self.out.len() + self.writing_bytes + self.replies.stashed_bytes() + self.kept_bytes
+    }
+
+    /// Returns the bytes received and not yet served.
+    pub(crate) fn waiting_input(&self) -> &[u8] {
+        self.input.get(self.input_start..).unwrap_or_default()
+    }
+
+    /// Tells whether another request may be taken. A client that does not read what it gets has
+    /// no room: nothing more is asked for on its behalf.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.phase == Phase::Open
+            && self.replies.len() < usize::from(self.window)
+            && self.unsent_bytes() < CLIENT_UNSENT_PAUSE_BYTES
+    }
+
+    /// Keeps what could not be served yet.
+    pub(crate) fn keep(&mut self, bytes: &[u8], pool: &mut BufferPool) {
+        if !bytes.is_empty() {
+            super::replies::append(&mut self.input, pool, bytes);
+        }
+    }
+
+    /// Drops the first `served` bytes of the waiting input.
+    pub(crate) fn consume(&mut self, served: usize, pool: &mut BufferPool) {
+        self.input_start += served;
+        if self.input_start >= self.input.len() {
+            pool.give(std::mem::take(&mut self.input));
+            self.input_start = 0;
+        } else if self.input_start > self.input.len() / 2 {
+            self.input.drain(..self.input_start);
+            self.input_start = 0;
+        }
+    }
+
+    /// Tells whether reading should stop: the client sends faster than it may be served. An
+    /// unfinished request is not a reason, since only reading finishes it.
+    pub(crate) fn should_pause(&self) -> bool {
+        !self.is_paused
+            && (!self.has_room() || self.is_blocked)
+            && self.waiting_input().len() >= CLIENT_INPUT_PAUSE_BYTES
+    }
+
+    /// Tells whether reading should go on.
+    pub(crate) fn should_resume(&self) -> bool {
+        self.is_paused
+            && self.phase == Phase::Open
+            && (self.waiting_input().len() < CLIENT_INPUT_RESUME_BYTES
+                || (self.has_room() && !self.is_blocked))
+    }
+
+    /// Notes the size of a reply, which bounds the window: `window × size` stays within
+    /// [`WINDOW_BYTES`].
+    #[inline]
+    pub(crate) fn note_reply(&mut self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if bytes > self.reply_bytes {
+            self.reply_bytes = bytes;
+            let fitting = WINDOW_BYTES / bytes.max(1) as usize;
+            let fitting = u16::try_from(fitting).unwrap_or(u16::MAX).max(1);
+            self.window = self.window.min(fitting);
+        } else {
+            self.reply_bytes -= self.reply_bytes >> 4;
+        }
+    }
+
+    /// Opens the window further, after every reply so far has left the socket.
+    pub(crate) fn widen(&mut self) {
+        let fitting = WINDOW_BYTES / (self.reply_bytes.max(1) as usize);
+        let fitting = u16::try_from(fitting).unwrap_or(u16::MAX).max(1);
+        self.window = self.window.saturating_mul(2).min(PIPELINE_MAX).min(fitting);
+    }
+
+    /// Tells whether something may be done for the client once replies have come or left: serve
+    /// what it sent before, or close.
+    #[inline]
+    pub(crate) fn needs_look(&self) -> bool {
+        !self.input.is_empty() || self.is_at_eof || self.phase == Phase::Finishing
+    }
+
+    /// Tells whether nothing is under way for this client.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.replies.is_empty() && self.out.is_empty() && !self.is_writing
+    }
+}

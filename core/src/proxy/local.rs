@@ -1,0 +1,330 @@
+//! Commands that the proxy answers itself.
+
+use std::fmt::Write as _;
+
+use crate::command::{self, Local};
+use crate::limits::CLIENT_NAME_BYTES_MAX;
+use crate::proxy::client::Client;
+use crate::proxy::request::{Flow, Request};
+use crate::proxy::shared::Shared;
+use crate::wire::resp::{encode, parse_integer};
+
+impl Shared {
+    /// Answers a command of the connection itself.
+    pub(crate) fn answer(
+        &mut self,
+        client: &mut Client,
+        local: Local,
+        request: Request<'_>,
+    ) -> Flow {
+        if self.plan.policy.is_bad_request_fatal && !is_known_to_twemproxy(local, request) {
+            return Flow::Abort;
+        }
+        match local {
+            Local::Ping => self.ping(client, request),
+            Local::Echo => self.reply_bulk(client, request.arg(1)),
+            Local::Quit => {
+                if self.plan.policy.has_quit_reply {
+                    self.reply(client, b"+OK\r\n");
+                }
+                Flow::Finish
+            }
+            Local::Select => self.select(client, request),
+            Local::Auth => self.auth(client, request),
+            Local::Hello => self.hello(client, request),
+            Local::Client => self.client(client, request),
+            Local::Time => self.time(client),
+            Local::Info => self.info(client),
+            Local::Command => self.command(client, request),
+            Local::Reset => self.reset(client),
+        }
+    }
+
+    fn ping(&mut self, client: &mut Client, request: Request<'_>) -> Flow {
+        if request.args.len() > 1 {
+            return self.reply_bulk(client, request.arg(1));
+        }
+        self.reply(client, b"+PONG\r\n");
+        Flow::Next
+    }
+
+    fn reply_bulk(&mut self, client: &mut Client, bytes: &[u8]) -> Flow {
+        self.reply_with(client, |text| encode::bulk(text, bytes));
+        Flow::Next
+    }
+
+    /// The pool has one database; asking for it is fine, asking for another is refused instead of
+    /// silently answered from the wrong one.
+    fn select(&mut self, client: &mut Client, request: Request<'_>) -> Flow {
+        let database = self.pool(client.pool).map_or(0, |(_, plan)| i64::from(plan.database));
+        match parse_integer(request.arg(1)) {
+            Some(wanted) if wanted == database => self.reply(client, b"+OK\r\n"),
+            Some(_) => {
+                let number = database.to_string();
+                let parts: [&[u8]; 3] = [
+                    b"ERR this pool is database ",
+                    number.as_bytes(),
+                    b" only; set redis_db in the pool's configuration, or use another pool",
+                ];
+                self.reply_error(client, &parts);
+            }
+            None => self.reply(client, b"-ERR value is not an integer or out of range\r\n"),
+        }
+        Flow::Next
+    }
+
+    fn auth(&mut self, client: &mut Client, request: Request<'_>) -> Flow {
+        let (user, password) = match request.args.len() {
+            2 => (b"default".as_slice(), request.arg(1)),
+            3 => (request.arg(1), request.arg(2)),
+            _ => return self.refuse(client, &[b"ERR syntax error"]),
+        };
+        let result = self.authenticate(client, user, password);
+        match result {
+            Ok(()) => self.reply(client, b"+OK\r\n"),
+            Err(message) => self.reply_error(client, &[message]),
+        }
+        Flow::Next
+    }
+
+    fn authenticate(
+        &self,
+        client: &mut Client,
+        user: &[u8],
+        password: &[u8],
+    ) -> Result<(), &'static [u8]> {
+        let is_twemproxy = self.plan.policy.is_bad_request_fatal;
+        let wanted = self.pool(client.pool).and_then(|(_, plan)| plan.auth.as_deref());
+        let Some(wanted) = wanted else {
+            return Err(b"ERR Client sent AUTH, but no password is set");
+        };
+        client.is_authenticated = user == b"default" && is_same_secret(wanted, password);
+        match (client.is_authenticated, is_twemproxy) {
+            (true, _) => Ok(()),
+            (false, true) => Err(b"ERR invalid password"),
+            (false, false) => Err(b"WRONGPASS invalid username-password pair or user is disabled."),
+        }
+    }
+
+    /// `HELLO [version [AUTH user password] [SETNAME name]]`. Version 3 is refused as long as
+    /// server connections speak RESP2: a reply is forwarded as it comes.
+    fn hello(&mut self, client: &mut Client, request: Request<'_>) -> Flow {
+        if request.args.len() > 1 {
+            match parse_integer(request.arg(1)) {
+                Some(2) => {}
+                Some(_) => {
+                    self.reply(client, b"-NOPROTO unsupported protocol version\r\n");
+                    return Flow::Next;
+                }
+                None => {
+                    let message = b"ERR Protocol version is not an integer or out of range";
+                    self.reply_error(client, &[message]);
+                    return Flow::Next;
+                }
+            }
+        }
+        let mut at = 2;
+        while at < request.args.len() {
+            let option = request.arg(at);
+            let left = request.args.len() - at;
+            let result = if option.eq_ignore_ascii_case(b"AUTH") && left > 2 {
+                at += 3;
+                self.authenticate(client, request.arg(at - 2), request.arg(at - 1))
+            } else if option.eq_ignore_ascii_case(b"SETNAME") && left > 1 {
+                at += 2;
+                set_name(client, request.arg(at - 1))
+            } else {
+                self.reply_error(client, &[b"ERR Syntax error in HELLO option '", option, b"'"]);
+                return Flow::Next;
+            };
+            if let Err(message) = result {
+                self.reply_error(client, &[message]);
+                return Flow::Next;
+            }
+        }
+        if !client.is_authenticated {
+            let message = b"NOAUTH HELLO must be called with the client already authenticated, \
+                otherwise the HELLO <proto> AUTH <user> <pass> option can be used to \
+                authenticate the client and select the RESP protocol version at the same time";
+            self.reply_error(client, &[message]);
+            return Flow::Next;
+        }
+        self.greet(client);
+        Flow::Next
+    }
+
+    fn greet(&mut self, client: &mut Client) {
+        let number = client_number(client);
+        self.reply_with(client, |text| {
+            encode::array_header(text, 14);
+            encode::bulk(text, b"server");
+            encode::bulk(text, b"redis");
+            encode::bulk(text, b"version");
+            encode::bulk(text, REDIS_VERSION.as_bytes());
+            encode::bulk(text, b"proto");
+            encode::integer(text, 2);
+            encode::bulk(text, b"id");
+            encode::integer(text, number);
+            encode::bulk(text, b"mode");
+            encode::bulk(text, b"standalone");
+            encode::bulk(text, b"role");
+            encode::bulk(text, b"master");
+            encode::bulk(text, b"modules");
+            encode::array_header(text, 0);
+        });
+    }
+
+    fn client(&mut self, client: &mut Client, request: Request<'_>) -> Flow {
+        let subcommand = request.arg(1);
+        let is = |name: &[u8]| subcommand.eq_ignore_ascii_case(name);
+        let count = request.args.len();
+        if is(b"SETNAME") && count == 3 {
+            match set_name(client, request.arg(2)) {
+                Ok(()) => self.reply(client, b"+OK\r\n"),
+                Err(message) => self.reply_error(client, &[message]),
+            }
+        } else if is(b"GETNAME") && count == 2 {
+            let name = client.name.clone();
+            match name {
+                Some(name) => return self.reply_bulk(client, &name),
+                None => self.reply(client, b"$-1\r\n"),
+            }
+        } else if (is(b"SETINFO") && count == 4) || (is(b"NO-EVICT") && count == 3) {
+            self.reply(client, b"+OK\r\n");
+        } else if is(b"ID") && count == 2 {
+            let number = client_number(client);
+            self.reply_with(client, |text| encode::integer(text, number));
+        } else {
+            let shown = subcommand.get(..subcommand.len().min(64)).unwrap_or_default();
+            let parts: [&[u8]; 3] = [
+                b"ERR CLIENT ",
+                shown,
+                b" is not supported by the proxy: it would act on a connection that clients share",
+            ];
+            return self.refuse(client, &parts);
+        }
+        Flow::Next
+    }
+
+    fn time(&mut self, client: &mut Client) -> Flow {
+        let micros = self.unix_micros();
+        let (seconds, rest) = ((micros / 1_000_000).to_string(), (micros % 1_000_000).to_string());
+        self.reply_with(client, |text| {
+            encode::array_header(text, 2);
+            encode::bulk(text, seconds.as_bytes());
+            encode::bulk(text, rest.as_bytes());
+        });
+        Flow::Next
+    }
+
+    /// `COMMAND COUNT` is what this proxy serves; the rest is the same everywhere and a server
+    /// tells it.
+    fn command(&mut self, client: &mut Client, request: Request<'_>) -> Flow {
+        if request.args.len() == 2 && request.arg(1).eq_ignore_ascii_case(b"COUNT") {
+            let count = i64::try_from(command::served().count()).unwrap_or(i64::MAX);
+            self.reply_with(client, |text| encode::integer(text, count));
+            return Flow::Next;
+        }
+        self.forward_to_any(client, request)
+    }
+
+    fn reset(&mut self, client: &mut Client) -> Flow {
+        client.name = None;
+        client.is_authenticated =
+            self.pool(client.pool).is_none_or(|(_, plan)| plan.auth.is_none());
+        self.reply(client, b"+RESET\r\n");
+        Flow::Next
+    }
+
+    /// The proxy's own state, in the form of Redis' `INFO`.
+    fn info(&mut self, client: &mut Client) -> Flow {
+        let mut text = String::with_capacity(1024);
+        let uptime = self.now.as_nanos() / 1_000_000_000;
+        let _ = write!(
+            text,
+            "# Server\r\nredis_version:{REDIS_VERSION}\r\nredis_mode:standalone\r\n\
+             ringkeeper_version:{}\r\nprocess_id:{}\r\nuptime_in_seconds:{uptime}\r\n\
+             \r\n# Replication\r\nrole:master\r\n",
+            self.plan.version, self.plan.process_id,
+        );
+        let clients: u64 = self.pools.iter().map(|pool| pool.stats.client_connections).sum();
+        let _ = write!(text, "\r\n# Clients\r\nconnected_clients:{clients}\r\n");
+        if let Some((pool, plan)) = self.pool(client.pool) {
+            let stats = &pool.stats;
+            let _ = write!(
+                text,
+                "\r\n# Pool\r\npool_name:{}\r\npool_epoch:{}\r\npool_clients:{}\r\n\
+                 pool_errors:{}\r\npool_ejections:{}\r\npool_fragments:{}\r\n\r\n# Servers\r\n",
+                plan.name,
+                pool.table.epoch(),
+                stats.client_connections,
+                stats.forward_error,
+                stats.server_ejects,
+                stats.fragments,
+            );
+            let servers = plan.servers.iter().zip(&pool.live).zip(&stats.servers);
+            for (at, ((server, is_live), stats)) in servers.enumerate() {
+                let _ = write!(
+                    text,
+                    "server{at}:name={},in_ring={},requests={},replies={},timeouts={}\r\n",
+                    server.name,
+                    u8::from(*is_live),
+                    stats.requests,
+                    stats.responses,
+                    stats.server_timedout,
+                );
+            }
+        }
+        self.reply_bulk(client, text.as_bytes())
+    }
+}
+
+/// The release of Redis whose commands the command table holds; clients choose features by it.
+const REDIS_VERSION: &str = "7.0.15";
+
+/// The commands that twemproxy 0.5 answers by itself, with the argument counts it takes.
+fn is_known_to_twemproxy(local: Local, request: Request<'_>) -> bool {
+    match (local, request.args.len()) {
+        (Local::Ping | Local::Quit | Local::Command, 1) | (Local::Auth, 2) => true,
+        (
+            Local::Ping
+            | Local::Quit
+            | Local::Command
+            | Local::Auth
+            | Local::Echo
+            | Local::Select
+            | Local::Hello
+            | Local::Client
+            | Local::Time
+            | Local::Info
+            | Local::Reset,
+            _,
+        ) => false,
+    }
+}
+
+fn set_name(client: &mut Client, name: &[u8]) -> Result<(), &'static [u8]> {
+    if name.len() > CLIENT_NAME_BYTES_MAX {
+        return Err(b"ERR Client names longer than 64 bytes are not kept by the proxy");
+    }
+    if name.iter().any(|byte| !(b'!'..=b'~').contains(byte)) {
+        return Err(b"ERR Client names cannot contain spaces, newlines or special characters.");
+    }
+    client.name = if name.is_empty() { None } else { Some(name.into()) };
+    Ok(())
+}
+
+/// Unique among the connections of a worker, past ones included.
+fn client_number(client: &Client) -> i64 {
+    i64::try_from(client.id.to_bits()).unwrap_or(i64::MAX).saturating_add(1)
+}
+
+/// Compares without telling by the time taken how much was right.
+fn is_same_secret(wanted: &[u8], given: &[u8]) -> bool {
+    let mut difference = u8::from(wanted.len() != given.len());
+    for (at, byte) in given.iter().enumerate() {
+        let other = wanted.get(at % wanted.len().max(1)).copied().unwrap_or(0);
+        difference |= byte ^ other;
+    }
+    difference == 0
+}

@@ -1,0 +1,484 @@
+//! The sharding proxy as a state machine.
+//!
+//! ```text
+//! client bytes ─▶ request.rs ─▶ routing ─▶ queue of one server connection ─▶ server
+//!                  │  fragment.rs (several servers)      connect.rs (its life)
+//!                  │  local.rs (our own answers)
+//! client ◀─ replies.rs (order of the requests) ◀─ reply.rs ◀─ server bytes
+//! ```
+//!
+//! Requests are parsed where the runtime lends them; a whole frame is copied once, into the
+//! buffer of the server connection that carries it, and its reply once, into the client's. What
+//! is collected during a turn leaves in one write per connection, servers before clients.
+
+mod client;
+mod connect;
+mod fragment;
+mod local;
+mod outbox;
+mod plan;
+mod replies;
+mod reply;
+mod request;
+mod server;
+mod shared;
+
+use std::sync::Arc;
+
+use crate::buf::Buffer;
+use crate::id::{ConnId, ListenerId, PoolId, ServerId};
+use crate::io::{
+    AtCapacity, CloseReason, Command, Deadline, Endpoint, Event, Failure, Input, Limit, Output,
+};
+use crate::slab::{Slab, SlabKey};
+use crate::stats::ServerQueues;
+use crate::stats::json::{Header, StatsLine};
+use crate::time::Instant;
+
+use self::client::{Client, Phase};
+pub use self::plan::{Address, ListenerRole, Plan, Policy, PoolPlan, ServerPlan};
+use self::request::{Flow, mark_dirty_server};
+use self::server::Stage;
+use self::shared::{Shared, Timer, key_of};
+
+/// The proxy of one worker: its clients, and all that they share.
+#[derive(Debug)]
+pub struct Proxy {
+    clients: Slab<Client>,
+    shared: Shared,
+    /// Memory for the text of one failure.
+    failure_text: Vec<u8>,
+    has_said_drained: bool,
+}
+
+impl Proxy {
+    /// Makes the proxy; connects to the servers of pools that want it at start.
+    pub fn new(plan: Arc<Plan>, seed: u64, now: Instant) -> Self {
+        let clients_max = plan.clients_max.min(ConnId::INDEX_MAX) as usize;
+        let mut shared = Shared::new(plan, seed, now);
+        let plan = Arc::clone(&shared.plan);
+        for (pool, pool_plan) in plan.pools.iter().enumerate() {
+            if !pool_plan.is_preconnecting {
+                continue;
+            }
+            for server in 0..pool_plan.servers.len() {
+                let (Ok(pool), Ok(server)) = (u16::try_from(pool), u16::try_from(server)) else {
+                    continue;
+                };
+                for lane in 0..pool_plan.server_connections as usize {
+                    let _ = shared.open(PoolId(pool), ServerId(server), lane, false);
+                }
+            }
+        }
+        Self {
+            clients: Slab::new(clients_max),
+            shared,
+            failure_text: Vec::new(),
+            has_said_drained: false,
+        }
+    }
+
+    /// Takes a new connection in.
+    ///
+    /// # Errors
+    ///
+    /// [`AtCapacity`] when the pool or the worker is full, or draining.
+    pub fn accept(
+        &mut self,
+        now: Instant,
+        on: ListenerId,
+        _peer: &Endpoint,
+    ) -> Result<ConnId, AtCapacity> {
+        self.shared.now = now;
+        let role = self.shared.plan.listeners.get(usize::from(on.0)).copied();
+        match role {
+            Some(ListenerRole::Pool(pool)) if !self.shared.is_draining => self.accept_client(pool),
+            Some(ListenerRole::Stats) => self.accept_stats(),
+            Some(ListenerRole::Pool(_)) | None => Err(AtCapacity),
+        }
+    }
+
+    fn accept_client(&mut self, id: PoolId) -> Result<ConnId, AtCapacity> {
+        let Some((pool, plan)) = self.shared.pool_mut(id) else { return Err(AtCapacity) };
+        let connected = pool.stats.client_connections;
+        if plan.clients_max.is_some_and(|most| connected >= u64::from(most)) {
+            self.shared.outbox.event(Event::ClientRefused { pool: id });
+            return Err(AtCapacity);
+        }
+        let is_authenticated = plan.auth.is_none();
+        let key = self.clients.insert_with(|key| {
+            Client::new(ConnId::client(key.index, key.generation), id, is_authenticated)
+        });
+        let Some(key) = key else {
+            self.shared.outbox.event(Event::ClientRefused { pool: id });
+            return Err(AtCapacity);
+        };
+        if let Some((pool, _)) = self.shared.pool_mut(id) {
+            pool.stats.client_connections += 1;
+        }
+        self.shared.connections_made += 1;
+        Ok(ConnId::client(key.index, key.generation))
+    }
+
+    /// Answers whoever connects to the statistics port with one line.
+    fn accept_stats(&mut self) -> Result<ConnId, AtCapacity> {
+        let line = self.stats_line();
+        let key = self
+            .clients
+            .insert_with(|key| {
+                let id = ConnId::client(key.index, key.generation);
+                let mut client = Client::new(id, PoolId(0), true);
+                client.is_stats = true;
+                client.phase = Phase::Finishing;
+                client
+            })
+            .ok_or(AtCapacity)?;
+        let client = self.clients.get_mut(key).ok_or(AtCapacity)?;
+        self.shared.reply(client, line.as_bytes());
+        Ok(client.id)
+    }
+
+    /// Takes one input in.
+    pub fn handle(&mut self, now: Instant, input: Input<'_>) {
+        self.shared.now = now;
+        match input {
+            Input::Received { conn, bytes } if conn.is_server() => {
+                self.server_received(conn, bytes)
+            }
+            Input::Received { conn, bytes } => self.client_received(conn, bytes),
+            Input::Sent { conn, buffer } if conn.is_server() => self.server_sent(conn, buffer),
+            Input::Sent { conn, buffer } => self.client_sent(conn, buffer),
+            Input::Connected { conn } => self.shared.connected(key_of(conn)),
+            Input::Eof { conn } if conn.is_server() => self.server_eof(conn),
+            Input::Eof { conn } => self.client_eof(conn),
+            Input::Closed { conn, reason } if conn.is_server() => self.server_closed(conn, reason),
+            Input::Closed { conn, reason } => self.client_closed(conn, reason),
+            Input::Resolved { query, result } => {
+                if let Some(key) = self.shared.resolved(query, result) {
+                    self.fail_conn(key, Failure::Unresolved);
+                }
+            }
+            Input::Command(Command::Drain { limit }) => self.drain(now + limit),
+        }
+    }
+
+    /// Runs the timers that are due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.shared.now = now;
+        while let Some(timer) = self.shared.timers.pop_due(now) {
+            match timer {
+                Timer::Requests(conn) => self.time_requests_out(key_of(conn)),
+                Timer::Reconnect(pool, server) => self.shared.reconnect(pool, server),
+                Timer::Probe(pool, server) => self.shared.probe(pool, server),
+                Timer::DrainLimit => self.abort_all(),
+            }
+        }
+    }
+
+    /// Gives the next effect out: first what was decided, then requests to servers, then replies
+    /// to clients.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        loop {
+            if let Some(output) = self.shared.outbox.pop() {
+                return Some(output);
+            }
+            if let Some(id) = self.shared.outbox.woken.pop() {
+                self.wake(id);
+            } else if let Some(id) = self.shared.outbox.ready.pop() {
+                self.look_again(id);
+            } else if let Some(id) = self.shared.outbox.dirty_servers.pop() {
+                if let Some(output) = self.transmit_to_server(id) {
+                    return Some(output);
+                }
+            } else if let Some(id) = self.shared.outbox.dirty_clients.pop() {
+                if let Some(output) = self.transmit_to_client(id) {
+                    return Some(output);
+                }
+            } else {
+                return None;
+            }
+        }
+    }
+
+    /// Returns when a timer is due.
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        self.shared.timers.next().map(|(at, timer)| Deadline { at, why: timer.name() })
+    }
+
+    fn transmit_to_server(&mut self, id: ConnId) -> Option<Output> {
+        let conn = self.shared.conns.get_mut(key_of(id))?;
+        conn.is_dirty = false;
+        if !conn.can_write() {
+            return None;
+        }
+        conn.is_writing = true;
+        conn.queued = 0;
+        let buffer = std::mem::take(&mut conn.out);
+        Some(Output::Transmit { conn: id, buffer })
+    }
+
+    fn transmit_to_client(&mut self, id: ConnId) -> Option<Output> {
+        let client = self.clients.get_mut(key_of(id))?;
+        client.is_dirty = false;
+        if client.phase == Phase::Closing || client.is_writing || client.out.is_empty() {
+            return None;
+        }
+        client.is_writing = true;
+        client.writing_bytes = client.out.len();
+        let buffer = std::mem::take(&mut client.out);
+        Some(Output::Transmit { conn: id, buffer })
+    }
+
+    fn client_received(&mut self, id: ConnId, bytes: &[u8]) {
+        let Some(client) = self.clients.get_mut(key_of(id)) else { return };
+        if client.phase != Phase::Open {
+            return;
+        }
+        let shared = &mut self.shared;
+        if client.input.is_empty() && !client.is_blocked {
+            let (served, flow) = shared.serve_all(client, bytes);
+            shared.follow(client, flow);
+            if client.phase == Phase::Open {
+                client.keep(bytes.get(served..).unwrap_or_default(), &mut shared.buffers);
+            }
+        } else {
+            client.keep(bytes, &mut shared.buffers);
+            serve_waiting(shared, client);
+        }
+        self.finish_look(key_of(id));
+    }
+
+    /// Serves what a client sent before there was room for it.
+    fn look_again(&mut self, id: ConnId) {
+        let Some(client) = self.clients.get_mut(key_of(id)) else { return };
+        client.is_ready = false;
+        serve_waiting(&mut self.shared, client);
+        self.finish_look(key_of(id));
+    }
+
+    fn wake(&mut self, id: ConnId) {
+        let Some(client) = self.clients.get_mut(key_of(id)) else { return };
+        client.is_blocked = false;
+        client.waiting_on = None;
+        self.shared.mark_ready(client);
+    }
+
+    /// Does what follows from a look at a client's input: reading stops or goes on, the
+    /// connection may be at its end, the budgets are kept.
+    #[inline]
+    fn finish_look(&mut self, key: SlabKey) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let shared = &mut self.shared;
+        if client.should_pause() {
+            client.is_paused = true;
+            shared.outbox.push(Output::PauseRead(client.id));
+        } else if client.should_resume() {
+            client.is_paused = false;
+            shared.outbox.push(Output::ResumeRead(client.id));
+        }
+        shared.close_if_settled(client);
+        shared.count(client);
+        if shared.sums.input > shared.plan.clients_input_bytes_max {
+            self.cut_off_largest(Limit::ClientsInput, |client| client.counted_input);
+        }
+        if self.shared.sums.output > self.shared.plan.clients_output_bytes_max {
+            self.cut_off_largest(Limit::ClientsOutput, |client| client.counted_output);
+        }
+    }
+
+    /// Ends the client that holds most of an exhausted budget.
+    fn cut_off_largest(&mut self, limit: Limit, held: impl Fn(&Client) -> usize) {
+        let largest = self.clients.iter().max_by_key(|(_, client)| held(client));
+        if let Some((key, _)) = largest
+            && let Some(client) = self.clients.get_mut(key)
+        {
+            self.shared.cut_off(client, limit);
+        }
+    }
+
+    fn client_sent(&mut self, id: ConnId, buffer: Buffer) {
+        self.shared.buffers.give(buffer);
+        let Some(client) = self.clients.get_mut(key_of(id)) else { return };
+        let shared = &mut self.shared;
+        client.is_writing = false;
+        client.writing_bytes = 0;
+        if client.phase == Phase::Closing {
+            return;
+        }
+        if client.out.is_empty() {
+            client.widen();
+            client.replies.shrink();
+        } else {
+            shared.mark_dirty(client);
+        }
+        shared.count(client);
+        if client.needs_look() {
+            shared.mark_ready(client);
+        }
+    }
+
+    fn client_eof(&mut self, id: ConnId) {
+        let Some(client) = self.clients.get_mut(key_of(id)) else { return };
+        client.is_at_eof = true;
+        if !client.is_stats
+            && let Some((pool, _)) = self.shared.pool_mut(client.pool)
+        {
+            pool.stats.client_eof += 1;
+        }
+        self.shared.mark_ready(client);
+    }
+
+    fn client_closed(&mut self, id: ConnId, _reason: CloseReason) {
+        let Some(mut client) = self.clients.remove(key_of(id)) else { return };
+        if client.phase != Phase::Closing {
+            self.shared.abort_client(&mut client);
+            self.shared.outbox.forget_close(id);
+        }
+        if !client.is_stats
+            && let Some((pool, _)) = self.shared.pool_mut(client.pool)
+        {
+            pool.stats.client_connections = pool.stats.client_connections.saturating_sub(1);
+            if !client.is_at_eof {
+                pool.stats.client_err += 1;
+            }
+        }
+        self.say_if_drained();
+    }
+
+    fn server_sent(&mut self, id: ConnId, buffer: Buffer) {
+        self.shared.buffers.give(buffer);
+        let key = key_of(id);
+        let Some(conn) = self.shared.conns.get_mut(key) else { return };
+        conn.is_writing = false;
+        mark_dirty_server(&mut self.shared.outbox.dirty_servers, conn);
+        if !conn.waiters.is_empty() && conn.has_room() {
+            self.shared.wake_waiters(key);
+        }
+    }
+
+    fn server_eof(&mut self, id: ConnId) {
+        let key = key_of(id);
+        let Some(conn) = self.shared.conns.get(key) else { return };
+        if conn.stage == Stage::Closing {
+            return;
+        }
+        let (pool, server) = (conn.pool, conn.server);
+        if let Some(stats) = self.shared.stats_mut(pool, server) {
+            stats.server_eof += 1;
+            stats.server_connections = stats.server_connections.saturating_sub(1);
+        }
+        self.fail_conn(key, Failure::ServerClosed);
+    }
+
+    fn server_closed(&mut self, id: ConnId, reason: CloseReason) {
+        let key = key_of(id);
+        let Some(conn) = self.shared.conns.get(key) else { return };
+        if conn.stage != Stage::Closing {
+            let (pool, server) = (conn.pool, conn.server);
+            if conn.stage == Stage::Connecting && !conn.addresses.is_empty() {
+                let Some(conn) = self.shared.conns.remove(key) else { return };
+                self.shared.try_next_address(conn);
+                return;
+            }
+            let was_established = conn.stage != Stage::Connecting;
+            if let Some(stats) = self.shared.stats_mut(pool, server) {
+                stats.server_err += 1;
+                if was_established {
+                    stats.server_connections = stats.server_connections.saturating_sub(1);
+                }
+            }
+            self.fail_conn(key, Failure::from(reason));
+            self.shared.outbox.forget_close(id);
+        }
+        self.shared.conns.remove(key);
+    }
+
+    fn drain(&mut self, limit: Instant) {
+        self.shared.is_draining = true;
+        self.shared.timers.arm(limit, Timer::DrainLimit);
+        let open: Vec<SlabKey> = self.clients.iter().map(|(key, _)| key).collect();
+        for key in open {
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            // As if the client had said that it sends nothing more: what was read is served.
+            client.is_at_eof = true;
+            self.shared.outbox.push(Output::PauseRead(client.id));
+            self.shared.mark_ready(client);
+        }
+        self.say_if_drained();
+    }
+
+    fn abort_all(&mut self) {
+        let open: Vec<SlabKey> = self.clients.iter().map(|(key, _)| key).collect();
+        for key in open {
+            if let Some(client) = self.clients.get_mut(key) {
+                self.shared.abort_client(client);
+            }
+        }
+    }
+
+    fn say_if_drained(&mut self) {
+        if self.shared.is_draining && self.clients.is_empty() && !self.has_said_drained {
+            self.has_said_drained = true;
+            self.shared.outbox.event(Event::Drained);
+        }
+    }
+
+    /// Writes what the statistics port answers.
+    pub fn stats_line(&self) -> String {
+        let shared = &self.shared;
+        let uptime = shared.now.as_nanos() / 1_000_000_000;
+        let open = shared.conns.len() + self.clients.len() + shared.plan.listeners.len();
+        let mut line = StatsLine::new(&Header {
+            source: &shared.plan.host_name,
+            version: &shared.plan.version,
+            uptime,
+            timestamp: shared.plan.started_unix_seconds + uptime,
+            total_connections: shared.connections_made,
+            curr_connections: open as u64,
+        });
+        for (at, (pool, plan)) in shared.pools.iter().zip(&shared.plan.pools).enumerate() {
+            line.pool(&plan.name, &pool.stats);
+            let queues = self.queues(at, plan.servers.len());
+            for ((server, stats), queues) in
+                plan.servers.iter().zip(&pool.stats.servers).zip(queues)
+            {
+                line.server(&server.name, stats, queues);
+            }
+            line.end_pool();
+        }
+        line.finish()
+    }
+
+    fn queues(&self, pool: usize, servers: usize) -> Vec<ServerQueues> {
+        let mut queues = vec![ServerQueues::default(); servers];
+        for (_, conn) in self.shared.conns.iter() {
+            if usize::from(conn.pool.0) != pool {
+                continue;
+            }
+            let Some(sum) = queues.get_mut(usize::from(conn.server.0)) else { continue };
+            let unsent = conn.out.len() as u64;
+            sum.in_queue += conn.queued as u64;
+            sum.in_queue_bytes += unsent;
+            sum.out_queue += (conn.in_flight.len() - conn.queued) as u64;
+            sum.out_queue_bytes += conn.in_flight_bytes.saturating_sub(unsent);
+        }
+        queues
+    }
+}
+
+/// Serves the carried-over input of a client that has room again.
+fn serve_waiting(shared: &mut Shared, client: &mut Client) {
+    if client.phase != Phase::Open || client.is_blocked || client.input.is_empty() {
+        return;
+    }
+    let input = std::mem::take(&mut client.input);
+    let waiting = input.get(client.input_start..).unwrap_or_default();
+    let (served, flow) = shared.serve_all(client, waiting);
+    client.input = input;
+    client.consume(served, &mut shared.buffers);
+    shared.follow(client, flow);
+    if flow == Flow::Finish {
+        shared.buffers.give(std::mem::take(&mut client.input));
+        client.input_start = 0;
+    }
+}

@@ -1,0 +1,44 @@
+//! Effects on their way out, and which connections have something to do before the turn ends.
+
+use std::collections::VecDeque;
+
+use crate::id::ConnId;
+use crate::io::{CloseMode, Event, Output};
+
+/// What the turn has produced so far.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    outputs: VecDeque<Output>,
+    /// Server connections with requests to write.
+    pub(crate) dirty_servers: Vec<ConnId>,
+    /// Clients with replies to write.
+    pub(crate) dirty_clients: Vec<ConnId>,
+    /// Clients whose carried-over input should be looked at.
+    pub(crate) ready: Vec<ConnId>,
+    /// Clients whose wait for room in a server's queue is over.
+    pub(crate) woken: Vec<ConnId>,
+}
+
+impl Outbox {
+    pub(crate) fn push(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    pub(crate) fn close(&mut self, conn: ConnId, mode: CloseMode) {
+        self.push(Output::Close { conn, mode });
+    }
+
+    /// Drops a `Close` of a connection that has closed by itself meanwhile.
+    pub(crate) fn forget_close(&mut self, gone: ConnId) {
+        self.outputs
+            .retain(|output| !matches!(output, Output::Close { conn, .. } if *conn == gone));
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.push(Output::Event(event));
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+}

@@ -1,0 +1,370 @@
+//! From a server's bytes to the client that asked.
+
+use crate::buf::Buffer;
+use crate::id::ConnId;
+use crate::io::Failure;
+use crate::io::{Event, Limit};
+use crate::limits::STREAM_REPLY_BYTES;
+use crate::proxy::Proxy;
+use crate::proxy::client::Phase;
+use crate::proxy::request::Outcome;
+use crate::proxy::server::{InFlight, ReplyTo, Stage};
+use crate::proxy::shared::key_of;
+use crate::slab::SlabKey;
+use crate::wire::resp::reply::ReplyScan;
+
+impl Proxy {
+    /// Takes bytes from a server.
+    pub(crate) fn server_received(&mut self, id: ConnId, bytes: &[u8]) {
+        let key = key_of(id);
+        let now = self.shared.now;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let Some(conn) = self.shared.conns.get_mut(key) else { return };
+            if conn.stage == Stage::Closing {
+                return;
+            }
+            conn.received_at = now;
+            match conn.scanner.advance(rest) {
+                Ok(ReplyScan::Complete { len }) => {
+                    let (piece, after) = rest.split_at_checked(len).unwrap_or((rest, &[]));
+                    rest = after;
+                    if !self.reply_complete(key, piece) {
+                        return;
+                    }
+                }
+                Ok(ReplyScan::Incomplete) => {
+                    self.reply_incomplete(key, rest);
+                    return;
+                }
+                Err(_) => {
+                    let (pool, server) = (conn.pool, conn.server);
+                    self.shared.outbox.event(Event::ServerProtocolError { pool, server });
+                    self.fail_conn(key, Failure::Protocol);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Takes the end of a reply. Returns false when the connection is given up.
+    #[inline]
+    fn reply_complete(&mut self, key: SlabKey, piece: &[u8]) -> bool {
+        let Some(conn) = self.shared.conns.get_mut(key) else { return false };
+        let via = conn.id;
+        let was_streaming = std::mem::take(&mut conn.is_streaming);
+        if conn.stage != Stage::Ready {
+            return self.greeting_reply(key, piece);
+        }
+        if conn.queued >= conn.in_flight.len() {
+            // A reply to nothing: either the server is no Redis, or replies are out of step.
+            let (pool, server) = (conn.pool, conn.server);
+            self.shared.outbox.event(Event::ServerProtocolError { pool, server });
+            self.fail_conn(key, Failure::Protocol);
+            return false;
+        }
+        let Some(request) = conn.pop_in_flight() else { return false };
+        let partial = std::mem::take(&mut conn.partial);
+        self.count_reply(key, partial.len() + piece.len());
+        if partial.is_empty() {
+            self.deliver(request.to, piece, via, was_streaming);
+        } else {
+            let mut whole = partial;
+            whole.extend_from_slice(piece);
+            self.deliver(request.to, &whole, via, was_streaming);
+            self.shared.buffers.give(whole);
+        }
+        self.close_if_spent(key);
+        true
+    }
+
+    fn greeting_reply(&mut self, key: SlabKey, piece: &[u8]) -> bool {
+        let Some(conn) = self.shared.conns.get_mut(key) else { return false };
+        if !matches!(conn.stage, Stage::Greeting { .. }) {
+            return false;
+        }
+        let mut reply = std::mem::take(&mut conn.partial);
+        reply.extend_from_slice(piece);
+        let is_welcome = self.shared.greeted(key, &reply);
+        if !is_welcome {
+            self.refuse_queue(key, &reply);
+            self.fail_conn(key, Failure::Greeting);
+        }
+        self.shared.buffers.give(reply);
+        is_welcome
+    }
+
+    /// Gives the server's own refusal to the requests that wait behind the greeting.
+    fn refuse_queue(&mut self, key: SlabKey, reply: &[u8]) {
+        let Some(conn) = self.shared.conns.get_mut(key) else { return };
+        let via = conn.id;
+        let requests = std::mem::take(&mut conn.in_flight);
+        (conn.queued, conn.timed_out, conn.in_flight_bytes) = (0, 0, 0);
+        for request in requests {
+            self.deliver(request.to, reply, via, false);
+        }
+    }
+
+    fn count_reply(&mut self, key: SlabKey, bytes: usize) {
+        let Some(conn) = self.shared.conns.get(key) else { return };
+        let (pool, server) = (conn.pool, usize::from(conn.server.0));
+        let Some(pool) = self.shared.pools.get_mut(usize::from(pool.0)) else { return };
+        if let Some(stats) = pool.stats.servers.get_mut(server) {
+            stats.responses += 1;
+            stats.response_bytes += bytes as u64;
+        }
+        if let Some(server) = pool.servers.get_mut(server) {
+            server.failures = 0;
+        }
+    }
+
+    /// Keeps the beginning of a reply, or lets it go ahead to the client whose turn it is.
+    fn reply_incomplete(&mut self, key: SlabKey, piece: &[u8]) {
+        let Some(conn) = self.shared.conns.get_mut(key) else { return };
+        let via = conn.id;
+        let next = if conn.stage == Stage::Ready { conn.in_flight.front().copied() } else { None };
+        super::replies::append(&mut conn.partial, &mut self.shared.buffers, piece);
+        let kept = conn.partial.len();
+        if kept < STREAM_REPLY_BYTES && !conn.is_streaming {
+            return;
+        }
+        let Some(InFlight { to, .. }) = next else { return };
+        let partial = std::mem::take(&mut conn.partial);
+        let left = self.stream(to, partial, via);
+        let Some(conn) = self.shared.conns.get_mut(key) else { return };
+        match left {
+            Some(kept) => conn.partial = kept,
+            None => conn.is_streaming = true,
+        }
+    }
+
+    /// Lets a piece of a reply go ahead. Gives the piece back when it has to wait: for an earlier
+    /// reply, or for the parts of the other servers.
+    fn stream(&mut self, to: ReplyTo, piece: Buffer, via: ConnId) -> Option<Buffer> {
+        let kept_bytes = piece.len();
+        match to {
+            ReplyTo::Client { conn, sequence } => {
+                let shared = &mut self.shared;
+                let client = self.clients.get_mut(key_of(conn));
+                if let Some(client) = client.filter(|client| client.phase != Phase::Closing) {
+                    let limit = shared.output_max(client);
+                    if client.unsent_bytes() + kept_bytes > limit {
+                        shared.cut_off(client, Limit::ClientOutput);
+                    } else if client.replies.is_next(sequence) {
+                        let via = via.slot();
+                        client.replies.stream(
+                            sequence,
+                            via,
+                            &piece,
+                            &mut client.out,
+                            &mut shared.buffers,
+                        );
+                        shared.mark_dirty(client);
+                        shared.count(client);
+                    } else {
+                        return Some(piece);
+                    }
+                }
+            }
+            ReplyTo::Split { split, .. } => {
+                let client = self.shared.splits.get(split).map(|split| split.client);
+                let client = client.and_then(|conn| self.clients.get_mut(key_of(conn)));
+                if let Some(client) = client.filter(|client| client.phase != Phase::Closing) {
+                    let limit = self.shared.output_max(client);
+                    if client.unsent_bytes() + kept_bytes <= limit {
+                        return Some(piece);
+                    }
+                    self.shared.cut_off(client, Limit::ClientOutput);
+                }
+            }
+            ReplyTo::Nobody => {}
+        }
+        // Whoever asked is gone: the bytes are dropped as they come, never kept.
+        self.shared.buffers.give(piece);
+        None
+    }
+
+    /// Gives a whole reply, or with `is_rest` its last piece, to whoever asked.
+    #[inline]
+    fn deliver(&mut self, to: ReplyTo, reply: &[u8], via: ConnId, is_rest: bool) {
+        match to {
+            ReplyTo::Client { conn, sequence } => {
+                let Some(client) = self.clients.get_mut(key_of(conn)) else { return };
+                if client.phase == Phase::Closing {
+                    return;
+                }
+                let shared = &mut self.shared;
+                debug_assert!(
+                    !is_rest || client.replies.is_streaming(sequence),
+                    "a reply that began to leave is the next one"
+                );
+                if client.unsent_bytes() > shared.output_max(client) {
+                    shared.cut_off(client, Limit::ClientOutput);
+                    return;
+                }
+                client.replies.complete(sequence, reply, &mut client.out, &mut shared.buffers);
+                client.note_reply(reply.len());
+                shared.after_reply(client);
+            }
+            ReplyTo::Split { split, part } => self.deliver_part(split, part, reply, via, is_rest),
+            ReplyTo::Nobody => {}
+        }
+    }
+
+    fn deliver_part(&mut self, key: SlabKey, part: u16, reply: &[u8], _via: ConnId, is_rest: bool) {
+        let Some(split) = self.shared.splits.get_mut(key) else { return };
+        let client_key = key_of(split.client);
+        let client = self.clients.get_mut(client_key);
+        let client = client.filter(|client| client.phase != Phase::Closing && !is_rest);
+        let Some(client) = client else {
+            // Nobody waits for it: count it off, keep nothing.
+            if split.skip_part() {
+                self.shared.take_split(key);
+            }
+            return;
+        };
+        let is_last = split.take_part(part, reply);
+        if !is_last {
+            client.kept_bytes += reply.len();
+            if client.unsent_bytes() > self.shared.output_max(client) {
+                self.shared.cut_off(client, Limit::ClientOutput);
+            }
+            self.shared.count(client);
+            return;
+        }
+        let Some(mut split) = self.shared.take_split(key) else { return };
+        client.kept_bytes = client.kept_bytes.saturating_sub(split.kept_bytes());
+        let mut joined = self.shared.buffers.take();
+        split.join(&mut joined);
+        let buffers = &mut self.shared.buffers;
+        client.replies.complete(split.sequence, &joined, &mut client.out, buffers);
+        client.note_reply(joined.len());
+        buffers.give(joined);
+        self.shared.after_reply(client);
+    }
+
+    /// Gives up a connection: every request on it fails, and the socket closes.
+    pub(crate) fn fail_conn(&mut self, key: SlabKey, failure: Failure) {
+        let Some(conn) = self.shared.conns.get_mut(key) else { return };
+        let (pool, server, lane, id) = (conn.pool, conn.server, conn.lane, conn.id);
+        let was_retiring = conn.is_retiring;
+        let had_purpose = !conn.in_flight.is_empty()
+            || conn.is_probe
+            || matches!(
+                conn.stage,
+                Stage::Resolving(_) | Stage::Connecting | Stage::Greeting { .. }
+            );
+        self.shared.detach(pool, server, lane, id);
+        if had_purpose && !was_retiring {
+            self.shared.server_failed(pool, server, failure);
+        }
+        self.fail_requests(key, failure);
+        self.shared.wake_waiters(key);
+        self.shared.shut(key);
+    }
+
+    /// Fails every request of a connection that has not timed out already.
+    pub(crate) fn fail_requests(&mut self, key: SlabKey, failure: Failure) {
+        let Some(conn) = self.shared.conns.get_mut(key) else { return };
+        let is_streaming = std::mem::take(&mut conn.is_streaming);
+        let requests = std::mem::take(&mut conn.in_flight);
+        let unsent = if conn.stage == Stage::Ready { conn.queued } else { requests.len() };
+        (conn.queued, conn.timed_out, conn.in_flight_bytes) = (0, 0, 0);
+        let out = std::mem::take(&mut conn.out);
+        let partial = std::mem::take(&mut conn.partial);
+        let sent = requests.len().saturating_sub(unsent);
+        for (at, request) in requests.into_iter().enumerate() {
+            let outcome = if at < sent { Outcome::Unknown } else { Outcome::NotSent };
+            self.fail_request(key, request.to, failure, outcome, at == 0 && is_streaming);
+        }
+        self.shared.buffers.give(out);
+        self.shared.buffers.give(partial);
+    }
+
+    /// Answers one request with an error; when half of its reply has left already, no error can
+    /// follow, and the client's connection closes instead.
+    pub(crate) fn fail_request(
+        &mut self,
+        key: SlabKey,
+        to: ReplyTo,
+        failure: Failure,
+        outcome: Outcome,
+        is_half_sent: bool,
+    ) {
+        let Some(conn) = self.shared.conns.get(key) else { return };
+        let (pool, server, via) = (conn.pool, conn.server, conn.id);
+        if is_half_sent {
+            if let ReplyTo::Client { conn, sequence } = to
+                && let Some(client) = self.clients.get_mut(key_of(conn))
+                && client.replies.is_streaming(sequence)
+            {
+                self.shared.abort_client(client);
+            } else {
+                self.deliver(to, b"", via, true);
+            }
+            return;
+        }
+        let mut text = std::mem::take(&mut self.failure_text);
+        self.shared.write_failure(&mut text, pool, Some(server), failure, outcome);
+        self.deliver(to, &text, via, false);
+        self.failure_text = text;
+    }
+
+    /// Closes a retiring connection when nothing is left that could be answered by it.
+    pub(crate) fn close_if_spent(&mut self, key: SlabKey) {
+        let Some(conn) = self.shared.conns.get(key) else { return };
+        if conn.is_retiring && conn.timed_out >= conn.in_flight.len() {
+            let (pool, server, lane, id) = (conn.pool, conn.server, conn.lane, conn.id);
+            self.shared.detach(pool, server, lane, id);
+            self.fail_requests(key, Failure::TimedOut);
+            self.shared.shut(key);
+        }
+    }
+
+    /// Fails the requests of a connection that have waited too long, and only those.
+    pub(crate) fn time_requests_out(&mut self, key: SlabKey) {
+        let now = self.shared.now;
+        let Some(conn) = self.shared.conns.get_mut(key) else { return };
+        conn.is_timer_armed = false;
+        if conn.stage == Stage::Closing {
+            return;
+        }
+        let (pool, server) = (conn.pool, conn.server);
+        let Some(timeout) = self.shared.timeout_of(pool) else { return };
+        loop {
+            let Some(conn) = self.shared.conns.get_mut(key) else { return };
+            let at = conn.timed_out;
+            let sent = conn.in_flight.len() - conn.queued;
+            let is_streaming = at == 0 && conn.is_streaming;
+            let silent_since = conn.received_at;
+            let Some(request) = conn.in_flight.get_mut(at) else { break };
+            let waiting_since =
+                if is_streaming { silent_since.max(request.queued_at) } else { request.queued_at };
+            if waiting_since + timeout > now {
+                break;
+            }
+            if is_streaming {
+                // Half of the reply has left; without its other half the stream is broken.
+                self.fail_conn(key, Failure::TimedOut);
+                return;
+            }
+            let to = std::mem::replace(&mut request.to, ReplyTo::Nobody);
+            let is_silent =
+                silent_since < request.queued_at + timeout && silent_since <= request.queued_at;
+            conn.timed_out += 1;
+            let is_sent = at < sent && conn.stage == Stage::Ready;
+            let outcome = if is_sent { Outcome::Unknown } else { Outcome::NotSent };
+            if let Some(stats) = self.shared.stats_mut(pool, server) {
+                stats.server_timedout += 1;
+            }
+            self.fail_request(key, to, Failure::TimedOut, outcome, false);
+            if is_silent {
+                self.shared.retire(key);
+            }
+        }
+        self.close_if_spent(key);
+        if self.shared.conns.get(key).is_some_and(|conn| !conn.is_timer_armed) {
+            self.shared.rearm_requests(key);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! One server: its connections, its health, and the queue of replies that each connection owes.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::buf::Buffer;
+use crate::id::{ConnId, PoolId, QueryId, ServerId};
+use crate::io::Failure;
+use crate::limits::{
+    RECONNECT_DELAY_MAX, RECONNECT_DELAY_MIN, SERVER_OUTPUT_BYTES_MAX, SERVER_REPLIES_MAX,
+};
+use crate::proxy::replies::Sequence;
+use crate::rng::Rng;
+use crate::slab::SlabKey;
+use crate::time::Instant;
+use crate::wire::resp::reply::ReplyScanner;
+
+/// Who gets a server's reply.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ReplyTo {
+    /// A client, as the reply to one of its requests.
+    Client { conn: ConnId, sequence: Sequence },
+    /// A split request, as the reply of its part.
+    Split { split: SlabKey, part: u16 },
+    /// Nobody any more: the request timed out, and the reply is dropped when it comes.
+    Nobody,
+}
+
+/// A request that a server has been sent, or will be with the next write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InFlight {
+    pub(crate) to: ReplyTo,
+    /// When the request was queued: the start of its time-out.
+    pub(crate) queued_at: Instant,
+    /// The request's length, for the statistics.
+    pub(crate) bytes: u32,
+}
+
+/// How far a connection to a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The host name is being looked up.
+    Resolving(QueryId),
+    /// The socket is being connected.
+    Connecting,
+    /// `AUTH` and `SELECT` are under way: this many replies are due before the first request.
+    Greeting { replies_due: u8 },
+    /// Requests are sent.
+    Ready,
+    /// `Close` was said; `Closed` is awaited.
+    Closing,
+}
+
+/// One connection to a server.
+#[derive(Debug)]
+pub(crate) struct ServerConn {
+    pub(crate) id: ConnId,
+    pub(crate) pool: PoolId,
+    pub(crate) server: ServerId,
+    /// Its place among the server's connections.
+    pub(crate) lane: usize,
+    pub(crate) stage: Stage,
+    /// No longer chosen for requests: it has been silent for a whole time-out. It lives until
+    /// each of its requests is answered or timed out.
+    pub(crate) is_retiring: bool,
+    /// Made to see whether an ejected server is back.
+    pub(crate) is_probe: bool,
+    pub(crate) is_writing: bool,
+    pub(crate) is_dirty: bool,
+    pub(crate) is_timer_armed: bool,
+    /// Addresses that are left to try.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// Requests waiting for the next write.
+    pub(crate) out: Buffer,
+    /// How many of `in_flight`, from the back, are still in `out`.
+    pub(crate) queued: usize,
+    pub(crate) in_flight: VecDeque<InFlight>,
+    pub(crate) in_flight_bytes: u64,
+    /// How many of `in_flight`, from the front, have timed out.
+    pub(crate) timed_out: usize,
+    pub(crate) scanner: ReplyScanner,
+    /// The beginning of a reply whose end has not come.
+    pub(crate) partial: Buffer,
+    /// The current reply leaves in pieces; `partial` stays empty.
+    pub(crate) is_streaming: bool,
+    pub(crate) received_at: Instant,
+    /// Clients that wait for room in this connection's queue.
+    pub(crate) waiters: Vec<ConnId>,
+}
+
+impl ServerConn {
+    pub(crate) fn new(
+        id: ConnId,
+        pool: PoolId,
+        server: ServerId,
+        lane: usize,
+        now: Instant,
+    ) -> Self {
+        Self {
+            id,
+            pool,
+            server,
+            lane,
+            stage: Stage::Connecting,
+            is_retiring: false,
+            is_probe: false,
+            is_writing: false,
+            is_dirty: false,
+            is_timer_armed: false,
+            addresses: Vec::new(),
+            out: Buffer::new(),
+            queued: 0,
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            timed_out: 0,
+            scanner: ReplyScanner::default(),
+            partial: Buffer::new(),
+            is_streaming: false,
+            received_at: now,
+            waiters: Vec::new(),
+        }
+    }
+
+    /// Tells whether another request may be queued; if not, clients wait.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.in_flight.len() < SERVER_REPLIES_MAX && self.out.len() < SERVER_OUTPUT_BYTES_MAX
+    }
+
+    /// Tells whether requests may leave now.
+    pub(crate) fn can_write(&self) -> bool {
+        self.stage == Stage::Ready && !self.is_writing && !self.out.is_empty()
+    }
+
+    /// Takes out the request whose reply is complete.
+    #[inline]
+    pub(crate) fn pop_in_flight(&mut self) -> Option<InFlight> {
+        let request = self.in_flight.pop_front()?;
+        self.in_flight_bytes -= u64::from(request.bytes);
+        self.timed_out = self.timed_out.saturating_sub(1);
+        Some(request)
+    }
+}
+
+/// Whether a server is in the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// In the ring.
+    Serving,
+    /// Out of the ring until it answers a probe.
+    Ejected,
+}
+
+/// One server of a pool.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// The connections by lane; `None` where none is open.
+    pub(crate) lanes: Vec<Option<ConnId>>,
+    /// Connections that are retiring.
+    pub(crate) retiring: Vec<ConnId>,
+    pub(crate) standing: Standing,
+    /// Failures since the last reply.
+    pub(crate) failures: u32,
+    /// Why the last attempt failed, told to requests that come before the next.
+    pub(crate) last_failure: Option<Failure>,
+    /// No attempt before this moment.
+    pub(crate) retry_at: Instant,
+    /// A request has failed since the last attempt: the next one need not wait for another.
+    pub(crate) is_wanted: bool,
+    retry_delay: Duration,
+}
+
+impl Server {
+    pub(crate) fn new(lanes: u32) -> Self {
+        Self {
+            lanes: (0..lanes).map(|_| None).collect(),
+            retiring: Vec::new(),
+            standing: Standing::Serving,
+            failures: 0,
+            last_failure: None,
+            retry_at: Instant::START,
+            is_wanted: false,
+            retry_delay: Duration::ZERO,
+        }
+    }
+
+    /// Picks the lane for a client. A client always gets the same one, so that its requests to
+    /// this server take effect in the order in which it sent them.
+    pub(crate) fn lane_of(&self, client: ConnId) -> usize {
+        if self.lanes.len() <= 1 { 0 } else { client.index() as usize % self.lanes.len() }
+    }
+
+    /// Notes a failed attempt: the next one waits twice as long, with jitter so that many
+    /// proxies do not knock in step.
+    pub(crate) fn back_off(&mut self, now: Instant, failure: Failure, rng: &mut Rng) {
+        self.last_failure = Some(failure);
+        let doubled = self.retry_delay * 2;
+        self.retry_delay = doubled.clamp(RECONNECT_DELAY_MIN, RECONNECT_DELAY_MAX);
+        let nanos = u64::try_from(self.retry_delay.as_nanos()).unwrap_or(u64::MAX);
+        let jittered = nanos / 2 + rng.below(nanos / 2 + 1);
+        self.retry_at = now + Duration::from_nanos(jittered);
+    }
+
+    /// Notes that a connection is established.
+    pub(crate) fn connected(&mut self) {
+        self.last_failure = None;
+        self.retry_delay = Duration::ZERO;
+        self.retry_at = Instant::START;
+    }
+}

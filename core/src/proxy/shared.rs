@@ -1,0 +1,263 @@
+//! What serving a request needs besides the client itself: routes, servers, buffers, the outbox.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::buf::BufferPool;
+use crate::id::{ConnId, PoolId, ServerId};
+use crate::io::{CloseMode, Event, Limit};
+use crate::limits::{SERVER_CONNECTIONS_MAX, SPLITS_MAX};
+use crate::proxy::client::{Client, Phase};
+use crate::proxy::fragment::Split;
+use crate::proxy::outbox::Outbox;
+use crate::proxy::plan::{Plan, PoolPlan};
+use crate::proxy::replies::Replies;
+use crate::proxy::server::{Server, ServerConn, Standing};
+use crate::rng::Rng;
+use crate::routing::RouteTable;
+use crate::slab::{Slab, SlabKey};
+use crate::stats::{PoolStats, ServerStats};
+use crate::time::Instant;
+use crate::timer::Timers;
+use crate::wire::resp::request::{RequestLimits, Span};
+
+/// A timer of the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    /// The oldest request of a server connection may have timed out.
+    Requests(ConnId),
+    /// A server may be connected to again.
+    Reconnect(PoolId, ServerId),
+    /// An ejected server is to be probed.
+    Probe(PoolId, ServerId),
+    /// Draining has lasted long enough.
+    DrainLimit,
+}
+
+impl Timer {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Requests(_) => "request time-out",
+            Self::Reconnect(..) => "reconnect",
+            Self::Probe(..) => "probe of an ejected server",
+            Self::DrainLimit => "drain limit",
+        }
+    }
+}
+
+/// A pool at work.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub(crate) table: RouteTable,
+    /// Which servers are in the ring.
+    pub(crate) live: Vec<bool>,
+    pub(crate) servers: Vec<Server>,
+    pub(crate) stats: PoolStats,
+    pub(crate) limits: RequestLimits,
+}
+
+impl Pool {
+    fn new(plan: &PoolPlan) -> Self {
+        let live = vec![true; plan.servers.len()];
+        let stats = PoolStats {
+            servers: vec![ServerStats::default(); plan.servers.len()],
+            ..PoolStats::default()
+        };
+        Self {
+            table: RouteTable::build(&plan.route, &live, 1),
+            live,
+            servers: plan.servers.iter().map(|_| Server::new(plan.server_connections)).collect(),
+            stats,
+            limits: RequestLimits {
+                bytes_max: plan.request_bytes_max,
+                bulk_bytes_max: plan.request_bytes_max,
+                ..RequestLimits::AUTHENTICATED
+            },
+        }
+    }
+
+    /// Puts a server into the ring or takes it out.
+    pub(crate) fn set_standing(&mut self, plan: &PoolPlan, id: ServerId, standing: Standing) {
+        let at = usize::from(id.0);
+        let (Some(server), Some(live)) = (self.servers.get_mut(at), self.live.get_mut(at)) else {
+            return;
+        };
+        server.standing = standing;
+        *live = standing == Standing::Serving;
+        self.table = RouteTable::build(&plan.route, &self.live, self.table.epoch() + 1);
+    }
+}
+
+/// Bytes that all clients together hold.
+#[derive(Debug, Default)]
+pub(crate) struct Sums {
+    pub(crate) input: usize,
+    pub(crate) output: usize,
+}
+
+/// Memory that is used again from request to request.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    pub(crate) args: Vec<Span>,
+    pub(crate) keys: Vec<Span>,
+    /// The server of each key, then the part of each key.
+    pub(crate) targets: Vec<u16>,
+    /// The part of each server, [`u16::MAX`] for none.
+    pub(crate) part_of: Vec<u16>,
+    pub(crate) text: Vec<u8>,
+}
+
+/// All that clients share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) now: Instant,
+    pub(crate) rng: Rng,
+    pub(crate) pools: Vec<Pool>,
+    pub(crate) conns: Slab<ServerConn>,
+    pub(crate) splits: Slab<Split>,
+    pub(crate) outbox: Outbox,
+    pub(crate) buffers: BufferPool,
+    pub(crate) scratch: Scratch,
+    pub(crate) timers: Timers<Timer>,
+    pub(crate) sums: Sums,
+    pub(crate) queries: u32,
+    pub(crate) connections_made: u64,
+    pub(crate) is_draining: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(plan: Arc<Plan>, seed: u64, now: Instant) -> Self {
+        let pools = plan.pools.iter().map(Pool::new).collect();
+        Self {
+            plan,
+            now,
+            rng: Rng::new(seed),
+            pools,
+            conns: Slab::new(SERVER_CONNECTIONS_MAX),
+            splits: Slab::new(SPLITS_MAX),
+            outbox: Outbox::default(),
+            buffers: BufferPool::default(),
+            scratch: Scratch::default(),
+            timers: Timers::new(),
+            sums: Sums::default(),
+            queries: 0,
+            connections_made: 0,
+            is_draining: false,
+        }
+    }
+
+    pub(crate) fn pool(&self, id: PoolId) -> Option<(&Pool, &PoolPlan)> {
+        let at = usize::from(id.0);
+        Some((self.pools.get(at)?, self.plan.pools.get(at)?))
+    }
+
+    pub(crate) fn pool_mut(&mut self, id: PoolId) -> Option<(&mut Pool, &PoolPlan)> {
+        let at = usize::from(id.0);
+        Some((self.pools.get_mut(at)?, self.plan.pools.get(at)?))
+    }
+
+    pub(crate) fn server_mut(&mut self, pool: PoolId, id: ServerId) -> Option<&mut Server> {
+        self.pools.get_mut(usize::from(pool.0))?.servers.get_mut(usize::from(id.0))
+    }
+
+    pub(crate) fn stats_mut(&mut self, pool: PoolId, id: ServerId) -> Option<&mut ServerStats> {
+        self.pools.get_mut(usize::from(pool.0))?.stats.servers.get_mut(usize::from(id.0))
+    }
+
+    pub(crate) fn timeout_of(&self, pool: PoolId) -> Option<Duration> {
+        self.plan.pools.get(usize::from(pool.0))?.timeout
+    }
+
+    /// Puts the client on the list of those with something to write.
+    #[inline]
+    pub(crate) fn mark_dirty(&mut self, client: &mut Client) {
+        if !client.is_dirty && !client.is_writing && !client.out.is_empty() {
+            client.is_dirty = true;
+            self.outbox.dirty_clients.push(client.id);
+        }
+    }
+
+    /// Puts the client on the list of those whose input should be looked at again.
+    #[inline]
+    pub(crate) fn mark_ready(&mut self, client: &mut Client) {
+        if !client.is_ready {
+            client.is_ready = true;
+            self.outbox.ready.push(client.id);
+        }
+    }
+
+    /// Brings the sums up to date with what the client holds.
+    #[inline]
+    pub(crate) fn count(&mut self, client: &mut Client) {
+        let (input, output) = (client.input.len(), client.unsent_bytes());
+        self.sums.input = (self.sums.input + input).saturating_sub(client.counted_input);
+        self.sums.output = (self.sums.output + output).saturating_sub(client.counted_output);
+        client.counted_input = input;
+        client.counted_output = output;
+    }
+}
+
+/// The table key of a connection's name.
+#[inline]
+pub(crate) const fn key_of(conn: ConnId) -> SlabKey {
+    SlabKey { index: conn.index(), generation: conn.generation() }
+}
+
+impl Shared {
+    /// Returns the bytes of unsent replies that end a client.
+    #[inline]
+    pub(crate) fn output_max(&self, client: &Client) -> usize {
+        self.plan
+            .pools
+            .get(usize::from(client.pool.0))
+            .map_or(usize::MAX, |pool| pool.client_output_bytes_max)
+    }
+
+    /// Does what follows from a reply to a client.
+    #[inline]
+    pub(crate) fn after_reply(&mut self, client: &mut Client) {
+        client.is_blocked = false;
+        self.mark_dirty(client);
+        self.count(client);
+        if client.needs_look() {
+            self.mark_ready(client);
+        }
+    }
+
+    /// Ends a client's connection at once. What servers still owe it is dropped as it comes.
+    pub(crate) fn abort_client(&mut self, client: &mut Client) {
+        if client.phase != Phase::Closing {
+            client.phase = Phase::Closing;
+            self.release(client);
+            self.outbox.close(client.id, CloseMode::Abort);
+        }
+    }
+
+    /// Ends a client's connection when everything owed has left.
+    pub(crate) fn close_if_settled(&mut self, client: &mut Client) {
+        let is_ending = client.phase == Phase::Finishing
+            || (client.phase == Phase::Open && client.is_at_eof && !client.is_blocked);
+        if is_ending && client.is_settled() {
+            client.phase = Phase::Closing;
+            self.release(client);
+            self.outbox.close(client.id, CloseMode::Flush);
+        }
+    }
+
+    /// Ends a client that went over a limit.
+    pub(crate) fn cut_off(&mut self, client: &mut Client, limit: Limit) {
+        self.outbox.event(Event::ClientOverLimit { pool: client.pool, limit });
+        self.abort_client(client);
+    }
+
+    /// Gives a client's memory back before its connection is gone.
+    fn release(&mut self, client: &mut Client) {
+        self.buffers.give(std::mem::take(&mut client.out));
+        self.buffers.give(std::mem::take(&mut client.input));
+        client.input_start = 0;
+        client.kept_bytes = 0;
+        client.replies = Replies::default();
+        self.count(client);
+    }
+}

@@ -1,0 +1,7 @@
+//! Scenarios of the proxy through the border, in virtual time.
+
+mod commands;
+mod failures;
+mod harness;
+mod limits;
+mod order;

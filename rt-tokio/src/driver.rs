@@ -1,0 +1,436 @@
+//! The loop: turns of inputs, timers and outputs, and the sleep between them.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use ringkeeper_core::buf::Buffer;
+use ringkeeper_core::id::ConnId;
+use ringkeeper_core::io::{CloseMode, CloseReason, Command, Drive, Endpoint, Event, Input, Output};
+use ringkeeper_core::limits::{BATCH_MAX, RECEIVE_BYTES_MAX};
+use ringkeeper_core::time::Instant;
+use tokio::time::Sleep;
+
+use crate::Listener;
+use crate::conn::{Conn, ConnTable, ReadResult, Stream, WriteResult};
+use crate::connect::{self, close_reason, connect_reason};
+use crate::listen::{Accepted, Acceptor};
+use crate::mailbox::{Mail, Mailbox};
+use crate::ready::{ReadyQueue, Source};
+use crate::resolve::{Answer, Resolver};
+
+/// Clients that one listener takes in one turn; the rest of the backlog waits for the next one, so
+/// that a storm of connections does not starve the established ones.
+const ACCEPTS_PER_TURN_MAX: usize = 64;
+
+/// A timer may be late by this much: tokio's own granularity. A deadline that moves by less does
+/// not touch the timer.
+const TIMER_SLACK: Duration = Duration::from_millis(1);
+
+/// Where a deadline beyond the range of the system's clock is put.
+const FAR: Duration = Duration::from_secs(3600);
+
+/// What has happened already and the worker does not know yet.
+#[derive(Debug)]
+enum Completion {
+    Sent(ConnId, Buffer),
+    Closed(ConnId, CloseReason),
+    Answer(Answer),
+    Command(Command),
+}
+
+/// What follows a turn.
+enum Next {
+    /// Something is left to do; look at the descriptors and go on.
+    Again,
+    /// Sleep until woken.
+    Wait,
+    /// Stop was asked for.
+    Stop,
+}
+
+/// One worker and everything that the kernel holds for it.
+pub(crate) struct Driver<D, F> {
+    drive: D,
+    on_event: F,
+    clock: std::time::Instant,
+    now: Instant,
+    mailbox: Mailbox,
+    acceptors: Vec<Acceptor>,
+    conns: ConnTable,
+    /// When attempts to connect run out of time.
+    attempts: BTreeSet<(Instant, ConnId)>,
+    resolver: Resolver,
+    queue: Arc<ReadyQueue>,
+    /// What of the queue is being worked off, and how far.
+    batch: Vec<Source>,
+    batch_next: usize,
+    /// Sources that were left with something to do, for the next turn.
+    again: Vec<Source>,
+    completions: VecDeque<Completion>,
+    space: Box<[u8]>,
+    timer: Pin<Box<Sleep>>,
+    /// When the timer goes off; never later than the next deadline plus the slack.
+    timer_at: Option<Instant>,
+    is_timer_new: bool,
+    is_stopping: bool,
+}
+
+impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
+    /// Takes everything over; must run inside the tokio runtime.
+    pub(crate) async fn new(
+        drive: D,
+        clock: std::time::Instant,
+        listeners: Vec<Listener>,
+        mailbox: Mailbox,
+        on_event: F,
+    ) -> io::Result<Self> {
+        let queue = ReadyQueue::new(poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
+        // Nothing has been polled yet, so nothing would wake us: look at each once.
+        let mut again = vec![Source::Mailbox];
+        let mut acceptors = Vec::with_capacity(listeners.len());
+        for (index, listener) in (0..=u16::MAX).zip(listeners) {
+            let source = Source::Listener(index);
+            acceptors.push(Acceptor::new(listener, queue.waker(source))?);
+            again.push(source);
+        }
+        mailbox.set_waker(queue.waker(Source::Mailbox));
+        Ok(Self {
+            drive,
+            on_event,
+            clock,
+            now: Instant::START,
+            mailbox,
+            acceptors,
+            conns: ConnTable::default(),
+            attempts: BTreeSet::new(),
+            resolver: Resolver::new(queue.waker(Source::Resolver)),
+            queue,
+            batch: Vec::new(),
+            batch_next: 0,
+            again,
+            completions: VecDeque::new(),
+            space: vec![0; RECEIVE_BYTES_MAX].into_boxed_slice(),
+            timer: Box::pin(tokio::time::sleep(FAR)),
+            timer_at: None,
+            is_timer_new: false,
+            is_stopping: false,
+        })
+    }
+
+    /// Runs until stopped.
+    pub(crate) async fn run(&mut self) {
+        loop {
+            match self.turn() {
+                // Deferred by tokio until it has polled the descriptors without sleeping.
+                Next::Again => tokio::task::yield_now().await,
+                Next::Wait => self.wait().await,
+                Next::Stop => return,
+            }
+        }
+    }
+
+    /// Inputs, then timers, then outputs: every read of the turn comes before any write, so that
+    /// a connection gets one write for all that the turn made for it.
+    fn turn(&mut self) -> Next {
+        self.now = Instant::from_duration(self.clock.elapsed());
+        self.expire_attempts();
+        self.wake_rested_acceptors();
+        let is_worked_off = self.handle_inputs();
+        if self.is_stopping {
+            return Next::Stop;
+        }
+        if self.drive.poll_timeout().is_some_and(|deadline| deadline.at <= self.now) {
+            self.drive.handle_timeout(self.now);
+        }
+        self.perform_outputs();
+        // The kernel takes most writes at once. Their buffers go home before the sleep, and what
+        // the worker has to say to that leaves too.
+        if !self.completions.is_empty() {
+            self.handle_completions(BATCH_MAX);
+            self.perform_outputs();
+        }
+        if is_worked_off && self.again.is_empty() && self.completions.is_empty() {
+            Next::Wait
+        } else {
+            Next::Again
+        }
+    }
+
+    /// Hands over at most `BATCH_MAX` inputs; tells whether that was all.
+    fn handle_inputs(&mut self) -> bool {
+        let mut left = self.handle_completions(BATCH_MAX);
+        // What an earlier turn could not finish goes first: nobody waits more than once.
+        left = self.work_off_batch(left);
+        if self.batch_next < self.batch.len() {
+            return false;
+        }
+        self.batch.clear();
+        self.batch_next = 0;
+        self.queue.take(&mut self.batch);
+        self.batch.append(&mut self.again);
+        self.work_off_batch(left);
+        self.batch_next == self.batch.len()
+    }
+
+    /// Looks at no more than `left` sources of the batch; returns how many could still follow.
+    fn work_off_batch(&mut self, mut left: usize) -> usize {
+        while left > 0
+            && let Some(source) = self.batch.get(self.batch_next).copied()
+        {
+            self.batch_next += 1;
+            left -= 1;
+            match source {
+                Source::Conn(slot) => self.handle_conn(slot),
+                Source::Listener(index) => self.handle_listener(index),
+                Source::Mailbox => self.handle_mail(),
+                Source::Resolver => self.handle_answers(),
+            }
+        }
+        left
+    }
+
+    /// Tells the worker what became of its writes and connections; returns how many inputs could
+    /// still follow of `left`.
+    fn handle_completions(&mut self, mut left: usize) -> usize {
+        while left > 0
+            && let Some(completion) = self.completions.pop_front()
+        {
+            left -= 1;
+            let input = match completion {
+                Completion::Sent(conn, buffer) => Input::Sent { conn, buffer },
+                Completion::Closed(conn, reason) => Input::Closed { conn, reason },
+                Completion::Answer(Answer { query, result }) => Input::Resolved { query, result },
+                Completion::Command(command) => Input::Command(command),
+            };
+            self.drive.handle(self.now, input);
+        }
+        left
+    }
+
+    /// Goes on with whatever the connection in `slot` waits for; at most one input comes of it.
+    fn handle_conn(&mut self, slot: u32) {
+        // Closed while its waker was in the queue, or somebody else by now: then in vain.
+        let Some(conn) = self.conns.slot_mut(slot) else { return };
+        conn.clear_queued();
+        let id = conn.id();
+        if conn.is_connecting() {
+            let result = match conn.poll_connect() {
+                Poll::Pending => return,
+                Poll::Ready(result) => result,
+            };
+            self.attempts.retain(|(_, attempt)| *attempt != id);
+            if let Err(error) = result {
+                return self.fail(id, connect_reason(&error));
+            }
+            self.drive.handle(self.now, Input::Connected { conn: id });
+            // One input per look, as the turn counts them.
+            return self.look_again(id);
+        }
+        if conn.is_writing() {
+            match conn.resume_write() {
+                WriteResult::Blocked => {}
+                WriteResult::Done(buffer) => {
+                    self.completions.push_back(Completion::Sent(id, buffer));
+                    if conn.is_closing() {
+                        return self.finish(id);
+                    }
+                }
+                WriteResult::Failed(error) => return self.fail(id, close_reason(&error)),
+            }
+        }
+        if conn.wants_read() {
+            match conn.read(&mut self.space) {
+                ReadResult::Blocked => {}
+                ReadResult::Again => self.look_again(id),
+                ReadResult::Bytes(count) => {
+                    let bytes = self.space.get(..count).unwrap_or_default();
+                    self.drive.handle(self.now, Input::Received { conn: id, bytes });
+                    // One read per turn and connection; a full one means more is there.
+                    if count == self.space.len() || !conn.is_read_blocked() {
+                        self.look_again(id);
+                    }
+                }
+                ReadResult::Eof => self.drive.handle(self.now, Input::Eof { conn: id }),
+                ReadResult::Failed(error) => self.fail(id, close_reason(&error)),
+            }
+        }
+    }
+
+    fn handle_listener(&mut self, index: u16) {
+        let Some(acceptor) = self.acceptors.get_mut(usize::from(index)) else { return };
+        for _ in 0..ACCEPTS_PER_TURN_MAX {
+            let (stream, peer) = match acceptor.accept(self.now) {
+                Accepted::Blocked => return,
+                Accepted::Again => continue,
+                Accepted::Client(stream, peer) => (stream, peer),
+            };
+            // A worker at capacity: dropping the socket closes it.
+            let Ok(id) = self.drive.accept(self.now, acceptor.id(), peer) else { continue };
+            let slot = Source::Conn(id.slot());
+            let mut conn = Conn::new(id, stream, self.queue.waker(slot), false);
+            conn.set_queued();
+            self.conns.insert(conn);
+            self.again.push(slot);
+        }
+        self.again.push(Source::Listener(index));
+    }
+
+    fn handle_mail(&mut self) {
+        let Mail { commands, stop } = self.mailbox.take();
+        self.is_stopping = stop;
+        self.completions.extend(commands.into_iter().map(Completion::Command));
+    }
+
+    fn handle_answers(&mut self) {
+        self.completions.extend(self.resolver.take().into_iter().map(Completion::Answer));
+    }
+
+    fn perform_outputs(&mut self) {
+        while let Some(output) = self.drive.poll_output() {
+            match output {
+                Output::Transmit { conn, buffer } => self.transmit(conn, buffer),
+                Output::Connect { conn, endpoint, timeout } => {
+                    self.connect(conn, &endpoint, timeout);
+                }
+                Output::PauseRead(conn) => {
+                    if let Some(conn) = self.conns.get_mut(conn) {
+                        conn.set_paused(true);
+                    }
+                }
+                Output::ResumeRead(id) => {
+                    if let Some(conn) = self.conns.get_mut(id) {
+                        conn.set_paused(false);
+                        // The waker may have rung in vain meanwhile.
+                        self.look_again(id);
+                    }
+                }
+                Output::Close { conn, mode } => self.close(conn, mode),
+                Output::Resolve { query, host, port } => self.resolver.ask(query, host, port),
+                Output::Event(event) => (self.on_event)(event),
+            }
+        }
+    }
+
+    fn transmit(&mut self, id: ConnId, buffer: Buffer) {
+        // Broken in this very turn: Closed is on its way and answers the write.
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        match conn.write(buffer) {
+            WriteResult::Blocked => {}
+            WriteResult::Done(buffer) => self.completions.push_back(Completion::Sent(id, buffer)),
+            WriteResult::Failed(error) => self.fail(id, close_reason(&error)),
+        }
+    }
+
+    fn connect(&mut self, id: ConnId, endpoint: &Endpoint, timeout: Duration) {
+        match connect::start(endpoint) {
+            Ok(stream) => {
+                self.insert_connecting(id, stream);
+                self.attempts.insert((self.now + timeout, id));
+            }
+            Err(error) => {
+                self.completions.push_back(Completion::Closed(id, connect_reason(&error)));
+            }
+        }
+    }
+
+    fn insert_connecting(&mut self, id: ConnId, stream: Stream) {
+        let waker = self.queue.waker(Source::Conn(id.slot()));
+        self.conns.insert(Conn::new(id, stream, waker, true));
+        self.look_again(id);
+    }
+
+    fn close(&mut self, id: ConnId, mode: CloseMode) {
+        // Unknown: it broke before the worker could hear of it, and Closed is on its way.
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        match mode {
+            CloseMode::Flush if conn.is_writing() && !conn.is_connecting() => conn.set_closing(),
+            CloseMode::Flush => self.finish(id),
+            CloseMode::Abort => {
+                conn.set_closing();
+                self.fail(id, CloseReason::Requested);
+            }
+        }
+    }
+
+    /// Ends a connection with nothing more to write.
+    fn finish(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.remove(id) {
+            self.attempts.retain(|(_, attempt)| *attempt != id);
+            conn.finish(&mut self.space);
+            self.completions.push_back(Completion::Closed(id, CloseReason::Requested));
+        }
+    }
+
+    /// Ends a connection at once; what was in flight is dropped.
+    fn fail(&mut self, id: ConnId, reason: CloseReason) {
+        if let Some(conn) = self.conns.remove(id) {
+            self.attempts.retain(|(_, attempt)| *attempt != id);
+            let reason = if conn.is_closing() { CloseReason::Requested } else { reason };
+            self.completions.push_back(Completion::Closed(id, reason));
+        }
+    }
+
+    /// Puts the connection into the next turn, once.
+    fn look_again(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id)
+            && conn.set_queued()
+        {
+            self.again.push(Source::Conn(id.slot()));
+        }
+    }
+
+    fn expire_attempts(&mut self) {
+        while let Some((at, id)) = self.attempts.first().copied()
+            && at <= self.now
+        {
+            self.attempts.pop_first();
+            self.fail(id, CloseReason::ConnectTimedOut);
+        }
+    }
+
+    fn wake_rested_acceptors(&mut self) {
+        for (index, acceptor) in (0..=u16::MAX).zip(&mut self.acceptors) {
+            if acceptor.wake_if_rested(self.now) {
+                self.again.push(Source::Listener(index));
+            }
+        }
+    }
+
+    /// Sleeps until a source is ready or the next deadline.
+    async fn wait(&mut self) {
+        self.set_timer();
+        let mut has_slept = false;
+        poll_fn(|cx| {
+            // Polling leaves our waker with the timer; it stays there until the timer goes off.
+            if std::mem::take(&mut self.is_timer_new) && self.timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if std::mem::replace(&mut has_slept, true) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Makes sure that the timer goes off at the next deadline. It is left alone when it goes off
+    /// earlier: the deadlines of a busy worker move ahead with every turn, and one wake-up too
+    /// many per time-out is cheaper than moving the timer along.
+    fn set_timer(&mut self) {
+        let resting = self.acceptors.iter().filter_map(Acceptor::retry_at);
+        let deadline = self.drive.poll_timeout().map(|deadline| deadline.at);
+        let attempt = self.attempts.first().map(|(at, _)| *at);
+        let Some(at) = resting.chain(deadline).chain(attempt).min() else { return };
+        if self.timer_at.is_some_and(|timer_at| timer_at > self.now && timer_at <= at + TIMER_SLACK)
+        {
+            return;
+        }
+        self.timer_at = Some(at);
+        self.is_timer_new = true;
+        let at =
+            self.clock.checked_add(at.since(Instant::START)).unwrap_or_else(|| self.clock + FAR);
+        self.timer.as_mut().reset(at.into());
+    }
+}

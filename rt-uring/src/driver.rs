@@ -1,0 +1,611 @@
+//! The loop: what the kernel has goes to the drive, what the drive wants goes to the kernel.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::io;
+use std::time::Duration;
+
+use socket2::Socket;
+
+use ringkeeper_core::buf::Buffer;
+use ringkeeper_core::id::ConnId;
+use ringkeeper_core::io::{CloseMode, CloseReason, Drive, Endpoint, Event, Input, Output};
+use ringkeeper_core::limits::{BATCH_MAX, READS_IN_FLIGHT};
+use ringkeeper_core::time::Instant;
+
+use crate::Listener;
+use crate::buffer::Chunk;
+use crate::mailbox::{Mail, Mailbox, Message};
+use crate::resolver::Resolver;
+use crate::ring::{Completion, Options, Ring};
+use crate::socket;
+use crate::stash::{Next, Stash};
+use crate::table::{Phase, Receive, Table};
+
+/// Longest sleep. Nothing depends on it; a lost wake-up would show as this delay instead of as a
+/// standstill.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// How long a listener rests after the kernel had no descriptor or memory for a client. Accepting
+/// at once again would fail again and take the processor from the clients that are there.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Drives `drive` on the current thread until [`Message::Stop`], with the best ring that the
+/// kernel gives. The drive's clock starts at `start`; `on_event` gets what the operator should
+/// know.
+///
+/// After `Stop` everything in flight is cancelled and reaped and every socket is closed; the drive
+/// hears nothing of it.
+///
+/// # Errors
+///
+/// When there is no ring to be had ([`probe`](crate::probe()) says why), or it breaks down.
+pub fn run<D: Drive>(
+    drive: D,
+    start: std::time::Instant,
+    listeners: Vec<Listener>,
+    mailbox: Mailbox,
+    on_event: impl FnMut(Event),
+) -> io::Result<()> {
+    let (ring, _) = Ring::best()?;
+    Driver::new(ring, drive, start, listeners, mailbox, on_event)?.run()
+}
+
+/// Like [`run`], with a ring made to measure.
+///
+/// # Errors
+///
+/// Like [`run`]; nothing smaller is tried.
+pub fn run_with<D: Drive>(
+    options: Options,
+    drive: D,
+    start: std::time::Instant,
+    listeners: Vec<Listener>,
+    mailbox: Mailbox,
+    on_event: impl FnMut(Event),
+) -> io::Result<()> {
+    let ring = Ring::new(&options)?;
+    Driver::new(ring, drive, start, listeners, mailbox, on_event)?.run()
+}
+
+/// A listener and when it may accept again.
+struct Listening {
+    listener: Listener,
+    rests_until: Option<Instant>,
+}
+
+struct Driver<D, F> {
+    // Before the sockets: the ring cancels what is in flight on them when it is dropped.
+    ring: Ring,
+    drive: D,
+    on_event: F,
+    table: Table,
+    listeners: Vec<Listening>,
+    mailbox: Mailbox,
+    has_mail: bool,
+    resolver: Resolver,
+    /// When connects time out; those that have ended meanwhile are skipped.
+    connects: BinaryHeap<Reverse<(Instant, ConnId)>>,
+    /// Connections that are gone and whose `Closed` is still to be told.
+    ended: VecDeque<(ConnId, CloseReason)>,
+    stash: Stash,
+    /// Connections that read again and have bytes in the stash.
+    resumed: VecDeque<ConnId>,
+    start: std::time::Instant,
+    now: Instant,
+    /// Inputs told in this turn.
+    inputs: usize,
+    is_stopping: bool,
+}
+
+impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
+    fn new(
+        mut ring: Ring,
+        drive: D,
+        start: std::time::Instant,
+        listeners: Vec<Listener>,
+        mailbox: Mailbox,
+        on_event: F,
+    ) -> io::Result<Self> {
+        for (position, listener) in listeners.iter().enumerate() {
+            socket::prepare_listener(&listener.socket, listener.tcp_keepalive)?;
+            ring.accept(position, &listener.socket);
+        }
+        ring.poll_wake(mailbox.wake());
+        let listening = |listener| Listening { listener, rests_until: None };
+        Ok(Self {
+            ring,
+            drive,
+            on_event,
+            table: Table::default(),
+            listeners: listeners.into_iter().map(listening).collect(),
+            resolver: Resolver::new(mailbox.sender()),
+            mailbox,
+            has_mail: false,
+            connects: BinaryHeap::new(),
+            ended: VecDeque::new(),
+            stash: Stash::default(),
+            resumed: VecDeque::new(),
+            start,
+            now: Instant::from_duration(start.elapsed()),
+            inputs: 0,
+            is_stopping: false,
+        })
+    }
+
+    fn run(mut self) -> io::Result<()> {
+        // The drive may want something before anything has happened.
+        self.take_outputs();
+        while !self.is_stopping {
+            let timeout = self.timeout();
+            self.ring.enter(timeout)?;
+            self.now = Instant::from_duration(self.start.elapsed()).max(self.now);
+            self.give_inputs();
+            self.expire();
+            if self.drive.poll_timeout().is_some_and(|deadline| deadline.at <= self.now) {
+                self.drive.handle_timeout(self.now);
+            }
+            self.take_outputs();
+        }
+        // Dropping the ring would do the same; here it is said.
+        self.ring.quiesce();
+        Ok(())
+    }
+
+    /// Returns how long the kernel may let us wait.
+    fn timeout(&self) -> Duration {
+        let is_busy = self.ring.has_batch()
+            || self.has_mail
+            || !self.ended.is_empty()
+            || !self.resumed.is_empty();
+        if is_busy {
+            return Duration::ZERO;
+        }
+        let mut timeout = SLEEP_MAX;
+        if let Some(deadline) = self.drive.poll_timeout() {
+            timeout = timeout.min(deadline.at - self.now);
+        }
+        if let Some(Reverse((at, _))) = self.connects.peek() {
+            timeout = timeout.min(*at - self.now);
+        }
+        for at in self.listeners.iter().filter_map(|listening| listening.rests_until) {
+            timeout = timeout.min(at - self.now);
+        }
+        timeout
+    }
+
+    // Inputs.
+
+    /// Tells the drive at most `BATCH_MAX` inputs.
+    fn give_inputs(&mut self) {
+        self.inputs = 0;
+        while self.inputs < BATCH_MAX {
+            if let Some((conn, reason)) = self.ended.pop_front() {
+                self.tell(Input::Closed { conn, reason });
+            } else if let Some(conn) = self.resumed.pop_front() {
+                self.tell_stashed(conn);
+            } else if self.has_mail {
+                self.read_mail();
+            } else if let Some(completion) = self.ring.next() {
+                self.handle_completion(completion);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn tell(&mut self, input: Input<'_>) {
+        self.inputs += 1;
+        self.drive.handle(self.now, input);
+    }
+
+    fn handle_completion(&mut self, completion: Completion) {
+        match completion {
+            Completion::Received { conn, chunk, result, has_more } => {
+                self.handle_received(conn, chunk, result, has_more);
+            }
+            Completion::Sent { conn, buffer, offset, result } => {
+                self.handle_sent(conn, buffer, offset, result);
+            }
+            Completion::Accepted { listener, result, has_more } => {
+                self.handle_accepted(listener, result, has_more);
+            }
+            Completion::Connected { conn, result } => self.handle_connected(conn, result),
+            Completion::Cancelled { conn, result } => self.handle_cancelled(conn, result),
+            Completion::Woken { has_more } => {
+                self.mailbox.hush();
+                self.has_mail = true;
+                if !has_more {
+                    self.ring.poll_wake(self.mailbox.wake());
+                }
+            }
+        }
+    }
+
+    fn handle_received(&mut self, conn: ConnId, chunk: Option<Chunk>, result: i32, has_more: bool) {
+        let Some(connection) = self.table.get_mut(conn) else {
+            debug_assert!(false, "a receive outlived its connection");
+            return self.give_back(chunk);
+        };
+        if !has_more {
+            connection.receive = Receive::Idle;
+        }
+        if connection.phase != Phase::Open {
+            // The worker has closed it: nobody wants the bytes, and their end changes nothing.
+            self.give_back(chunk);
+            if !has_more {
+                self.settle(conn);
+            }
+            return;
+        }
+        if let Some(chunk) = chunk {
+            if !connection.is_reading || connection.is_stashed {
+                self.tell_late(conn, chunk);
+            } else {
+                // Field by field, because the bytes stay lent from the ring.
+                self.inputs += 1;
+                let bytes = self.ring.bytes(&chunk);
+                self.drive.handle(self.now, Input::Received { conn, bytes });
+                self.ring.give_back(chunk);
+            }
+        } else {
+            match result.saturating_neg() {
+                0 => self.handle_eof(conn),
+                // No buffer was free, or we cancelled it: neither is the connection's fault.
+                libc::ENOBUFS | libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
+                errno => return self.end(conn, socket::reason(errno)),
+            }
+        }
+        if !has_more {
+            self.arm(conn);
+        }
+    }
+
+    fn give_back(&mut self, chunk: Option<Chunk>) {
+        if let Some(chunk) = chunk {
+            self.ring.give_back(chunk);
+        }
+    }
+
+    /// Hands over bytes that were received before the kernel heard of the pause, or keeps them if
+    /// the worker has had as many as it must expect.
+    fn tell_late(&mut self, conn: ConnId, chunk: Chunk) {
+        let Some(connection) = self.table.get_mut(conn) else { return };
+        if connection.is_stashed || usize::from(connection.late) >= READS_IN_FLIGHT {
+            connection.is_stashed = true;
+            self.stash.push(conn, self.ring.bytes(&chunk));
+        } else {
+            connection.late += 1;
+            self.inputs += 1;
+            let bytes = self.ring.bytes(&chunk);
+            self.drive.handle(self.now, Input::Received { conn, bytes });
+        }
+        self.ring.give_back(chunk);
+    }
+
+    fn handle_eof(&mut self, conn: ConnId) {
+        let Some(connection) = self.table.get_mut(conn) else { return };
+        connection.is_eof = true;
+        if connection.is_stashed {
+            self.stash.push_eof(conn);
+        } else {
+            self.tell(Input::Eof { conn });
+        }
+    }
+
+    /// Hands over the next of what the stash holds of a connection that reads again.
+    fn tell_stashed(&mut self, conn: ConnId) {
+        let Some(connection) = self.table.get_mut(conn) else { return };
+        if !connection.is_reading || connection.phase != Phase::Open {
+            return;
+        }
+        match self.stash.next(conn) {
+            Next::Bytes(bytes) => {
+                self.inputs += 1;
+                self.drive.handle(self.now, Input::Received { conn, bytes });
+                self.resumed.push_front(conn);
+                return;
+            }
+            Next::Eof => {
+                connection.is_stashed = false;
+                self.tell(Input::Eof { conn });
+            }
+            Next::Nothing => connection.is_stashed = false,
+        }
+        self.arm(conn);
+    }
+
+    fn handle_sent(&mut self, conn: ConnId, buffer: Buffer, offset: usize, result: i32) {
+        let Some(connection) = self.table.get_mut(conn) else {
+            debug_assert!(false, "a send outlived its connection");
+            return;
+        };
+        connection.is_sending = false;
+        if matches!(connection.phase, Phase::Closing(_)) {
+            return self.settle(conn);
+        }
+        let errno = match usize::try_from(result) {
+            Ok(len) => {
+                let offset = offset + len;
+                if offset < buffer.len() {
+                    return self.send(conn, buffer, offset);
+                }
+                if connection.phase == Phase::Flushing {
+                    return self.end(conn, CloseReason::Requested);
+                }
+                return self.tell(Input::Sent { conn, buffer });
+            }
+            Err(_) => result.saturating_neg(),
+        };
+        match errno {
+            libc::EINTR | libc::EAGAIN => self.send(conn, buffer, offset),
+            errno => self.end(conn, socket::reason(errno)),
+        }
+    }
+
+    fn handle_accepted(&mut self, position: usize, result: Result<Socket, i32>, has_more: bool) {
+        let Some(listening) = self.listeners.get_mut(position) else { return };
+        let mut rests = false;
+        match result {
+            Ok(socket) => {
+                let id = listening.listener.id;
+                // A client that is gone already has no address, and nothing to ask.
+                if let Some(peer) = socket::peer(&socket) {
+                    self.inputs += 1;
+                    if let Ok(conn) = self.drive.accept(self.now, id, peer) {
+                        self.admit(conn, socket);
+                    }
+                }
+            }
+            Err(libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::EPROTO) => {}
+            Err(_) => rests = true,
+        }
+        if has_more {
+            return;
+        }
+        if let Some(listening) = self.listeners.get_mut(position) {
+            if rests {
+                listening.rests_until = Some(self.now + ACCEPT_REST);
+            } else {
+                self.ring.accept(position, &listening.listener.socket);
+            }
+        }
+    }
+
+    fn admit(&mut self, conn: ConnId, socket: Socket) {
+        if self.table.insert(conn, socket, Phase::Open).is_err() {
+            debug_assert!(false, "{conn:?} was given out twice");
+            return;
+        }
+        self.arm(conn);
+    }
+
+    fn handle_connected(&mut self, conn: ConnId, result: i32) {
+        let Some(connection) = self.table.get_mut(conn) else {
+            debug_assert!(false, "a connect outlived its connection");
+            return;
+        };
+        if connection.phase != Phase::Connecting {
+            return self.settle_connect(conn);
+        }
+        connection.phase = Phase::Open;
+        if result < 0 {
+            return self.end(conn, socket::connect_reason(result.saturating_neg()));
+        }
+        self.tell(Input::Connected { conn });
+        self.arm(conn);
+    }
+
+    fn read_mail(&mut self) {
+        match self.mailbox.take() {
+            None => self.has_mail = false,
+            Some(Mail::Message(Message::Command(command))) => self.tell(Input::Command(command)),
+            Some(Mail::Message(Message::Stop)) => {
+                self.is_stopping = true;
+                self.has_mail = false;
+            }
+            Some(Mail::Resolved { query, result }) => {
+                self.tell(Input::Resolved { query, result });
+            }
+        }
+    }
+
+    /// Runs the runtime's own timers.
+    fn expire(&mut self) {
+        while let Some(Reverse((at, conn))) = self.connects.peek().copied() {
+            if at > self.now {
+                break;
+            }
+            self.connects.pop();
+            let phase = self.table.get_mut(conn).map(|connection| connection.phase);
+            if phase == Some(Phase::Connecting) {
+                self.end(conn, CloseReason::ConnectTimedOut);
+            }
+        }
+        for (position, listening) in self.listeners.iter_mut().enumerate() {
+            if listening.rests_until.take_if(|at| *at <= self.now).is_some() {
+                self.ring.accept(position, &listening.listener.socket);
+            }
+        }
+    }
+
+    // Outputs.
+
+    fn take_outputs(&mut self) {
+        while let Some(output) = self.drive.poll_output() {
+            match output {
+                Output::Transmit { conn, buffer } => self.transmit(conn, buffer),
+                Output::Connect { conn, endpoint, timeout } => {
+                    self.connect(conn, &endpoint, timeout);
+                }
+                Output::PauseRead(conn) => self.pause(conn),
+                Output::ResumeRead(conn) => self.resume(conn),
+                Output::Close { conn, mode } => self.close(conn, mode),
+                Output::Resolve { query, host, port } => self.resolver.ask(query, host, port),
+                Output::Event(event) => (self.on_event)(event),
+            }
+        }
+    }
+
+    fn transmit(&mut self, conn: ConnId, buffer: Buffer) {
+        // Not found: it has ended, and `Closed` is on its way to the worker.
+        let Some(connection) = self.table.get_mut(conn) else { return };
+        if connection.phase != Phase::Open {
+            return;
+        }
+        debug_assert!(!connection.is_sending, "two writes at once on {conn:?}");
+        debug_assert!(!buffer.is_empty(), "an empty write on {conn:?}");
+        self.send(conn, buffer, 0);
+    }
+
+    fn send(&mut self, conn: ConnId, buffer: Buffer, offset: usize) {
+        let Some(connection) = self.table.get_mut(conn) else { return };
+        connection.is_sending = true;
+        if let Some(socket) = connection.socket() {
+            self.ring.send(conn, socket, buffer, offset);
+        }
+    }
+
+    fn connect(&mut self, conn: ConnId, endpoint: &Endpoint, timeout: Duration) {
+        let (socket, address) = match socket::prepare(endpoint) {
+            Ok(prepared) => prepared,
+            Err(reason) => return self.ended.push_back((conn, reason)),
+        };
+        if self.table.insert(conn, socket, Phase::Connecting).is_err() {
+            debug_assert!(false, "{conn:?} was given out twice");
+            return;
+        }
+        let Some(connection) = self.table.get_mut(conn) else { return };
+        if let Some(socket) = connection.socket() {
+            self.ring.connect(conn, socket, address);
+            self.connects.push(Reverse((self.now + timeout, conn)));
+        }
+    }
+
+    fn pause(&mut self, conn: ConnId) {
+        let Some(connection) = self.table.get_mut(conn) else { return };
+        connection.is_reading = false;
+        connection.late = 0;
+        if connection.receive == Receive::Armed {
+            connection.receive = Receive::Cancelling;
+            self.ring.cancel_receive(conn);
+        }
+    }
+
+    fn resume(&mut self, conn: ConnId) {
+        let Some(connection) = self.table.get_mut(conn) else { return };
+        connection.is_reading = true;
+        if connection.is_stashed {
+            self.resumed.push_back(conn);
+        } else {
+            self.arm(conn);
+        }
+    }
+
+    /// Starts to receive, unless it is not wanted, not possible, or going on already. While a
+    /// cancellation is under way nothing is done here: the last completion comes here again.
+    fn arm(&mut self, conn: ConnId) {
+        let Some(connection) = self.table.get_mut(conn) else { return };
+        let can_start = connection.phase == Phase::Open
+            && connection.receive == Receive::Idle
+            && connection.is_reading
+            && !connection.is_stashed
+            && !connection.is_eof;
+        if !can_start {
+            return;
+        }
+        connection.receive = Receive::Armed;
+        if let Some(socket) = connection.socket() {
+            self.ring.receive(conn, socket);
+        }
+    }
+
+    // Endings.
+
+    fn close(&mut self, conn: ConnId, mode: CloseMode) {
+        let Some(connection) = self.table.get_mut(conn) else { return };
+        match (mode, connection.phase) {
+            (CloseMode::Flush, Phase::Open) if connection.is_sending => {
+                connection.phase = Phase::Flushing;
+            }
+            (_, Phase::Flushing) if mode == CloseMode::Flush => {}
+            (_, Phase::Closing(_)) => {}
+            (CloseMode::Flush, _) => self.end(conn, CloseReason::Requested),
+            (CloseMode::Abort, _) => {
+                if let Some(socket) = connection.socket() {
+                    // What the other side has not read must not stay in the kernel for minutes.
+                    let _ = socket.set_linger(Some(Duration::ZERO));
+                }
+                self.end(conn, CloseReason::Requested);
+            }
+        }
+    }
+
+    /// Ends a connection: at once if nothing is in flight, else as soon as it has come back.
+    fn end(&mut self, conn: ConnId, reason: CloseReason) {
+        let Some(connection) = self.table.get_mut(conn) else { return };
+        let in_flight = connection.in_flight();
+        connection.phase = match connection.phase {
+            // The worker asked first.
+            Phase::Flushing => Phase::Closing(CloseReason::Requested),
+            Phase::Closing(first) => Phase::Closing(first),
+            Phase::Connecting => {
+                // Nothing else can be in flight yet: its place as "sending" keeps the count.
+                connection.is_sending = true;
+                Phase::Closing(reason)
+            }
+            Phase::Open => Phase::Closing(reason),
+        };
+        if in_flight == 0 {
+            return self.settle(conn);
+        }
+        if let Some(socket) = connection.socket() {
+            self.ring.cancel_socket(conn, socket);
+        }
+    }
+
+    fn settle_connect(&mut self, conn: ConnId) {
+        if let Some(connection) = self.table.get_mut(conn) {
+            connection.is_sending = false;
+        }
+        self.settle(conn);
+    }
+
+    /// Closes the socket of an ending connection if the kernel has nothing of it any more.
+    fn settle(&mut self, conn: ConnId) {
+        let Some(connection) = self.table.get_mut(conn) else { return };
+        let Phase::Closing(reason) = connection.phase else { return };
+        if connection.in_flight() > 0 {
+            return;
+        }
+        if connection.is_stashed {
+            self.stash.forget(conn);
+        }
+        self.table.remove(conn);
+        self.ended.push_back((conn, reason));
+    }
+
+    /// A cancellation was carried out. It may have missed an operation that was just being worked
+    /// on; then it is tried again.
+    fn handle_cancelled(&mut self, conn: ConnId, result: i32) {
+        let Some(connection) = self.table.get_mut(conn) else { return };
+        match connection.phase {
+            Phase::Closing(_) => {
+                if result < connection.in_flight()
+                    && let Some(socket) = connection.socket()
+                {
+                    self.ring.cancel_socket(conn, socket);
+                }
+            }
+            Phase::Open | Phase::Flushing | Phase::Connecting => {
+                if result < 0 && connection.receive == Receive::Cancelling {
+                    connection.receive = Receive::Armed;
+                    if !connection.is_reading {
+                        connection.receive = Receive::Cancelling;
+                        self.ring.cancel_receive(conn);
+                    }
+                }
+            }
+        }
+    }
+}

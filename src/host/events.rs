@@ -1,0 +1,165 @@
+//! Turns the worker's events into log lines: transitions at info, oddities at warn.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringkeeper_core::id::{PoolId, ServerId};
+use ringkeeper_core::io::{Event, Failure, Limit};
+use ringkeeper_core::proxy::{Plan, PoolPlan};
+
+/// Events that clients or broken servers cause leave at most one line in this time, so that
+/// nobody fills the disk from outside.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Writes the lines of one worker.
+pub(crate) struct EventLog {
+    plan: Arc<Plan>,
+    refused: Throttle,
+    over_limit: Throttle,
+    protocol: Throttle,
+    greeting: Throttle,
+    silent: Throttle,
+}
+
+impl EventLog {
+    /// Takes the plan for the names of pools and servers.
+    pub(crate) fn new(plan: Arc<Plan>) -> Self {
+        Self {
+            plan,
+            refused: Throttle::default(),
+            over_limit: Throttle::default(),
+            protocol: Throttle::default(),
+            greeting: Throttle::default(),
+            silent: Throttle::default(),
+        }
+    }
+
+    /// Logs one event.
+    pub(crate) fn log(&mut self, event: &Event) {
+        let now = Instant::now();
+        match event {
+            Event::ServerDown { pool, server, failure } => {
+                let (pool, server) = self.names(*pool, *server);
+                tracing::warn!(pool, server, "server is down: {}", cause(*failure));
+            }
+            Event::ServerUp { pool, server } => {
+                let (pool, server) = self.names(*pool, *server);
+                tracing::info!(pool, server, "server is up again");
+            }
+            Event::ServerSilent { pool, server } => {
+                let Some(held) = self.silent.pass(now) else { return };
+                let (pool, server) = self.names(*pool, *server);
+                tracing::warn!(pool, server, held, "no reply in time, connection replaced");
+            }
+            Event::Ejected { pool, server, failures } => {
+                let (pool, server) = self.names(*pool, *server);
+                tracing::warn!(pool, server, failures, "server is ejected: others get its keys");
+            }
+            Event::Returned { pool, server } => {
+                let (pool, server) = self.names(*pool, *server);
+                tracing::info!(pool, server, "server has returned: it gets its keys again");
+            }
+            Event::GreetingRefused { pool, server, message } => {
+                let Some(held) = self.greeting.pass(now) else { return };
+                let (pool, server) = self.names(*pool, *server);
+                tracing::warn!(
+                    pool,
+                    server,
+                    held,
+                    "server refuses redis_auth, redis_db or PING: {message}"
+                );
+            }
+            Event::ServerProtocolError { pool, server } => {
+                let Some(held) = self.protocol.pass(now) else { return };
+                let (pool, server) = self.names(*pool, *server);
+                tracing::warn!(pool, server, held, "server sent what is no reply to anything");
+            }
+            Event::ClientRefused { pool } => {
+                let Some(held) = self.refused.pass(now) else { return };
+                let pool = self.pool_name(*pool);
+                tracing::warn!(
+                    pool,
+                    held,
+                    "client refused: client_connections or the limit of open files is reached"
+                );
+            }
+            Event::ClientOverLimit { pool, limit } => {
+                let Some(held) = self.over_limit.pass(now) else { return };
+                let pool = self.pool_name(*pool);
+                tracing::warn!(pool, held, "client cut off: {}", excess(*limit));
+            }
+            Event::Drained => tracing::debug!("all clients are gone"),
+        }
+    }
+
+    fn pool(&self, id: PoolId) -> Option<&PoolPlan> {
+        self.plan.pools.get(usize::from(id.0))
+    }
+
+    fn pool_name(&self, id: PoolId) -> &str {
+        self.pool(id).map_or("?", |pool| &pool.name)
+    }
+
+    fn names(&self, pool: PoolId, server: ServerId) -> (&str, &str) {
+        let Some(pool) = self.pool(pool) else { return ("?", "?") };
+        let server = pool.servers.get(usize::from(server.0));
+        (&pool.name, server.map_or("?", |server| &server.name))
+    }
+}
+
+fn cause(failure: Failure) -> &'static str {
+    match failure {
+        Failure::Refused => "it refuses connections",
+        Failure::TimedOut => "it does not answer in time",
+        Failure::Reset => "it reset the connection",
+        Failure::ServerClosed => "it closed the connection",
+        Failure::Protocol => "it sent what is no reply",
+        Failure::Unresolved => "its host name has no address",
+        Failure::Unreachable => "there is no route to it",
+        Failure::Greeting => "it refuses redis_auth, redis_db or PING",
+        Failure::OutOfResources => "this host lacks descriptors, ports or memory to reach it",
+    }
+}
+
+fn excess(limit: Limit) -> &'static str {
+    match limit {
+        Limit::ClientOutput => "it left more replies unread than client_output_bytes_max",
+        Limit::ClientsInput => "unfinished requests fill the memory set aside; it held most",
+        Limit::ClientsOutput => "unread replies fill the memory set aside; it held most",
+    }
+}
+
+/// Lets one line through and counts those that follow too soon.
+#[derive(Debug, Default)]
+struct Throttle {
+    last: Option<Instant>,
+    held: u64,
+}
+
+impl Throttle {
+    /// Returns how many lines were held back since the last one, `None` to hold this one too.
+    fn pass(&mut self, now: Instant) -> Option<u64> {
+        if self.last.is_some_and(|last| now.saturating_duration_since(last) < QUIET) {
+            self.held = self.held.saturating_add(1);
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.held))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_follow_too_soon_are_counted_and_not_written() {
+        let start = Instant::now();
+        let mut throttle = Throttle::default();
+        assert_eq!(throttle.pass(start), Some(0));
+        assert_eq!(throttle.pass(start), None);
+        assert_eq!(throttle.pass(start + QUIET / 2), None);
+        assert_eq!(throttle.pass(start + QUIET), Some(2));
+        assert_eq!(throttle.pass(start + QUIET * 3), Some(0));
+    }
+}

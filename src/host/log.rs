@@ -1,0 +1,338 @@
+//! Where log lines go and what they look like.
+//!
+//! Everything in the program logs through `tracing`. The name it was started under decides the
+//! form: as `nutcracker` the lines have the shape that twemproxy's log parsers know, as
+//! `ringkeeper` they are text or JSON. A file can be opened again while other threads write.
+
+use std::fmt::{self, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, reload};
+
+use crate::host::sys;
+
+/// The shape of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// `[YYYY-MM-DD HH:MM:SS.mmm] file:LINE message`, as twemproxy's.
+    Nutcracker,
+    /// One line of text with fields.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How much is logged, on twemproxy's scale from 0 to 11.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Verbosity(u8);
+
+impl Verbosity {
+    /// The loudest.
+    const MAX: u8 = 11;
+    /// Errors only.
+    pub(crate) const ERROR: Self = Self(3);
+    /// Errors and oddities.
+    pub(crate) const WARN: Self = Self(4);
+    /// Also transitions; what both names start with.
+    pub(crate) const NOTICE: Self = Self(5);
+    /// Also what helps to find a fault.
+    pub(crate) const DEBUG: Self = Self(7);
+    /// Everything, also what happens per request.
+    pub(crate) const TRACE: Self = Self(Self::MAX);
+
+    /// Makes the level `number`; what is above the scale means the loudest.
+    pub(crate) fn clamped(number: u64) -> Self {
+        Self(u8::try_from(number).map_or(Self::MAX, |level| level.min(Self::MAX)))
+    }
+
+    fn filter(self) -> LevelFilter {
+        match self.0 {
+            0 => LevelFilter::OFF,
+            1..=3 => LevelFilter::ERROR,
+            4 => LevelFilter::WARN,
+            5 | 6 => LevelFilter::INFO,
+            7 => LevelFilter::DEBUG,
+            _ => LevelFilter::TRACE,
+        }
+    }
+}
+
+/// The open log: what the main thread needs to steer it.
+pub(crate) struct Log {
+    sink: Sink,
+    format: Format,
+    level: AtomicU8,
+    filter: reload::Handle<LevelFilter, Registry>,
+}
+
+impl Log {
+    /// Opens `path` (standard error if there is none) and sends everything there.
+    ///
+    /// # Errors
+    ///
+    /// The file can't be opened for appending.
+    pub(crate) fn open(
+        path: Option<&Path>,
+        format: Format,
+        verbosity: Verbosity,
+    ) -> io::Result<Self> {
+        let sink = Sink::open(path)?;
+        let (filter, handle) = reload::Layer::new(verbosity.filter());
+        let lines = tracing_subscriber::fmt::layer().with_writer(sink.clone());
+        let colours = path.is_none() && io::IsTerminal::is_terminal(&io::stderr());
+        let lines: Box<dyn Layer<_> + Send + Sync> = match format {
+            Format::Nutcracker => lines.with_ansi(false).event_format(NutcrackerLine).boxed(),
+            Format::Text => lines.with_ansi(colours).with_target(false).boxed(),
+            Format::Json => lines.json().flatten_event(true).with_target(false).boxed(),
+        };
+        // A second call (tests only) keeps the first subscriber; nothing depends on which.
+        let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+        Ok(Self { sink, format, level: AtomicU8::new(verbosity.0), filter: handle })
+    }
+
+    /// Writes a line whatever the level, for the start and the end of the process.
+    #[track_caller]
+    pub(crate) fn always(&self, text: &str) {
+        match self.format {
+            Format::Nutcracker => {
+                let place = std::panic::Location::caller();
+                let mut line = String::new();
+                // Writing to a String can't fail.
+                let _ = write_head(&mut line, Some(place.file()), Some(place.line()));
+                line.push_str(text);
+                line.push('\n');
+                self.sink.write_line(line.as_bytes());
+            }
+            Format::Text | Format::Json => tracing::info!("{text}"),
+        }
+    }
+
+    /// Writes what a signal did. twemproxy's lines about signals have dots for the time.
+    pub(crate) fn signal(&self, text: &str) {
+        match self.format {
+            Format::Nutcracker => {
+                let line = format!("[.......................] {text}\n");
+                self.sink.write_line(line.as_bytes());
+            }
+            Format::Text | Format::Json => tracing::info!("{text}"),
+        }
+    }
+
+    /// Opens the file anew, so that a rotated one is let go. Lines go to the old file until the
+    /// new one is open, also when that fails.
+    ///
+    /// # Errors
+    ///
+    /// The file can't be opened; the old one stays in use.
+    pub(crate) fn reopen(&self) -> io::Result<()> {
+        self.sink.reopen()
+    }
+
+    /// Logs one level more; returns the new level, `None` at the top.
+    pub(crate) fn louder(&self) -> Option<u8> {
+        let level = self.level.load(Ordering::Relaxed);
+        (level < Verbosity::MAX).then(|| self.set(level + 1))
+    }
+
+    /// Logs one level less; returns the new level, `None` at the bottom.
+    pub(crate) fn quieter(&self) -> Option<u8> {
+        self.level.load(Ordering::Relaxed).checked_sub(1).map(|level| self.set(level))
+    }
+
+    fn set(&self, level: u8) -> u8 {
+        self.level.store(level, Ordering::Relaxed);
+        // Fails only when the subscriber is gone, and then there is nothing to filter.
+        let _ = self.filter.reload(Verbosity(level).filter());
+        level
+    }
+}
+
+/// The file or standard error; one `write` call a line.
+#[derive(Clone)]
+struct Sink(Arc<SinkState>);
+
+struct SinkState {
+    path: Option<PathBuf>,
+    /// `None` is standard error.
+    file: Mutex<Option<File>>,
+}
+
+impl Sink {
+    fn open(path: Option<&Path>) -> io::Result<Self> {
+        let file = path.map(open_file).transpose()?;
+        if let Some(file) = &file {
+            sys::set_crash_fd(file.as_raw_fd());
+        }
+        Ok(Self(Arc::new(SinkState { path: path.map(Path::to_owned), file: Mutex::new(file) })))
+    }
+
+    fn reopen(&self) -> io::Result<()> {
+        let Some(path) = &self.0.path else { return Ok(()) };
+        let file = open_file(path)?;
+        sys::set_crash_fd(file.as_raw_fd());
+        let mut current = self.0.file.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = Some(file);
+        Ok(())
+    }
+
+    fn write_line(&self, line: &[u8]) {
+        let mut file = self.0.file.lock().unwrap_or_else(PoisonError::into_inner);
+        // A full disk or a closed terminal must not stop the service, and there is no other place
+        // to complain to.
+        let _ = match file.as_mut() {
+            Some(file) => file.write_all(line),
+            None => io::stderr().lock().write_all(line),
+        };
+    }
+}
+
+fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o644).open(path)
+}
+
+impl<'a> MakeWriter<'a> for Sink {
+    type Writer = LineWriter<'a>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        LineWriter(self)
+    }
+}
+
+/// Passes on whole lines: `tracing-subscriber` formats an event first and writes it at once.
+struct LineWriter<'a>(&'a Sink);
+
+impl Write for LineWriter<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.write_line(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Formats an event as twemproxy would: time, place in the source, message.
+struct NutcrackerLine;
+
+impl<S, N> FormatEvent<S, N> for NutcrackerLine
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let metadata = event.metadata();
+        write_head(&mut writer, metadata.file(), metadata.line())?;
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        write_plain(&mut writer, &fields.message)?;
+        write_plain(&mut writer, &fields.rest)?;
+        writer.write_char('\n')
+    }
+}
+
+/// The message of an event and ` name=value` for the rest.
+#[derive(Default)]
+struct Fields {
+    message: String,
+    rest: String,
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // Writing to a String can't fail.
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.rest, " {name}={value:?}"),
+        };
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value}"),
+            name => write!(self.rest, " {name}={value}"),
+        };
+    }
+}
+
+/// Writes text with control characters escaped: a value from outside can't forge a line.
+fn write_plain(writer: &mut impl fmt::Write, text: &str) -> fmt::Result {
+    for character in text.chars() {
+        if character.is_control() {
+            write!(writer, "{}", character.escape_default())?;
+        } else {
+            writer.write_char(character)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_head(writer: &mut impl fmt::Write, file: Option<&str>, line: Option<u32>) -> fmt::Result {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+    match sys::local_time(seconds) {
+        Some(t) => write!(
+            writer,
+            "[{:04}-{:02}-{:02} {:02}:{:02}:{:02}.{:03}] ",
+            t.year,
+            t.month,
+            t.day,
+            t.hour,
+            t.minute,
+            t.second,
+            since.subsec_millis()
+        )?,
+        None => writer.write_str("[.......................] ")?,
+    }
+    let file = file.unwrap_or("-");
+    let name = file.rsplit('/').next().unwrap_or(file);
+    write!(writer, "{name}:{} ", line.unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_has_the_time_to_the_millisecond_and_the_place() {
+        let mut head = String::new();
+        write_head(&mut head, Some("src/host/log.rs"), Some(7)).unwrap();
+        let shape: String =
+            head.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
+        assert_eq!(shape, "[9999-99-99 99:99:99.999] log.rs:9 ");
+    }
+
+    #[test]
+    fn control_characters_cannot_forge_a_line() {
+        let mut out = String::new();
+        write_plain(&mut out, "a\n[b]\u{1b}[1m").unwrap();
+        assert_eq!(out, "a\\n[b]\\u{1b}[1m");
+    }
+
+    #[test]
+    fn levels_above_the_scale_mean_the_loudest() {
+        assert_eq!(Verbosity::clamped(12), Verbosity::TRACE);
+        assert_eq!(Verbosity::clamped(5), Verbosity::NOTICE);
+        assert_eq!(Verbosity::clamped(0).filter(), LevelFilter::OFF);
+    }
+}

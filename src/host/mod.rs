@@ -1,0 +1,53 @@
+//! The operating system: what the process opens, asks and obeys.
+
+pub(crate) mod daemon;
+pub(crate) mod events;
+pub(crate) mod listen;
+pub(crate) mod log;
+pub(crate) mod memory;
+pub(crate) mod pidfile;
+pub(crate) mod runtime;
+pub(crate) mod service;
+pub(crate) mod signal;
+pub(crate) mod sys;
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+/// Returns a seed from the system's entropy.
+///
+/// # Errors
+///
+/// The system's source of entropy can't be read.
+pub(crate) fn seed() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// Lets the process open as many descriptors as the administrator allows: raises the soft limit
+/// to the hard one. Returns the limit, `None` if there is none.
+///
+/// # Errors
+///
+/// The system refuses; the old limit stays.
+pub(crate) fn raise_descriptor_limit() -> io::Result<Option<u64>> {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        setrlimit(Resource::Nofile, limit.clone())?;
+    }
+    Ok(limit.current)
+}
+
+/// Returns the error's text without the number that the standard library adds, as `strerror`
+/// would put it.
+pub(crate) fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error ") {
+        Some(end) => text.get(..end).unwrap_or(&text).to_owned(),
+        None => text,
+    }
+}

@@ -1,0 +1,150 @@
+//! What the black-box tests share: a place for files, free ports, processes that do not outlive
+//! their test.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long anything may take before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A directory of one test, removed at its end.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("cli-{}-{number}", std::process::id());
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        symlink(env!("CARGO_BIN_EXE_ringkeeper"), path.join("nutcracker")).unwrap();
+        symlink(env!("CARGO_BIN_EXE_ringkeeper"), path.join("ringkeeper")).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    /// Returns the file's text, empty while there is no file.
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    /// Writes a good configuration whose pool listens on a free port; returns the port.
+    pub fn write_good(&self, name: &str) -> u16 {
+        let port = free_port();
+        self.write(
+            name,
+            &format!(
+                "alpha:\n  listen: 127.0.0.1:{port}\n  redis: true\n  servers:\n   - \
+                 127.0.0.1:1:1 one\n   - 127.0.0.1:2:1 two\n"
+            ),
+        );
+        port
+    }
+
+    /// Prepares the program under a name, in this directory.
+    pub fn command(&self, name: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.path(name));
+        command.args(arguments).current_dir(&self.0).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the program to its end.
+    pub fn run(&self, name: &str, arguments: &[&str]) -> Output {
+        let mut command = self.command(name, arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// Starts the program; its standard error goes to the file `stderr`.
+    pub fn start(&self, name: &str, arguments: &[&str]) -> Process {
+        let stderr = fs::File::create(self.path("stderr")).unwrap();
+        let mut command = self.command(name, arguments);
+        command.stdout(Stdio::null()).stderr(stderr);
+        Process(command.spawn().unwrap())
+    }
+
+    /// Waits until a file holds `text`.
+    pub fn wait_for(&self, file: &str, text: &str) {
+        eventually(&format!("{text:?} in {file}, which has {:?}", self.read(file)), || {
+            self.read(file).contains(text).then_some(())
+        });
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A running program that is killed with its test.
+pub struct Process(Child);
+
+impl Process {
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+
+    /// Returns the exit status, none while it runs.
+    pub fn status(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().unwrap()
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        eventually("the process ends", || self.status())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Asks again and again until there is an answer.
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Returns a port that nobody had a moment ago. Another process may take it meanwhile, which is
+/// rare: the system hands such ports out in turn.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
