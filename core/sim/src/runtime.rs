@@ -71,6 +71,8 @@ impl World {
         }
         self.report.turns += 1;
         if self.rng.is_one_in(1, 32) {
+            // A new machine may have something to say already.
+            self.take_outputs(machine)?;
             self.call_early(machine)?;
         }
         let inputs = self.hand_over(machine)?;
