@@ -294,7 +294,7 @@ impl World {
                 }
                 integer(count)
             }
-            (b"SET" | b"MSET", [_, _, ..]) if words.len() % 2 == 0 => {
+            (b"SET" | b"MSET", [_, _, ..]) if words.len().is_multiple_of(2) => {
                 for pair in words.chunks(2) {
                     let after = Digest::of(&pair[1]);
                     store.insert(pair[0].clone(), pair[1].clone());

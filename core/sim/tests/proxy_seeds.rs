@@ -1,7 +1,8 @@
 //! The proxy under seeded faults: as many seeds as fit into the time.
 //!
 //! `RINGKEEPER_SEED=n` runs one seed again, `RINGKEEPER_SEEDS=10000` that many,
-//! `RINGKEEPER_SIM_SECONDS=s` gives more or less than the usual time.
+//! `RINGKEEPER_SIM_SECONDS=s` gives more or less than the usual time, `RINGKEEPER_SURVEY=1` lists
+//! all failures instead of stopping at the first.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -62,6 +63,9 @@ fn run(seed: u64, make: fn(Vec<Pool>) -> Scenario) -> Result<Report, Box<Failure
     let mut plan = Plan::new(&config, Policy::RINGKEEPER);
     let mut scenario = make(pools);
     scenario.streamed_reply_bytes = Some(STREAM_REPLY_BYTES);
+    // Short runs try more configurations, long ones go deeper.
+    scenario.safety = Duration::from_millis([200, 600, 2500][rng.below(3) as usize]);
+    scenario.clients = 1 + rng.below(12) as u32;
     scenario.drains = rng.is_one_in(1, 2);
     if rng.is_one_in(1, 4) {
         for pool in &mut plan.pools {
@@ -75,8 +79,17 @@ fn run(seed: u64, make: fn(Vec<Pool>) -> Scenario) -> Result<Report, Box<Failure
 
 fn run_all(name: &str, first: u64, seconds: u64, make: fn(Vec<Pool>) -> Scenario) {
     let seeds = Seeds::from_environment(first, Duration::from_secs(seconds));
-    let summary: Summary =
-        seeds.run(|seed| run(seed, make)).unwrap_or_else(|failure| panic!("{failure}"));
+    // A survey goes on after a failure and tells what each seed says.
+    let is_survey = std::env::var_os("RINGKEEPER_SURVEY").is_some();
+    let summary: Summary = seeds
+        .run(|seed| match run(seed, make) {
+            Err(failure) if is_survey => {
+                println!("{name}: seed {seed} at {:?}: {}", failure.at, failure.what);
+                Ok(Report::default())
+            }
+            outcome => outcome,
+        })
+        .unwrap_or_else(|failure| panic!("{failure}"));
     println!("{name}: {summary:?}");
 }
 
