@@ -418,7 +418,7 @@ impl Shared {
             Flow::Next | Flow::Wait => {}
             Flow::Finish => {
                 client.phase = Phase::Finishing;
-                self.outbox.push(crate::io::Output::PauseRead(client.id));
+                self.stop_reading(client);
             }
             Flow::Abort => self.abort_client(client),
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::buf::BufferPool;
 use crate::id::{ConnId, PoolId, ServerId};
-use crate::io::{CloseMode, Event, Limit};
+use crate::io::{CloseMode, Event, Limit, Output};
 use crate::limits::{SERVER_CONNECTIONS_MAX, SPLITS_MAX};
 use crate::proxy::client::{Client, Phase};
 use crate::proxy::fragment::Split;
@@ -231,6 +231,14 @@ impl Shared {
             client.phase = Phase::Closing;
             self.release(client);
             self.outbox.close(client.id, CloseMode::Abort);
+        }
+    }
+
+    /// Stops reading from a client for good.
+    pub(crate) fn stop_reading(&mut self, client: &mut Client) {
+        if !client.is_paused && client.phase != Phase::Closing {
+            client.is_paused = true;
+            self.outbox.push(Output::PauseRead(client.id));
         }
     }
 
