@@ -14,7 +14,7 @@ use crate::codec::Bytes;
 use crate::world::{Event, World};
 
 /// Most pieces into which one write is cut; the rest goes in one piece.
-const PIECES_MAX: usize = 48;
+const PIECES_MAX: usize = 12;
 
 #[derive(Debug)]
 pub(crate) enum Segment {

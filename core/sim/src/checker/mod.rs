@@ -280,7 +280,9 @@ impl Checker {
                 let fits = |state: Option<Digest>| {
                     i64::try_from(state.map_or(0, |digest| digest.len)) == Ok(*len)
                 };
-                self.histories.find(key, low, tick, fits).ok_or_else(|| "a length it never had".into())
+                self.histories
+                    .find(key, low, tick, fits)
+                    .ok_or_else(|| "a length it never had".into())
             }
             (
                 Ask::Verb(Verb::Exists | Verb::Del | Verb::Unlink | Verb::Touch),
