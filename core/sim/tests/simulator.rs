@@ -1,5 +1,14 @@
 //! The simulator judged by machines that are known to be right, and by ones that are known not
 //! to be.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::expect_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test may stop where it broke"
+)]
 
 mod common;
 

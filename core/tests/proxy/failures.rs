@@ -182,8 +182,7 @@ fn an_idle_connection_that_the_server_closes_is_no_failure() {
 fn the_servers_own_errors_pass_through() {
     let mut h = Harness::new(ONE);
     let client = h.client();
-    for error in ["-LOADING Redis is loading\r\n", "-OOM no\r\n", "-BUSY x\r\n", "-READONLY x\r\n"]
-    {
+    for error in ["-LOADING Redis is loading\r\n", "-OOM no\r\n", "-BUSY x\r\n", "-READONLY x\r\n"] {
         h.send(client, request(&["GET", "x"]));
         let server = h.server("127.0.0.1:1");
         h.send(server, error);

@@ -183,11 +183,12 @@ impl Forwarder {
                 }
             }
             let key = request[words[1].clone()].to_vec();
-            if self.bug == Bug::Cache && name == b"GET" {
-                if let Some(reply) = self.cache.get(&key) {
-                    client.slots.push_back(Slot::Ready(reply.clone()));
-                    continue;
-                }
+            if self.bug == Bug::Cache
+                && name == b"GET"
+                && let Some(reply) = self.cache.get(&key)
+            {
+                client.slots.push_back(Slot::Ready(reply.clone()));
+                continue;
             }
             let server = self.pick(&key);
             self.forward(now, conn, server, request, local.is_some());
@@ -298,7 +299,7 @@ impl Forwarder {
 
     fn answer(&mut self, pending: &Pending, reply: Vec<u8>) {
         self.replies += 1;
-        let is_hundredth = self.replies % 100 == 0;
+        let is_hundredth = self.replies.is_multiple_of(100);
         if self.bug == Bug::Panics && self.replies == 500 {
             panic!("a bug on purpose");
         }
