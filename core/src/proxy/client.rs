@@ -146,6 +146,7 @@ impl Client {
     pub(crate) fn should_resume(&self) -> bool {
         self.is_paused
             && self.phase == Phase::Open
+            && !self.is_at_eof
             && (self.waiting_input().len() < CLIENT_INPUT_RESUME_BYTES
                 || (self.has_room() && !self.is_blocked))
     }
