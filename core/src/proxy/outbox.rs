@@ -28,15 +28,14 @@ impl Outbox {
         self.push(Output::Close { conn, mode });
     }
 
-    /// Drops what was to be done with a connection that has closed by itself meanwhile.
+    /// Drops what was said in this turn about a connection that is gone meanwhile.
     pub(crate) fn forget(&mut self, gone: ConnId) {
         self.outputs.retain(|output| match output {
-            Output::Connect { conn, .. }
+            Output::Close { conn, .. }
             | Output::Transmit { conn, .. }
             | Output::PauseRead(conn)
-            | Output::ResumeRead(conn)
-            | Output::Close { conn, .. } => *conn != gone,
-            Output::Resolve { .. } | Output::Event(_) => true,
+            | Output::ResumeRead(conn) => *conn != gone,
+            Output::Connect { .. } | Output::Resolve { .. } | Output::Event(_) => true,
         });
     }
 
