@@ -19,12 +19,18 @@ const STEPS_MAX: usize = 400;
 
 /// Plays what the bytes spell.
 pub(crate) fn worker(data: &[u8]) {
+    if let Some((setup, steps)) = spell(data) {
+        play(&setup, &steps);
+    }
+}
+
+/// Returns the run that the bytes spell; to see what an input does, print it.
+pub fn spell(data: &[u8]) -> Option<(Setup, Vec<Step>)> {
     let mut bytes = Unstructured::new(data);
-    let Ok(setup) = Setup::arbitrary(&mut bytes) else { return };
+    let setup = Setup::arbitrary(&mut bytes).ok()?;
     let mut steps = Vec::new();
     while !bytes.is_empty() && steps.len() < STEPS_MAX {
-        let Ok(step) = Step::arbitrary(&mut bytes) else { break };
-        steps.push(step);
+        steps.push(Step::arbitrary(&mut bytes).ok()?);
     }
-    play(&setup, &steps);
+    Some((setup, steps))
 }
