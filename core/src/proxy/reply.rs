@@ -108,6 +108,7 @@ impl Proxy {
     fn count_reply(&mut self, key: SlabKey, bytes: usize) {
         let Some(conn) = self.shared.conns.get(key) else { return };
         let (pool, server) = (conn.pool, usize::from(conn.server.0));
+        let has_waiters = !conn.waiters.is_empty() && conn.has_room();
         let Some(pool) = self.shared.pools.get_mut(usize::from(pool.0)) else { return };
         if let Some(stats) = pool.stats.servers.get_mut(server) {
             stats.responses += 1;
@@ -115,6 +116,9 @@ impl Proxy {
         }
         if let Some(server) = pool.servers.get_mut(server) {
             server.failures = 0;
+        }
+        if has_waiters {
+            self.shared.wake_waiters(key);
         }
     }
 
@@ -293,6 +297,9 @@ impl Proxy {
     ) {
         let Some(conn) = self.shared.conns.get(key) else { return };
         let (pool, server, via) = (conn.pool, conn.server, conn.id);
+        if matches!(to, ReplyTo::Nobody) {
+            return;
+        }
         if is_half_sent {
             if let ReplyTo::Client { conn, sequence } = to
                 && let Some(client) = self.clients.get_mut(key_of(conn))

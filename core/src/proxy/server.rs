@@ -44,8 +44,9 @@ pub(crate) enum Stage {
     Resolving(QueryId),
     /// The socket is being connected.
     Connecting,
-    /// `AUTH` and `SELECT` are under way: this many replies are due before the first request.
-    Greeting { replies_due: u8 },
+    /// `AUTH` and `SELECT` are under way: this many replies are due before the first request, that
+    /// to `AUTH` first.
+    Greeting { replies_due: u8, is_auth_due: bool },
     /// Requests are sent.
     Ready,
     /// `Close` was said; `Closed` is awaited.

@@ -95,7 +95,8 @@ fn a_client_that_may_not_be_served_is_not_read() {
 
 #[test]
 fn unread_replies_beyond_the_limit_end_the_client() {
-    let mut h = Harness::new(&ONE.replace("redis: true", "redis: true\n  client_output_bytes_max: 100000"));
+    let mut h =
+        Harness::new(&ONE.replace("redis: true", "redis: true\n  client_output_bytes_max: 100000"));
     let (slow, quick) = (h.client(), h.client());
     h.hold(slow);
     h.send(slow, request(&["GET", "x"]).repeat(10));
