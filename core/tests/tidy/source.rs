@@ -148,8 +148,22 @@ fn line_at(text: &str, offset: usize) -> usize {
 /// Returns the length of the item, statement, field or arm at the start of `code`.
 fn item_length(code: &str) -> usize {
     const WITH_COMMAS: &[&str] = &[
-        "pub", "fn", "unsafe", "async", "const", "static", "extern", "impl", "trait", "struct", "enum",
-        "type", "mod", "use", "let", "macro_rules",
+        "pub",
+        "fn",
+        "unsafe",
+        "async",
+        "const",
+        "static",
+        "extern",
+        "impl",
+        "trait",
+        "struct",
+        "enum",
+        "type",
+        "mod",
+        "use",
+        "let",
+        "macro_rules",
     ];
     let after_attributes =
         code.lines().map(str::trim_start).find(|line| !line.is_empty() && !line.starts_with("#["));
