@@ -331,8 +331,8 @@ impl Proxy {
         let Some(mut client) = self.clients.remove(key_of(id)) else { return };
         if client.phase != Phase::Closing {
             self.shared.abort_client(&mut client);
-            self.shared.outbox.forget_close(id);
         }
+        self.shared.outbox.forget(id);
         if !client.is_stats
             && let Some((pool, _)) = self.shared.pool_mut(client.pool)
         {
@@ -387,8 +387,8 @@ impl Proxy {
                 }
             }
             self.fail_conn(key, Failure::from(reason));
-            self.shared.outbox.forget_close(id);
         }
+        self.shared.outbox.forget(id);
         self.shared.conns.remove(key);
     }
 

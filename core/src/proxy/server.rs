@@ -85,6 +85,8 @@ pub(crate) struct ServerConn {
     pub(crate) partial: Buffer,
     /// The current reply leaves in pieces; `partial` stays empty.
     pub(crate) is_streaming: bool,
+    /// Bytes of the current reply that have gone ahead.
+    pub(crate) streamed_bytes: usize,
     pub(crate) received_at: Instant,
     /// Clients that wait for room in this connection's queue.
     pub(crate) waiters: Vec<ConnId>,
@@ -118,6 +120,7 @@ impl ServerConn {
             scanner: ReplyScanner::default(),
             partial: Buffer::new(),
             is_streaming: false,
+            streamed_bytes: 0,
             received_at: now,
             waiters: Vec::new(),
         }
