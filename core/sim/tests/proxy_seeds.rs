@@ -94,12 +94,18 @@ fn run_all(name: &str, first: u64, seconds: u64, make: fn(Vec<Pool>) -> Scenario
     // A survey goes on after a failure and tells what each seed says.
     let is_survey = std::env::var_os("RINGKEEPER_SURVEY").is_some();
     let summary: Summary = seeds
-        .run(|seed| match run(seed, make) {
-            Err(failure) if is_survey => {
-                println!("{name}: seed {seed} at {:?}: {}", failure.at, failure.what);
-                Ok(Report::default())
+        .run(|seed| {
+            if is_survey {
+                // A machine that never returns is found by the last of these lines.
+                eprintln!("{name}: seed {seed}");
             }
-            outcome => outcome,
+            match run(seed, make) {
+                Err(failure) if is_survey => {
+                    println!("{name}: seed {seed} at {:?}: {}", failure.at, failure.what);
+                    Ok(Report::default())
+                }
+                outcome => outcome,
+            }
         })
         .unwrap_or_else(|failure| panic!("{failure}"));
     println!("{name}: {summary:?}");
