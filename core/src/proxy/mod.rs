@@ -270,8 +270,7 @@ impl Proxy {
         let Some(client) = self.clients.get_mut(key) else { return };
         let shared = &mut self.shared;
         if client.should_pause() {
-            client.is_paused = true;
-            shared.outbox.push(Output::PauseRead(client.id));
+            shared.pause(client);
         } else if client.should_resume() {
             client.is_paused = false;
             shared.outbox.push(Output::ResumeRead(client.id));
@@ -401,7 +400,7 @@ impl Proxy {
             let Some(client) = self.clients.get_mut(key) else { continue };
             // As if the client had said that it sends nothing more: what was read is served.
             client.is_at_eof = true;
-            self.shared.stop_reading(client);
+            self.shared.pause(client);
             self.shared.mark_ready(client);
         }
         self.say_if_drained();

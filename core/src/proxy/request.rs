@@ -96,6 +96,7 @@ impl Shared {
             }
         }
         self.scratch.args = args;
+        self.scratch.shrink();
         (served, flow)
     }
 
@@ -144,7 +145,7 @@ impl Shared {
             return self.refuse_with(client, |text| command::encode_wrong_arity(command, text));
         }
         if !client.is_authenticated && !command.is_allowed_before_auth() {
-            self.reply(client, b"-NOAUTH Authentication required.\r\n");
+            self.ask_for_password(client);
             return Flow::Next;
         }
         match command.treatment {
@@ -158,12 +159,22 @@ impl Shared {
         }
     }
 
+    fn ask_for_password(&mut self, client: &mut Client) {
+        // Redis' sentence has a full stop, twemproxy's has none.
+        let reply: &[u8] = if self.plan.policy.is_bad_request_fatal {
+            b"-NOAUTH Authentication required\r\n"
+        } else {
+            b"-NOAUTH Authentication required.\r\n"
+        };
+        self.reply(client, reply);
+    }
+
     fn refuse_unknown(&mut self, client: &mut Client, request: Request<'_>) -> Flow {
         if crate::wire::resp::is_cross_protocol(request.arg(0)) {
             return Flow::Abort;
         }
         if !client.is_authenticated && !self.plan.policy.is_bad_request_fatal {
-            self.reply(client, b"-NOAUTH Authentication required.\r\n");
+            self.ask_for_password(client);
             return Flow::Next;
         }
         self.refuse_with(client, |text| command::encode_unknown(request.frame, request.args, text))
@@ -194,6 +205,7 @@ impl Shared {
         encode(&mut text);
         self.reply(client, &text);
         self.scratch.text = text;
+        self.scratch.shrink();
     }
 
     /// Gives a reply of our own its place in the client's order.
@@ -418,7 +430,7 @@ impl Shared {
             Flow::Next | Flow::Wait => {}
             Flow::Finish => {
                 client.phase = Phase::Finishing;
-                self.stop_reading(client);
+                self.pause(client);
             }
             Flow::Abort => self.abort_client(client),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::buf::BufferPool;
 use crate::id::{ConnId, PoolId, ServerId};
 use crate::io::{CloseMode, Event, Limit, Output};
-use crate::limits::{SERVER_CONNECTIONS_MAX, SPLITS_MAX};
+use crate::limits::{SCRATCH_ITEMS_KEPT, SCRATCH_TEXT_KEPT, SERVER_CONNECTIONS_MAX, SPLITS_MAX};
 use crate::proxy::client::{Client, Phase};
 use crate::proxy::fragment::Split;
 use crate::proxy::outbox::Outbox;
@@ -105,6 +105,16 @@ pub(crate) struct Scratch {
     /// The part of each server, [`u16::MAX`] for none.
     pub(crate) part_of: Vec<u16>,
     pub(crate) text: Vec<u8>,
+}
+
+impl Scratch {
+    /// Gives back what a request of unusual size needed.
+    #[inline]
+    pub(crate) fn shrink(&mut self) {
+        if self.args.capacity() > SCRATCH_ITEMS_KEPT || self.text.capacity() > SCRATCH_TEXT_KEPT {
+            *self = Self::default();
+        }
+    }
 }
 
 /// All that clients share.
@@ -225,20 +235,20 @@ impl Shared {
         }
     }
 
+    /// Stops reading from a client.
+    pub(crate) fn pause(&mut self, client: &mut Client) {
+        if !client.is_paused && client.phase != Phase::Closing {
+            client.is_paused = true;
+            self.outbox.push(Output::PauseRead(client.id));
+        }
+    }
+
     /// Ends a client's connection at once. What servers still owe it is dropped as it comes.
     pub(crate) fn abort_client(&mut self, client: &mut Client) {
         if client.phase != Phase::Closing {
             client.phase = Phase::Closing;
             self.release(client);
             self.outbox.close(client.id, CloseMode::Abort);
-        }
-    }
-
-    /// Stops reading from a client for good.
-    pub(crate) fn stop_reading(&mut self, client: &mut Client) {
-        if !client.is_paused && client.phase != Phase::Closing {
-            client.is_paused = true;
-            self.outbox.push(Output::PauseRead(client.id));
         }
     }
 
