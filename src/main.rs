@@ -1,5 +1,8 @@
 //! The `ringkeeper` binary: command line, configuration, choice of runtime, exit code.
 
+// `host::sys` alone has leave.
+#![deny(unsafe_code)]
+
 #[cfg(not(feature = "tokio"))]
 compile_error!("no runtime: build with the feature `tokio`, or `uring`, which includes it");
 

@@ -73,7 +73,7 @@ fn start(scratch: &Scratch, more: &[&str]) -> Process {
     arguments.extend(more);
     let process = scratch.start("nutcracker", &arguments);
     // The last thing that the start logs.
-    scratch.wait_for("log", "statistics are on");
+    scratch.wait_for("log", "statistics are served");
     process
 }
 
@@ -92,7 +92,7 @@ fn command_lines_end_as_with_twemproxy() {
         let mut process = scratch.start("nutcracker", &arguments);
         if expected["rc"] == "running" {
             scratch.wait_for("log", SERVING);
-            scratch.wait_for("log", "statistics are on");
+            scratch.wait_for("log", "statistics are served");
             assert!(process.status().is_none(), "{case}: should run");
         } else {
             let code = process.wait().code();
@@ -144,6 +144,17 @@ fn a_config_test_says_what_is_wrong() {
     let verdict = "nutcracker: configuration file 'bad.yml' syntax is invalid\n";
     assert!(text.starts_with(verdict), "{text}");
     assert!(text.contains("bad.yml:2:3") && text.contains("listen"), "{text}");
+}
+
+#[test]
+fn a_config_test_looks_listeners_up() {
+    let scratch = Scratch::new();
+    let text = "alpha:\n  listen: no.such.host.invalid:22121\n  servers:\n   - a:1:1 one\n";
+    scratch.write("far.yml", text);
+    let output = scratch.run("nutcracker", &["-t", "-c", "far.yml"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(text.contains("syntax is invalid\n") && text.contains("pool 'alpha'"), "{text}");
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn start(scratch: &Scratch, more: &[&str]) -> Process {
     let mut arguments = vec!["run", "-c", "ok.yml", "--stats-port", "0"];
     arguments.extend(more);
     let process = scratch.start("ringkeeper", &arguments);
-    scratch.wait_for("stderr", "statistics are on");
+    scratch.wait_for("stderr", "statistics are served");
     process
 }
 

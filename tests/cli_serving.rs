@@ -20,7 +20,7 @@ fn runtimes() -> Vec<&'static str> {
     let mut process = scratch
         .start("ringkeeper", &["run", "-c", "ok.yml", "--stats-port", "0", "--runtime", "uring"]);
     let has_uring = support::eventually("io_uring is there or not", || {
-        let is_up = scratch.read("stderr").contains("statistics are on");
+        let is_up = scratch.read("stderr").contains("statistics are served");
         if is_up { Some(true) } else { process.status().map(|_| false) }
     });
     assert_ne!(port, 0);
@@ -99,7 +99,7 @@ fn start_proxy(runtime: &str) -> Proxy {
     scratch.write("ok.yml", &text);
     let arguments = ["run", "-c", "ok.yml", "--stats-port", "0", "--runtime", runtime];
     let process = scratch.start("ringkeeper", &arguments);
-    scratch.wait_for("stderr", "statistics are on");
+    scratch.wait_for("stderr", "statistics are served");
     Proxy { scratch, process, port }
 }
 
@@ -137,7 +137,7 @@ fn the_statistics_port_gives_json() {
         let proxy = start_proxy(runtime);
         ask(&mut proxy.client(), SET, "+OK\r\n");
         let log = proxy.scratch.read("stderr");
-        let at = log.split("statistics are on ").nth(1).unwrap();
+        let at = log.split("statistics are served address=").nth(1).unwrap();
         let at = at.split_whitespace().next().unwrap();
         let mut text = String::new();
         TcpStream::connect(at).unwrap().read_to_string(&mut text).unwrap();

@@ -1,1 +1,23 @@
-//! Placeholder.
+//! The side-by-side benchmark against the peers, and what it is made of.
+//!
+//! `versus` measures CPU per request, throughput and latency; `memory` measures resident memory.
+//! Both start the programs under test as child processes and drive them over loopback only.
+//! A benchmark that meets its own mistake has nothing to measure, so it stops at once: the lints
+//! that keep panics away from input paths are off in this package.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation
+)]
+
+pub mod data;
+pub mod load;
+pub mod memory;
+pub mod process;
+pub mod report;
+pub mod servers;
+pub mod targets;
+pub mod versus;
+pub mod workload;

@@ -8,14 +8,16 @@ use std::time::Duration;
 use socket2::Socket;
 
 use ringkeeper_core::buf::Buffer;
-use ringkeeper_core::id::ConnId;
-use ringkeeper_core::io::{CloseMode, CloseReason, Drive, Endpoint, Event, Input, Output};
+use ringkeeper_core::id::{ConnId, QueryId};
+use ringkeeper_core::io::{
+    CloseMode, CloseReason, Drive, Endpoint, Event, Input, Output, ResolveError,
+};
 use ringkeeper_core::limits::{BATCH_MAX, READS_IN_FLIGHT};
 use ringkeeper_core::time::Instant;
 
 use crate::Listener;
 use crate::buffer::Chunk;
-use crate::mailbox::{Mail, Mailbox, Message};
+use crate::mailbox::{Mail, Mailbox};
 use crate::resolver::Resolver;
 use crate::ring::{Completion, Options, Ring};
 use crate::socket;
@@ -30,11 +32,11 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// at once again would fail again and take the processor from the clients that are there.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
-/// Drives `drive` on the current thread until [`Message::Stop`], with the best ring that the
+/// Drives `drive` on the current thread until [`Message::Stop`](crate::Message::Stop), with the best ring that the
 /// kernel gives. The drive's clock starts at `start`; `on_event` gets what the operator should
 /// know.
 ///
-/// After `Stop` everything in flight is cancelled and reaped and every socket is closed; the drive
+/// After that everything in flight is cancelled and reaped and every socket is closed; the drive
 /// hears nothing of it.
 ///
 /// # Errors
@@ -84,6 +86,8 @@ struct Driver<D, F> {
     mailbox: Mailbox,
     has_mail: bool,
     resolver: Resolver,
+    /// Questions that the resolver had no room for.
+    unasked: VecDeque<QueryId>,
     /// When connects time out; those that have ended meanwhile are skipped.
     connects: BinaryHeap<Reverse<(Instant, ConnId)>>,
     /// Connections that are gone and whose `Closed` is still to be told.
@@ -122,6 +126,7 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
             resolver: Resolver::new(mailbox.sender()),
             mailbox,
             has_mail: false,
+            unasked: VecDeque::new(),
             connects: BinaryHeap::new(),
             ended: VecDeque::new(),
             stash: Stash::default(),
@@ -157,6 +162,7 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
         let is_busy = self.ring.has_batch()
             || self.has_mail
             || !self.ended.is_empty()
+            || !self.unasked.is_empty()
             || !self.resumed.is_empty();
         if is_busy {
             return Duration::ZERO;
@@ -184,6 +190,8 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
                 self.tell(Input::Closed { conn, reason });
             } else if let Some(conn) = self.resumed.pop_front() {
                 self.tell_stashed(conn);
+            } else if let Some(query) = self.unasked.pop_front() {
+                self.tell(Input::Resolved { query, result: Err(ResolveError::Temporary) });
             } else if self.has_mail {
                 self.read_mail();
             } else if let Some(completion) = self.ring.next() {
@@ -385,8 +393,9 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
             debug_assert!(false, "a connect outlived its connection");
             return;
         };
+        connection.is_connecting = false;
         if connection.phase != Phase::Connecting {
-            return self.settle_connect(conn);
+            return self.settle(conn);
         }
         connection.phase = Phase::Open;
         if result < 0 {
@@ -397,13 +406,14 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
     }
 
     fn read_mail(&mut self) {
+        if self.mailbox.is_stopped() {
+            self.is_stopping = true;
+            self.has_mail = false;
+            return;
+        }
         match self.mailbox.take() {
             None => self.has_mail = false,
-            Some(Mail::Message(Message::Command(command))) => self.tell(Input::Command(command)),
-            Some(Mail::Message(Message::Stop)) => {
-                self.is_stopping = true;
-                self.has_mail = false;
-            }
+            Some(Mail::Command(command)) => self.tell(Input::Command(command)),
             Some(Mail::Resolved { query, result }) => {
                 self.tell(Input::Resolved { query, result });
             }
@@ -441,7 +451,11 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
                 Output::PauseRead(conn) => self.pause(conn),
                 Output::ResumeRead(conn) => self.resume(conn),
                 Output::Close { conn, mode } => self.close(conn, mode),
-                Output::Resolve { query, host, port } => self.resolver.ask(query, host, port),
+                Output::Resolve { query, host, port } => {
+                    if !self.resolver.ask(query, host, port) {
+                        self.unasked.push_back(query);
+                    }
+                }
                 Output::Event(event) => (self.on_event)(event),
             }
         }
@@ -544,31 +558,25 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
     /// Ends a connection: at once if nothing is in flight, else as soon as it has come back.
     fn end(&mut self, conn: ConnId, reason: CloseReason) {
         let Some(connection) = self.table.get_mut(conn) else { return };
-        let in_flight = connection.in_flight();
         connection.phase = match connection.phase {
+            Phase::Open | Phase::Connecting => Phase::Closing(reason),
             // The worker asked first.
             Phase::Flushing => Phase::Closing(CloseReason::Requested),
-            Phase::Closing(first) => Phase::Closing(first),
-            Phase::Connecting => {
-                // Nothing else can be in flight yet: its place as "sending" keeps the count.
-                connection.is_sending = true;
-                Phase::Closing(reason)
-            }
-            Phase::Open => Phase::Closing(reason),
+            Phase::Closing(_) => return,
         };
-        if in_flight == 0 {
-            return self.settle(conn);
-        }
-        if let Some(socket) = connection.socket() {
-            self.ring.cancel_socket(conn, socket);
+        if connection.in_flight() == 0 {
+            self.settle(conn);
+        } else {
+            self.cancel(conn);
         }
     }
 
-    fn settle_connect(&mut self, conn: ConnId) {
-        if let Some(connection) = self.table.get_mut(conn) {
-            connection.is_sending = false;
+    fn cancel(&mut self, conn: ConnId) {
+        let Some(connection) = self.table.get_mut(conn) else { return };
+        connection.cancelled = connection.in_flight();
+        if let Some(socket) = connection.socket() {
+            self.ring.cancel_socket(conn, socket);
         }
-        self.settle(conn);
     }
 
     /// Closes the socket of an ending connection if the kernel has nothing of it any more.
@@ -591,10 +599,8 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
         let Some(connection) = self.table.get_mut(conn) else { return };
         match connection.phase {
             Phase::Closing(_) => {
-                if result < connection.in_flight()
-                    && let Some(socket) = connection.socket()
-                {
-                    self.ring.cancel_socket(conn, socket);
+                if result < i32::from(connection.cancelled) {
+                    self.cancel(conn);
                 }
             }
             Phase::Open | Phase::Flushing | Phase::Connecting => {

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -32,25 +34,40 @@ impl fmt::Display for Stopped {
 
 impl std::error::Error for Stopped {}
 
-/// What lies in the queue: messages from outside and the resolver's answers.
+/// Mail that waits for the worker. An operator sends a few commands in a lifetime and a turn takes
+/// microseconds, so only a runaway caller gets here: its command is dropped, the resolver waits.
+const MAIL_MAX: usize = 256;
+
+/// What the resolver says.
+pub(crate) type Answer = Result<Vec<SocketAddr>, ResolveError>;
+
+/// What lies in the queue.
 #[derive(Debug)]
 pub(crate) enum Mail {
-    Message(Message),
-    Resolved { query: QueryId, result: Result<Vec<std::net::SocketAddr>, ResolveError> },
+    Command(Command),
+    Resolved { query: QueryId, result: Answer },
 }
 
 /// The worker's end.
 #[derive(Debug)]
 pub struct Mailbox {
-    queue: mpsc::Receiver<Mail>,
+    queue: Receiver<Mail>,
     sender: MailboxSender,
 }
 
 /// The end for everybody else.
 #[derive(Clone, Debug)]
 pub struct MailboxSender {
-    queue: mpsc::Sender<Mail>,
-    wake: Arc<OwnedFd>,
+    queue: SyncSender<Mail>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    wake: OwnedFd,
+    // Not in the queue: a stop must neither be dropped nor wait.
+    is_stopped: AtomicBool,
+    is_gone: AtomicBool,
 }
 
 /// Makes a mailbox. The worker's end may move to the worker's thread.
@@ -59,34 +76,55 @@ pub struct MailboxSender {
 ///
 /// When the process has no descriptor left.
 pub fn mailbox() -> io::Result<(MailboxSender, Mailbox)> {
-    let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-    let (sender, queue) = mpsc::channel();
-    let sender = MailboxSender { queue: sender, wake };
+    let shared = Arc::new(Shared {
+        wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        is_stopped: AtomicBool::new(false),
+        is_gone: AtomicBool::new(false),
+    });
+    let (sender, queue) = sync_channel(MAIL_MAX);
+    let sender = MailboxSender { queue: sender, shared };
     Ok((sender.clone(), Mailbox { queue, sender }))
 }
 
 impl MailboxSender {
-    /// Puts a message in and wakes the worker.
+    /// Puts a message in and wakes the worker; never waits. A stop always arrives, and before
+    /// commands that still lie there; a command too many is dropped.
     ///
     /// # Errors
     ///
     /// [`Stopped`] when there is nobody to read it.
     pub fn send(&self, message: Message) -> Result<(), Stopped> {
-        self.post(Mail::Message(message))
+        if self.shared.is_gone.load(Ordering::Acquire) {
+            return Err(Stopped);
+        }
+        match message {
+            Message::Stop => self.shared.is_stopped.store(true, Ordering::Release),
+            Message::Command(command) => match self.queue.try_send(Mail::Command(command)) {
+                Ok(()) | Err(TrySendError::Full(_)) => {}
+                Err(TrySendError::Disconnected(_)) => return Err(Stopped),
+            },
+        }
+        self.wake();
+        Ok(())
     }
 
-    pub(crate) fn post(&self, mail: Mail) -> Result<(), Stopped> {
-        self.queue.send(mail).map_err(|_| Stopped)?;
-        // The only error that a full counter can give (`EAGAIN`) means that it is awake already.
-        let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+    /// Brings an answer; waits while the mailbox is full, so not for the worker's own thread.
+    pub(crate) fn answer(&self, query: QueryId, result: Answer) -> Result<(), Stopped> {
+        self.queue.send(Mail::Resolved { query, result }).map_err(|_| Stopped)?;
+        self.wake();
         Ok(())
+    }
+
+    fn wake(&self) {
+        // The only error that a full counter can give (`EAGAIN`) means that it is awake already.
+        let _ = rustix::io::write(&self.shared.wake, &1_u64.to_ne_bytes());
     }
 }
 
 impl Mailbox {
     /// Returns the descriptor that becomes readable when there is mail.
     pub(crate) fn wake(&self) -> &OwnedFd {
-        &self.sender.wake
+        &self.sender.shared.wake
     }
 
     /// Returns another sending end, for the runtime's own threads.
@@ -96,11 +134,45 @@ impl Mailbox {
 
     /// Makes the descriptor quiet again; before the queue is read, so that nothing is missed.
     pub(crate) fn hush(&self) {
-        let _ = rustix::io::read(&*self.sender.wake, &mut [0_u8; 8]);
+        let _ = rustix::io::read(&self.sender.shared.wake, &mut [0_u8; 8]);
+    }
+
+    /// Tells whether the worker shall stop.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.sender.shared.is_stopped.load(Ordering::Acquire)
     }
 
     /// Takes the next mail, if there is any.
     pub(crate) fn take(&self) -> Option<Mail> {
         self.queue.try_recv().ok()
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        self.sender.shared.is_gone.store(true, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_stop_arrives_although_the_queue_is_full() {
+        let (sender, mailbox) = mailbox().unwrap();
+        let command = Command::Drain { limit: Duration::ZERO };
+        for _ in 0..2 * MAIL_MAX {
+            sender.send(Message::Command(command)).unwrap();
+        }
+        assert!(!mailbox.is_stopped());
+        sender.send(Message::Stop).unwrap();
+        assert!(mailbox.is_stopped());
+        let count = std::iter::from_fn(|| mailbox.take()).count();
+        assert_eq!(count, MAIL_MAX);
+        drop(mailbox);
+        assert_eq!(sender.send(Message::Stop), Err(Stopped));
     }
 }

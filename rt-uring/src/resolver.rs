@@ -9,10 +9,9 @@ use std::thread;
 use ringkeeper_core::id::QueryId;
 use ringkeeper_core::io::ResolveError;
 
-use crate::mailbox::{Mail, MailboxSender};
+use crate::mailbox::MailboxSender;
 
-/// Questions that may wait for the thread; more are answered with
-/// [`ResolveError::Temporary`] at once, and the worker asks again.
+/// Questions that may wait for the thread; more are refused, and the worker asks again later.
 const QUESTIONS_MAX: usize = 256;
 
 struct Question {
@@ -33,20 +32,14 @@ impl Resolver {
         Self { answers, questions: None }
     }
 
-    /// Asks; the answer comes by mail.
-    pub(crate) fn ask(&mut self, query: QueryId, host: String, port: u16) {
+    /// Asks; the answer comes by mail. Tells whether the question was taken.
+    pub(crate) fn ask(&mut self, query: QueryId, host: String, port: u16) -> bool {
         if self.questions.is_none() {
             self.questions = start(self.answers.clone()).ok();
         }
-        let is_asked = self
-            .questions
+        self.questions
             .as_ref()
-            .is_some_and(|thread| thread.try_send(Question { query, host, port }).is_ok());
-        if !is_asked {
-            let result = Err(ResolveError::Temporary);
-            // Our own mailbox: it is there as long as we are.
-            let _ = self.answers.post(Mail::Resolved { query, result });
-        }
+            .is_some_and(|thread| thread.try_send(Question { query, host, port }).is_ok())
     }
 }
 
@@ -56,7 +49,7 @@ fn start(answers: MailboxSender) -> io::Result<SyncSender<Question>> {
     thread::Builder::new().name("resolver".into()).spawn(move || {
         for Question { query, host, port } in questions {
             let result = look_up(&host, port);
-            if answers.post(Mail::Resolved { query, result }).is_err() {
+            if answers.answer(query, result).is_err() {
                 return;
             }
         }

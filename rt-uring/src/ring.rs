@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
-use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
+use io_uring::{EnterFlags, IoUring, Probe, cqueue, opcode, squeue};
 use socket2::{SockAddr, Socket};
 
 use ringkeeper_core::buf::Buffer;
@@ -172,6 +172,7 @@ impl Parking {
 pub(crate) struct Ring {
     // The order of the fields is the order of their drops: the io_uring goes before the memory.
     uring: IoUring,
+    enter_flags: EnterFlags,
     parking: Parking,
     buffers: BufferRing,
     /// Operations that found the submission queue full; they keep their order.
@@ -213,8 +214,14 @@ impl Ring {
         }
         let Buffers { count, size, is_incremental } = options.buffers;
         let buffers = BufferRing::new(count, size, is_incremental).map_err(SetupError::Buffers)?;
+        let mut enter_flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
+        if uring.params().is_feature_no_iowait() {
+            // An idle proxy is not a machine that waits for its disks.
+            enter_flags |= EnterFlags::NO_IOWAIT;
+        }
         let ring = Self {
             uring,
+            enter_flags,
             parking: Parking::default(),
             buffers,
             backlog: VecDeque::new(),
@@ -404,7 +411,12 @@ impl Ring {
         self.buffers.publish();
         let timespec = Timespec::from(timeout);
         let arguments = SubmitArgs::new().timespec(&timespec);
-        match self.uring.submitter().submit_with_args(1, &arguments) {
+        let (submitter, submissions, completions) = self.uring.split();
+        let to_submit = u32::try_from(submissions.len()).unwrap_or(u32::MAX);
+        drop((submissions, completions));
+        // SAFETY: the operations were pushed under `push`'s contract; the arguments and the time
+        // in them live until the call returns, and EXT_ARG says that they are of this type.
+        match unsafe { submitter.enter(to_submit, 1, self.enter_flags.bits(), Some(&arguments)) } {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
                 // Time is up, a signal came, or the kernel wants its completions read first.

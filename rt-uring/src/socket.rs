@@ -84,3 +84,36 @@ pub(crate) const fn connect_reason(errno: i32) -> CloseReason {
         other => reason(other),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn accepted_sockets_inherit_what_the_listener_was_given() {
+        for keepalive in [false, true] {
+            let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            listener.bind(&SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
+            listener.listen(1).unwrap();
+            prepare_listener(&listener, keepalive).unwrap();
+            let address = listener.local_addr().unwrap().as_socket().unwrap();
+            let client = TcpStream::connect(address).unwrap();
+            let (accepted, _) = listener.accept().unwrap();
+            assert!(accepted.tcp_nodelay().unwrap());
+            assert_eq!(accepted.keepalive().unwrap(), keepalive);
+            assert_eq!(peer(&accepted), Some(Endpoint::Tcp(client.local_addr().unwrap())));
+        }
+    }
+
+    #[test]
+    fn errors_have_a_meaning() {
+        assert_eq!(reason(libc::ECONNREFUSED), CloseReason::Refused);
+        assert_eq!(reason(libc::EPIPE), CloseReason::Reset);
+        assert_eq!(reason(libc::ENETUNREACH), CloseReason::Unreachable);
+        assert_eq!(reason(libc::EMFILE), CloseReason::OutOfResources);
+        assert_eq!(reason(libc::ETIMEDOUT), CloseReason::Other(libc::ETIMEDOUT));
+        assert_eq!(connect_reason(libc::ETIMEDOUT), CloseReason::ConnectTimedOut);
+    }
+}

@@ -37,6 +37,8 @@ pub(crate) struct Connection {
     generation: u32,
     pub(crate) phase: Phase,
     pub(crate) receive: Receive,
+    /// Whether a connect is in flight, also when it was given up.
+    pub(crate) is_connecting: bool,
     /// Whether a send is in flight.
     pub(crate) is_sending: bool,
     /// Whether the worker wants to read.
@@ -47,6 +49,8 @@ pub(crate) struct Connection {
     pub(crate) is_stashed: bool,
     /// Receives since the worker paused reading.
     pub(crate) late: u8,
+    /// Operations that were in flight when their cancellation went out.
+    pub(crate) cancelled: u8,
 }
 
 const _: () = assert!(size_of::<Connection>() <= 32);
@@ -57,12 +61,26 @@ impl Connection {
         self.socket.as_ref()
     }
 
-    /// Returns how many operations are in the kernel.
-    pub(crate) fn in_flight(&self) -> i32 {
-        i32::from(self.is_sending)
-            + i32::from(self.receive != Receive::Idle)
-            + i32::from(self.phase == Phase::Connecting)
+    /// Returns how many operations are in the kernel, at most three.
+    pub(crate) fn in_flight(&self) -> u8 {
+        u8::from(self.is_connecting)
+            + u8::from(self.is_sending)
+            + u8::from(self.receive != Receive::Idle)
     }
+
+    const FREE: Self = Self {
+        socket: None,
+        generation: 0,
+        phase: Phase::Open,
+        receive: Receive::Idle,
+        is_connecting: false,
+        is_sending: false,
+        is_reading: true,
+        is_eof: false,
+        is_stashed: false,
+        late: 0,
+        cancelled: 0,
+    };
 }
 
 /// All connections: two dense tables, one per kind, as the names have it.
@@ -84,17 +102,7 @@ impl Table {
         let slots = if conn.is_server() { &mut self.servers } else { &mut self.clients };
         let index = conn.index() as usize;
         if slots.len() <= index {
-            slots.resize_with(index + 1, || Connection {
-                socket: None,
-                generation: 0,
-                phase: Phase::Open,
-                receive: Receive::Idle,
-                is_sending: false,
-                is_reading: true,
-                is_eof: false,
-                is_stashed: false,
-                late: 0,
-            });
+            slots.resize_with(index + 1, || Connection::FREE);
         }
         let Some(slot) = slots.get_mut(index).filter(|slot| slot.socket.is_none()) else {
             return Err(socket);
@@ -102,13 +110,9 @@ impl Table {
         *slot = Connection {
             socket: Some(socket),
             generation: conn.generation(),
+            is_connecting: phase == Phase::Connecting,
             phase,
-            receive: Receive::Idle,
-            is_sending: false,
-            is_reading: true,
-            is_eof: false,
-            is_stashed: false,
-            late: 0,
+            ..Connection::FREE
         };
         Ok(())
     }

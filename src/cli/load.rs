@@ -1,7 +1,7 @@
 //! Reads configuration files and reports what is wrong with them.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, Read};
 use std::path::Path;
 
 use ringkeeper_core::config::diagnostic::{Diagnostic, Severity};
@@ -9,7 +9,7 @@ use ringkeeper_core::config::nutcracker::{self, Config};
 use ringkeeper_core::config::render;
 use ringkeeper_core::limits::CONFIG_BYTES_MAX;
 
-use crate::host::reason;
+use crate::host::{self, reason};
 
 /// A file, what it means, and what is to be said about it.
 pub(crate) struct Loaded {
@@ -57,10 +57,7 @@ impl Loaded {
     pub(crate) fn human(&self) -> String {
         match &self.unreadable {
             Some(reason) => format!("error: {} can't be read: {reason}\n", self.name),
-            None => {
-                let colour = io::stderr().is_terminal();
-                render::human(&self.name, &self.text, &self.diagnostics, colour)
-            }
+            None => render::human(&self.name, &self.text, &self.diagnostics, host::has_colours()),
         }
     }
 

@@ -220,10 +220,10 @@ fn run(arguments: RunArgs) -> ExitCode {
     }
     let Some(config) = loaded.config else { return ExitCode::FAILURE };
     tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
-        "ringkeeper {} starts with {}",
-        env!("CARGO_PKG_VERSION"),
-        loaded.name
+        configuration = loaded.name,
+        "ringkeeper starts"
     );
     let stats = Stats {
         // Nobody asked for the port by name, so it may be missing.

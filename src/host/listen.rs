@@ -97,7 +97,7 @@ impl OpenError {
                 "let this user write to the directory or choose another".into()
             }
             (_, Kind::NotFound, Address::Unix { .. }) => "make the directory first".into(),
-            (Step::Resolve | Step::Replace | Step::Socket | Step::Bind | Step::Listen, _, _) => {
+            (Step::Replace | Step::Socket | Step::Bind | Step::Listen, _, _) => {
                 "look at the address and at the limits of this process".into()
             }
         }

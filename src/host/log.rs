@@ -24,7 +24,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
-use crate::host::sys;
+use crate::host::{self, sys};
 
 /// The shape of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl Log {
         let sink = Sink::open(path)?;
         let (filter, handle) = reload::Layer::new(verbosity.filter());
         let lines = tracing_subscriber::fmt::layer().with_writer(sink.clone());
-        let colours = path.is_none() && io::IsTerminal::is_terminal(&io::stderr());
+        let colours = path.is_none() && host::has_colours();
         let lines: Box<dyn Layer<_> + Send + Sync> = match format {
             Format::Nutcracker => lines.with_ansi(false).event_format(NutcrackerLine).boxed(),
             Format::Text => lines.with_ansi(colours).with_target(false).boxed(),

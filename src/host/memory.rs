@@ -6,7 +6,7 @@ use crate::host::sys;
 
 /// How often the main thread looks. With one round of patience after a trim without gain, a
 /// burst's memory is gone within 8 s of its end.
-pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(4);
+const LOOK_EVERY: Duration = Duration::from_secs(4);
 
 /// Growth over the smallest size seen that is worth a trim, bytes. A trim holds the allocator's
 /// lock, so small gains are left alone.
@@ -26,6 +26,11 @@ impl Trimmer {
     /// Starts with the present size as the smallest.
     pub(crate) fn new() -> Self {
         Self { last: Instant::now(), floor: resident_bytes().unwrap_or(0), is_patient: false }
+    }
+
+    /// Returns how long until there is something to look at.
+    pub(crate) fn until_next_look(&self) -> Duration {
+        LOOK_EVERY.saturating_sub(self.last.elapsed())
     }
 
     /// Looks if it is time, and trims if that may gain something.

@@ -12,7 +12,7 @@ pub(crate) mod signal;
 pub(crate) mod sys;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, IsTerminal as _, Read};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
@@ -27,6 +27,13 @@ pub(crate) fn seed() -> io::Result<u64> {
     Ok(u64::from_le_bytes(bytes))
 }
 
+/// Tells whether lines on standard error may have colours: it is a terminal, and the operator did
+/// not set `NO_COLOR`.
+pub(crate) fn has_colours() -> bool {
+    let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !is_unwanted && io::stderr().is_terminal()
+}
+
 /// Lets the process open as many descriptors as the administrator allows: raises the soft limit
 /// to the hard one. Returns the limit, `None` if there is none.
 ///
@@ -37,7 +44,7 @@ pub(crate) fn raise_descriptor_limit() -> io::Result<Option<u64>> {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         limit.current = limit.maximum;
-        setrlimit(Resource::Nofile, limit.clone())?;
+        setrlimit(Resource::Nofile, limit)?;
     }
     Ok(limit.current)
 }

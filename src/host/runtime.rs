@@ -58,16 +58,16 @@ impl std::error::Error for Unavailable {}
 ///
 /// [`Unavailable`] only if io_uring was demanded; `Auto` always finds one.
 pub(crate) fn select(choice: Choice) -> Result<Selected, Unavailable> {
+    if choice == Choice::Tokio {
+        tracing::info!("runtime is tokio: asked for");
+        return Ok(Selected::Tokio);
+    }
     match (choice, probe()) {
-        (Choice::Tokio, _) => {
-            tracing::info!("runtime is tokio: demanded");
-            Ok(Selected::Tokio)
-        }
-        (Choice::Auto | Choice::Uring, Ok((selected, capabilities))) => {
+        (_, Ok((selected, capabilities))) => {
             tracing::info!("runtime is {capabilities}");
             Ok(selected)
         }
-        (Choice::Auto, Err(reason)) => {
+        (Choice::Auto | Choice::Tokio, Err(reason)) => {
             tracing::info!("runtime is tokio: io_uring can't be used here: {reason}");
             Ok(Selected::Tokio)
         }

@@ -15,7 +15,7 @@ use ringkeeper_core::proxy::{ListenerRole, Plan, Policy};
 use crate::host::events::EventLog;
 use crate::host::listen::{self, Address, OpenError, Request};
 use crate::host::log::Log;
-use crate::host::memory::{self, Trimmer};
+use crate::host::memory::Trimmer;
 use crate::host::runtime::{self, Choice, Listener, Running};
 use crate::host::signal::{Persona, Signal, Signals};
 use crate::host::{self, sys};
@@ -149,7 +149,7 @@ fn open_pools(config: &Config) -> anyhow::Result<Vec<Listener>> {
     for (id, pool) in (0_u16..).zip(&config.pools) {
         let socket = listen::open(&request(pool))?;
         let at = listen::endpoint(&socket)?;
-        tracing::info!("pool '{}' listens on {at}", pool.name);
+        tracing::info!(pool = pool.name, address = %at, "listening");
         listeners.push(Listener { id: ListenerId(id), socket, tcp_keepalive: pool.tcpkeepalive });
     }
     Ok(listeners)
@@ -173,7 +173,7 @@ fn open_stats(stats: &Stats, position: usize) -> anyhow::Result<Option<Listener>
     match listen::open(&request) {
         Ok(socket) => {
             let at = listen::endpoint(&socket)?;
-            tracing::info!("statistics are on {at}");
+            tracing::info!(address = %at, "statistics are served");
             let id = ListenerId(u16::try_from(position).context("too many pools")?);
             Ok(Some(Listener { id, socket, tcp_keepalive: false }))
         }
@@ -203,7 +203,10 @@ pub(crate) fn supervise(
         if running.has_ended() {
             return failure(running.stop());
         }
-        let patience = if draining_since.is_some() { DRAIN_GRACE } else { memory::LOOK_EVERY };
+        let mut patience = trimmer.until_next_look();
+        if draining_since.is_some() {
+            patience = patience.min(DRAIN_GRACE);
+        }
         let signal = match signals.wait(patience) {
             Ok(signal) => signal,
             Err(error) => return failure(Err(error)),

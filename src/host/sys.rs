@@ -30,15 +30,7 @@ pub(crate) struct LocalTime {
 
 /// Converts seconds since 1970 (UTC) into the machine's local time; `None` if it has no such year.
 pub(crate) fn local_time(unix_seconds: i64) -> Option<LocalTime> {
-    let seconds = libc::time_t::from(unix_seconds);
-    let mut parts = MaybeUninit::<libc::tm>::uninit();
-    // SAFETY: both pointers are to live locals of the right type; localtime_r keeps neither.
-    let filled = unsafe { libc::localtime_r(&raw const seconds, parts.as_mut_ptr()) };
-    if filled.is_null() {
-        return None;
-    }
-    // SAFETY: a non-null answer means that localtime_r wrote every field of `parts`.
-    let tm = unsafe { parts.assume_init() };
+    let tm = calendar(libc::time_t::from(unix_seconds))?;
     Some(LocalTime {
         year: i64::from(tm.tm_year) + 1900,
         month: tm.tm_mon + 1,
@@ -47,6 +39,14 @@ pub(crate) fn local_time(unix_seconds: i64) -> Option<LocalTime> {
         minute: tm.tm_min,
         second: tm.tm_sec,
     })
+}
+
+fn calendar(seconds: libc::time_t) -> Option<libc::tm> {
+    let mut parts = MaybeUninit::<libc::tm>::uninit();
+    // SAFETY: both pointers are to live locals of the right type; localtime_r keeps neither.
+    let filled = unsafe { libc::localtime_r(&raw const seconds, parts.as_mut_ptr()) };
+    // SAFETY: a non-null answer means that localtime_r wrote every field of `parts`.
+    (!filled.is_null()).then(|| unsafe { parts.assume_init() })
 }
 
 /// Which way a [`fork`] returned.

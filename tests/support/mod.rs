@@ -1,6 +1,6 @@
 //! What the black-box tests share: a place for files, free ports, processes that do not outlive
 //! their test.
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 pub mod fake;
 pub mod lab;

@@ -1,0 +1,272 @@
+//! The programs under test and the real servers behind them.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::data::{Frames, LARGE, MIXED, SMALL, key};
+use crate::load::{Engine, Metered, write_set};
+use crate::process::{LOAD_CPU, PROXY_CPU, Program, find, free_address, metered};
+
+/// Where the distribution's package puts twemproxy.
+const NUTCRACKER: &str = "/usr/sbin/nutcracker";
+
+/// How long a program may take until its first reply.
+const READY_LIMIT: Duration = Duration::from_secs(5);
+
+/// What the load is sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A server itself, no proxy between.
+    Direct,
+    /// Twemproxy, the measure of all ratios.
+    Nutcracker,
+    /// Ringkeeper on io_uring.
+    Uring,
+    /// Ringkeeper on tokio.
+    Tokio,
+}
+
+impl Kind {
+    /// Every target in the order of the tables.
+    pub const ALL: [Self; 4] = [Self::Nutcracker, Self::Uring, Self::Tokio, Self::Direct];
+
+    /// The name in options and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Nutcracker => "nutcracker",
+            Self::Uring => "uring",
+            Self::Tokio => "tokio",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// One running target.
+pub struct Target {
+    /// What it is.
+    pub kind: Kind,
+    /// Where clients connect.
+    pub address: SocketAddr,
+    program: Option<Program>,
+}
+
+impl Target {
+    /// Starts a target in front of these servers and waits for its first right reply.
+    pub fn start(
+        kind: Kind,
+        servers: &[SocketAddr],
+        folder: &Path,
+        engine: &mut Engine,
+    ) -> io::Result<Self> {
+        if kind == Kind::Direct {
+            let address = *servers.first().ok_or_else(|| io::Error::other("no server"))?;
+            return Ok(Self { kind, address, program: None });
+        }
+        let mut problem = None;
+        // Again, because a port found free may be taken by the time the program binds it.
+        for _ in 0..3 {
+            match Self::start_once(kind, servers, folder, engine) {
+                Ok(target) => return Ok(target),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
+                Err(error) => problem = Some(error),
+            }
+        }
+        let problem = problem.map_or_else(String::new, |error| error.to_string());
+        Err(io::Error::other(format!("{kind} does not start: {problem}")))
+    }
+
+    fn start_once(
+        kind: Kind,
+        servers: &[SocketAddr],
+        folder: &Path,
+        engine: &mut Engine,
+    ) -> io::Result<Self> {
+        let address = free_address()?;
+        let file = folder.join(format!("{kind}.yml"));
+        fs::write(&file, pool(address, servers))?;
+        let mut command = command(kind, &file)?;
+        let mut program =
+            Program::start(&mut command, PROXY_CPU, &folder.join(format!("{kind}.log")))?;
+        if let Err(error) = engine.wait_until_ready(address, READY_LIMIT) {
+            program.check_alive()?;
+            return Err(io::Error::other(format!("{error}\n{}", program.log_tail())));
+        }
+        program.check_alive()?;
+        Ok(Self { kind, address, program: Some(program) })
+    }
+
+    /// The process id; none without a proxy.
+    pub fn id(&self) -> Option<u32> {
+        self.program.as_ref().map(Program::id)
+    }
+
+    /// CPU and waiting time so far; zero without a proxy.
+    pub fn metered(&self) -> io::Result<Metered> {
+        self.id().map_or_else(|| Ok(Metered::default()), metered)
+    }
+}
+
+/// The same pool for every proxy: what an operator would switch on, nothing left out.
+pub fn pool(listen: SocketAddr, servers: &[SocketAddr]) -> String {
+    let mut text = format!(
+        "bench:\n  listen: {listen}\n  hash: fnv1a_64\n  hash_tag: \"{{}}\"\n  \
+         distribution: ketama\n  timeout: 2000\n  backlog: 1024\n  redis: true\n  \
+         preconnect: true\n  tcpkeepalive: true\n  auto_eject_hosts: true\n  \
+         server_retry_timeout: 2000\n  server_failure_limit: 3\n  servers:\n"
+    );
+    for (at, server) in servers.iter().enumerate() {
+        text.push_str(&format!("    - {server}:1 shard{at}\n"));
+    }
+    text
+}
+
+fn command(kind: Kind, file: &Path) -> io::Result<Command> {
+    let missing = |what: &str| io::Error::new(io::ErrorKind::NotFound, what.to_owned());
+    if kind == Kind::Nutcracker {
+        let program = find(NUTCRACKER).ok_or_else(|| {
+            missing("/usr/sbin/nutcracker is missing: install the package nutcracker")
+        })?;
+        let mut command = Command::new(program);
+        let port = free_address()?.port().to_string();
+        command.arg("-c").arg(file).args(["-a", "127.0.0.1", "-s", &port]);
+        return Ok(command);
+    }
+    let program = ringkeeper();
+    if !program.exists() {
+        return Err(missing("target/release/ringkeeper is missing"));
+    }
+    let mut command = Command::new(program);
+    command.arg("run").arg("-c").arg(file).args(["--runtime", kind.name()]);
+    Ok(command)
+}
+
+/// The folder that cargo builds into.
+pub fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from)
+}
+
+fn ringkeeper() -> PathBuf {
+    target_folder().join("release/ringkeeper")
+}
+
+/// Brings the release binary up to date; cargo does nothing if it is.
+pub fn build_ringkeeper() -> io::Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let status = Command::new(cargo)
+        .args(["build", "--release", "--package", "ringkeeper", "--bin", "ringkeeper"])
+        .current_dir(root)
+        .status()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other("cargo build --release failed")) }
+}
+
+/// Returns the version line of a target for the record.
+pub fn version(kind: Kind) -> String {
+    let output = match kind {
+        Kind::Direct => return String::new(),
+        Kind::Nutcracker => Command::new(NUTCRACKER).arg("-V").output(),
+        Kind::Uring | Kind::Tokio => Command::new(ringkeeper()).arg("--version").output(),
+    };
+    let Ok(output) = output else { return "missing".to_owned() };
+    let text = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_owned()
+}
+
+/// Real Redis servers on the load's core, filled with every key of the workloads.
+pub struct RealServers {
+    /// Where they listen.
+    pub addresses: Vec<SocketAddr>,
+    programs: Vec<Program>,
+}
+
+impl RealServers {
+    /// Starts and fills this many servers.
+    pub fn start(count: usize, folder: &Path, frames: &Frames) -> io::Result<Self> {
+        let program = redis_server(folder)?;
+        let mut servers = Self { addresses: Vec::new(), programs: Vec::new() };
+        for at in 0..count {
+            let address = free_address()?;
+            let port = address.port().to_string();
+            let mut command = Command::new(&program);
+            command.args(["--bind", "127.0.0.1", "--port", &port, "--save", ""]);
+            command.args(["--appendonly", "no", "--daemonize", "no", "--dir"]).arg(folder);
+            let log = folder.join(format!("redis-{at}.log"));
+            let mut program = Program::start(&mut command, LOAD_CPU, &log)?;
+            let mut stream = connect(&mut program, address)?;
+            // Every server holds every key, so that it does not matter where a key is sent.
+            for space in [SMALL, LARGE, MIXED] {
+                fill(&mut stream, space.letter, space.keys, frames)?;
+            }
+            servers.addresses.push(address);
+            servers.programs.push(program);
+        }
+        Ok(servers)
+    }
+
+    /// Ends with an error if one of them has stopped.
+    pub fn check_alive(&mut self) -> io::Result<()> {
+        self.programs.iter_mut().try_for_each(Program::check_alive)
+    }
+}
+
+/// Finds redis-server; the checker of dump files is the same program under another name.
+fn redis_server(folder: &Path) -> io::Result<PathBuf> {
+    if let Some(program) = find("redis-server") {
+        return Ok(program);
+    }
+    let Some(checker) = find("redis-check-rdb") else {
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "redis-server is missing: install the package redis-server or redis-tools",
+        ));
+    };
+    let link = folder.join("redis-server");
+    if !link.exists() {
+        std::os::unix::fs::symlink(checker, &link)?;
+    }
+    Ok(link)
+}
+
+fn connect(program: &mut Program, address: SocketAddr) -> io::Result<TcpStream> {
+    for _ in 0..500 {
+        program.check_alive()?;
+        if let Ok(stream) = TcpStream::connect(address) {
+            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+            return Ok(stream);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Err(io::Error::other(format!("redis-server at {address} does not answer")))
+}
+
+fn fill(stream: &mut TcpStream, letter: u8, keys: u32, frames: &Frames) -> io::Result<()> {
+    let mut out = Vec::new();
+    let mut reply = [0; 5 * 64];
+    for first in (0..keys).step_by(64) {
+        out.clear();
+        let last = keys.min(first + 64);
+        for number in first..last {
+            let frame = frames.frame(letter, number).expect("a known space");
+            write_set(&key(letter, number), frame, &mut out);
+        }
+        stream.write_all(&out)?;
+        let replies = &mut reply[..5 * (last - first) as usize];
+        stream.read_exact(replies)?;
+        if !replies.chunks(5).all(|reply| reply == b"+OK\r\n") {
+            return Err(io::Error::other("redis-server did not take a value"));
+        }
+    }
+    Ok(())
+}
