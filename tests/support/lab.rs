@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -61,10 +61,12 @@ pub fn run_on(runtime: Runtime, test: impl FnOnce(Runtime)) {
 fn has_uring() -> bool {
     let scratch = Scratch::new();
     scratch.write_good("ok.yml");
-    let mut process = scratch
-        .start("ringkeeper", &["run", "-c", "ok.yml", "--stats-port", "0", "--runtime", "uring"]);
+    let port = free_address(Ipv4Addr::LOCALHOST.into()).port();
+    let text = port.to_string();
+    let arguments = ["run", "-c", "ok.yml", "--stats-port", &text, "--runtime", "uring"];
+    let mut process = scratch.start("ringkeeper", &arguments);
     eventually("io_uring is there or not", || {
-        let is_up = scratch.read("stderr").contains("statistics are on");
+        let is_up = TcpStream::connect(("127.0.0.1", port)).is_ok();
         if is_up { Some(true) } else { process.status().map(|_| false) }
     })
 }
@@ -277,12 +279,7 @@ impl Proxy {
                 return Some(false);
             }
             // The pool listens before the statistics do, and no client is counted this way.
-            let is_up = match kind {
-                Kind::Ringkeeper(_) => scratch.read("stderr").contains("statistics are on"),
-                Kind::Nutcracker(_) | Kind::Genuine => {
-                    std::net::TcpStream::connect(("127.0.0.1", stats_port)).is_ok()
-                }
-            };
+            let is_up = TcpStream::connect(("127.0.0.1", stats_port)).is_ok();
             is_up.then_some(true)
         });
         if !is_up {
@@ -324,7 +321,7 @@ impl Proxy {
     pub fn stats(&self) -> serde_json::Value {
         use std::io::Read;
         let mut text = String::new();
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.stats_port)).unwrap();
+        let mut stream = TcpStream::connect(("127.0.0.1", self.stats_port)).unwrap();
         stream.read_to_string(&mut text).unwrap();
         serde_json::from_str(&text).unwrap()
     }

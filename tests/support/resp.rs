@@ -123,6 +123,12 @@ impl Client {
         Ok(client)
     }
 
+    pub fn from_stream(stream: TcpStream) -> Self {
+        let client = Self { stream: Stream::Tcp(stream), buffer: Vec::new(), taken: 0 };
+        client.set_patience(PATIENCE);
+        client
+    }
+
     fn set_patience(&self, patience: Duration) {
         let patience = Some(patience.max(Duration::from_millis(1)));
         match &self.stream {
