@@ -77,9 +77,9 @@ fn redis_cli_runs_commands(runtime: Runtime) {
     assert!(refused.starts_with("ERR transactions are not supported by the proxy"), "{refused}");
     // It asks for RESP3, is told no, and goes on.
     let third = house.cli(&["-3", "get", "hello"]);
-    assert!(third.contains("NOPROTO") && third.ends_with("world\n"), "{third}");
+    assert!(third.contains("NOPROTO") && third.contains("world\n"), "{third}");
     assert_eq!(house.cli(&["-r", "20", "incr", "count"]).lines().last(), Some("20"));
-    assert_eq!(house.cli(&["command", "count"]).trim().parse::<u32>().is_ok(), true);
+    assert!(house.cli(&["command", "count"]).trim().parse::<u32>().is_ok());
 }
 
 /// In a terminal redis-cli asks for COMMAND DOCS first, a reply of hundreds of kilobytes.
@@ -247,7 +247,7 @@ fn redis_rs_works_with_its_defaults(runtime: Runtime) {
     let values: Vec<u32> = pipe.query(&mut connection).unwrap();
     assert_eq!(values, (0..200).collect::<Vec<_>>());
 
-    let refused = redis::pipe().atomic().set("a", 1).query::<()>(&mut connection).unwrap_err();
+    let refused = redis::cmd("MULTI").query::<()>(&mut connection).unwrap_err();
     assert!(refused.to_string().contains("transactions are not supported"), "{refused}");
     let named = redis::Client::open(format!("redis://{at}/0")).unwrap();
     let pong: String = redis::cmd("PING").query(&mut named.get_connection().unwrap()).unwrap();

@@ -15,7 +15,7 @@ use ringkeeper_core::command::{self, Flags, Keys};
 use rustix::process::Signal;
 
 use support::eventually;
-use support::lab::{Kind, Proxy, Redis, Runtime, server_line, test_file};
+use support::lab::{Kind, Proxy, Redis, Runtime, test_file};
 use support::resp::{Client, Place, Reply, request};
 
 on_every_runtime!(
@@ -93,6 +93,11 @@ fn the_pool_of_the_tutorial_answers(runtime: Runtime) {
     assert_eq!(holders, 1, "one server has the key");
 }
 
+/// Makes keys that spread: hashes of the FNV kind hardly tell keys apart that end differently.
+fn keys(count: u32) -> Vec<String> {
+    (0..count).map(|number| format!("{number}:of-many")).collect()
+}
+
 /// Writes many keys in one pipeline.
 fn write_keys(client: &mut Client, keys: &[String]) {
     let requests: Vec<u8> = keys.iter().flat_map(|key| request(&["SET", key, "v"])).collect();
@@ -150,7 +155,7 @@ fn commands_with_several_keys_work_over_shards(runtime: Runtime) {
     let pair = Pair::start();
     let proxy = Proxy::start(runtime, &pair.pool(&[]));
     let mut client = proxy.client();
-    let keys: Vec<String> = (0..100).map(|number| format!("k{number}")).collect();
+    let keys = keys(100);
     let mut mset = vec!["MSET".to_owned()];
     mset.extend(keys.iter().flat_map(|key| [key.clone(), format!("of {key}")]));
     assert_eq!(client.ask(&mset), Reply::ok());
@@ -164,12 +169,12 @@ fn commands_with_several_keys_work_over_shards(runtime: Runtime) {
     };
     let mut expected = vec![Reply::Null];
     expected.extend(keys.iter().map(|key| Reply::bulk(format!("of {key}"))));
-    expected.push(Reply::bulk("of k0"));
+    expected.push(Reply::bulk(format!("of {}", keys[0])));
     assert_eq!(client.ask(&with("mget")), Reply::Array(expected));
     // A key that is named twice counts twice, as on one server.
     assert_eq!(client.ask(&with("EXISTS")), Reply::Integer(101));
     assert_eq!(client.ask(&with("TOUCH")), Reply::Integer(101));
-    assert_eq!(client.ask(&["UNLINK", "k0", "k1", "k2", "nothing"]), Reply::Integer(3));
+    assert_eq!(client.ask(&["UNLINK", &keys[0], &keys[1], &keys[2], "nothing"]), Reply::Integer(3));
     assert_eq!(client.ask(&with("DEL")), Reply::Integer(97));
     assert!(pair.one.keys().is_empty() && pair.two.keys().is_empty());
 
@@ -263,7 +268,7 @@ fn clients_and_servers_are_reached_by_unix_sockets(runtime: Runtime) {
     .unwrap();
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o620);
-    let keys: Vec<String> = (0..50).map(|number| format!("k{number}")).collect();
+    let keys = keys(50);
     write_keys(&mut proxy.client(), &keys);
     let counts = servers.each_ref().map(|server| server.keys().len());
     assert_eq!(counts.iter().sum::<usize>(), 50);
@@ -282,7 +287,7 @@ fn clients_are_taken_over_ipv6_and_servers_found_by_name(runtime: Runtime) {
     let place = Place::Tcp(support::lab::free_address(v6));
     let proxy =
         Proxy::try_start(Kind::Ringkeeper(runtime), place, "", &pool(&[], &servers)).unwrap();
-    let keys: Vec<String> = (0..50).map(|number| format!("k{number}")).collect();
+    let keys = keys(50);
     write_keys(&mut proxy.client(), &keys);
     assert_eq!(four.keys().len() + six.keys().len(), 50);
     assert!(!four.keys().is_empty() && !six.keys().is_empty());
@@ -397,8 +402,18 @@ fn a_hung_server_costs_its_own_requests_only(runtime: Runtime) {
     assert_eq!(client.ask(&["GET", &one]), Reply::bulk("z"), "no late reply is taken for ours");
 }
 
-/// What the server says about each of its commands: arity, flags, first key, last key, step.
-fn commands_of_the_server() -> BTreeMap<String, (i64, BTreeSet<String>, [i64; 3])> {
+/// What a server tells about a command.
+struct Told {
+    arity: i64,
+    flags: BTreeSet<String>,
+    /// First key, last key, step.
+    keys: [i64; 3],
+    /// Then the flags are the subcommands' own.
+    has_subcommands: bool,
+}
+
+/// What the server says about each of its commands.
+fn commands_of_the_server() -> BTreeMap<String, Told> {
     let number = |reply: &Reply| match reply {
         Reply::Integer(number) => *number,
         other => panic!("{other:?}"),
@@ -408,7 +423,8 @@ fn commands_of_the_server() -> BTreeMap<String, (i64, BTreeSet<String>, [i64; 3]
         let entry = entry.items();
         let flags = entry[2].items().iter().map(Reply::text).collect();
         let keys = [3, 4, 5].map(|at| number(&entry[at]));
-        (entry[0].text(), (number(&entry[1]), flags, keys))
+        let has_subcommands = !entry[9].items().is_empty();
+        (entry[0].text(), Told { arity: number(&entry[1]), flags, keys, has_subcommands })
     };
     reply.items().iter().map(entry).collect()
 }
@@ -420,7 +436,7 @@ fn the_command_table_is_the_servers_own() {
     let ours: BTreeMap<&str, &command::Command> =
         command::all().iter().map(|command| (command.name, command)).collect();
     let mut differences = Vec::new();
-    for (name, (arity, flags, keys)) in &theirs {
+    for (name, Told { arity, flags, keys, has_subcommands }) in &theirs {
         let Some(command) = ours.get(name.as_str()) else {
             differences.push(format!("{name} is missing"));
             continue;
@@ -429,7 +445,7 @@ fn the_command_table_is_the_servers_own() {
             differences.push(format!("{name}: arity {} is not {arity}", command.arity));
         }
         for (flag, word) in [(Flags::WRITE, "write"), (Flags::READONLY, "readonly")] {
-            if command.flags.contains(flag) != flags.contains(word) {
+            if !has_subcommands && command.flags.contains(flag) != flags.contains(word) {
                 differences.push(format!("{name}: flag {word}"));
             }
         }
@@ -447,6 +463,4 @@ fn the_command_table_is_the_servers_own() {
     }
     assert!(differences.is_empty(), "{differences:#?}");
     assert!(theirs.len() > 200);
-    let line = server_line(&Place::Unix("/x".into()), "");
-    assert_eq!(line, "    - /x:1");
 }

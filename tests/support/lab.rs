@@ -278,8 +278,9 @@ impl Proxy {
             if process.status().is_some() {
                 return Some(false);
             }
-            // The pool listens before the statistics do, and no client is counted this way.
+            // Our pools listen before the statistics do; twemproxy's listen last.
             let is_up = TcpStream::connect(("127.0.0.1", stats_port)).is_ok();
+            let is_up = is_up && (kind != Kind::Genuine || Client::connect(&place).is_ok());
             is_up.then_some(true)
         });
         if !is_up {
