@@ -144,8 +144,7 @@ impl Shared {
             return self.refuse_with(client, |text| command::encode_wrong_arity(command, text));
         }
         if !client.is_authenticated && !command.is_allowed_before_auth() {
-            self.reply(client, b"-NOAUTH Authentication required.\r\n");
-            return Flow::Next;
+            return self.ask_for_password(client);
         }
         match command.treatment {
             Treatment::Forward => self.forward(client, command, request),
@@ -158,13 +157,24 @@ impl Shared {
         }
     }
 
+    /// Answers what may not be asked before AUTH. twemproxy's text has no full stop.
+    fn ask_for_password(&mut self, client: &mut Client) -> Flow {
+        let is_twemproxy = self.plan.policy.is_bad_request_fatal;
+        let text: &[u8] = if is_twemproxy {
+            b"-NOAUTH Authentication required\r\n"
+        } else {
+            b"-NOAUTH Authentication required.\r\n"
+        };
+        self.reply(client, text);
+        Flow::Next
+    }
+
     fn refuse_unknown(&mut self, client: &mut Client, request: Request<'_>) -> Flow {
         if crate::wire::resp::is_cross_protocol(request.arg(0)) {
             return Flow::Abort;
         }
         if !client.is_authenticated && !self.plan.policy.is_bad_request_fatal {
-            self.reply(client, b"-NOAUTH Authentication required.\r\n");
-            return Flow::Next;
+            return self.ask_for_password(client);
         }
         self.refuse_with(client, |text| command::encode_unknown(request.frame, request.args, text))
     }
