@@ -121,7 +121,7 @@ impl Target {
 pub fn pool(listen: SocketAddr, servers: &[SocketAddr]) -> String {
     let mut text = format!(
         "bench:\n  listen: {listen}\n  hash: fnv1a_64\n  hash_tag: \"{{}}\"\n  \
-         distribution: ketama\n  timeout: 2000\n  backlog: 1024\n  redis: true\n  \
+         distribution: ketama\n  timeout: 10000\n  backlog: 1024\n  redis: true\n  \
          preconnect: true\n  tcpkeepalive: true\n  auto_eject_hosts: true\n  \
          server_retry_timeout: 2000\n  server_failure_limit: 3\n  servers:\n"
     );

@@ -8,13 +8,15 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::load::{Engine, Plan, Sample};
-use crate::process::{LOAD_CPU, Priority, pin, raise_file_limit, settle};
+use crate::process::{LOAD_CPU, Priority, pin, raise_file_limit, settle, wait_for_quiet};
 use crate::report::{DISTURBED_SHARE_MAX, Placement, Report};
 use crate::targets::{Kind, RealServers, Target, build_ringkeeper, target_folder, version};
 use crate::workload::Workload;
 
 /// Servers behind every proxy.
 const SERVERS: usize = 2;
+/// How long a cell waits for other programs to leave the cores alone.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Most requests in one run, whatever the time.
 const REQUESTS_MAX: u64 = 50_000_000;
 
@@ -235,6 +237,7 @@ fn run_undisturbed(
 ) -> io::Result<Sample> {
     let mut best: Option<Sample> = None;
     for _ in 0..tries {
+        wait_for_quiet(PATIENCE, &mut |time| engine.pump(time))?;
         let result = engine.run(workload, target.address, plan, &|| target.metered());
         if let Some(id) = target.id() {
             // Closing hundreds of clients must not run into the next measurement.

@@ -19,11 +19,19 @@ pub const RECEIVE_BYTES_MAX: usize = 64 * 1024;
 /// burst of big values does not stay resident.
 pub const POOLED_BUFFER_BYTES_MAX: usize = 64 * 1024;
 
-/// Most buffers in the pool: with the size above at most 16 MiB per worker, in practice far less,
-/// because a buffer is as large as its busiest use.
-pub const POOLED_BUFFERS_MAX: usize = 256;
+/// Bytes that the pool of a worker keeps: enough for the buffers of some hundred busy connections,
+/// and little enough to stay resident.
+pub const POOLED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-const _: () = assert!(POOLED_BUFFERS_MAX * POOLED_BUFFER_BYTES_MAX <= 16 * 1024 * 1024);
+const _: () = assert!(POOLED_BUFFER_BYTES_MAX <= POOLED_BYTES_MAX);
+
+/// Arguments whose places are kept from request to request; after a larger request the memory
+/// goes back.
+pub const SCRATCH_ITEMS_KEPT: usize = 4096;
+
+/// Bytes of reply text that are kept from request to request; after a larger one the memory goes
+/// back.
+pub const SCRATCH_TEXT_KEPT: usize = 64 * 1024;
 
 /// Requests of one client that may be under way before it has shown that it reads replies.
 pub const PIPELINE_START: u16 = 16;

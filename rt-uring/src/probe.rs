@@ -215,7 +215,10 @@ mod tests {
     #[test]
     fn a_probe_names_what_will_be_used_or_why_not() {
         match probe() {
-            Ok(capabilities) => assert!(capabilities.to_string().starts_with("io_uring with")),
+            Ok(capabilities) => {
+                println!("{capabilities}");
+                assert!(capabilities.to_string().starts_with("io_uring with"));
+            }
             Err(why) => println!("skipped: {why}"),
         }
     }

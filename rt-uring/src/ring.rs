@@ -377,6 +377,7 @@ impl Ring {
         }
         // Full: let the kernel take what is there. If it does not (its completion queue has
         // overflowed), the operation waits for the next turn, which drains that.
+        self.buffers.publish();
         let _ = self.uring.submit();
         // SAFETY: this function's own contract.
         if unsafe { self.uring.submission().push(&entry) }.is_err() {

@@ -11,13 +11,20 @@ pub fn all() -> &'static [Command] {
 /// Finds a command by its name, in any case.
 #[inline]
 pub fn lookup(name: &[u8]) -> Option<&'static Command> {
-    let mut slot = hash(name);
+    let folded = Folded::of(name);
+    let mut slot = folded.slot();
     // Ends at the first empty slot: the table is at most half full.
     loop {
-        let index = *SLOTS.get(slot % SLOT_COUNT)?;
-        let command = COMMANDS.get(usize::from(index))?;
-        if command.name.as_bytes().eq_ignore_ascii_case(name) {
-            return Some(command);
+        let index = usize::from(*SLOTS.get(slot % SLOT_COUNT)?);
+        let candidate = FOLDED.get(index)?;
+        if candidate.low == folded.low
+            && candidate.high == folded.high
+            && candidate.len == folded.len
+        {
+            let command = COMMANDS.get(index)?;
+            if candidate.is_whole || command.name.as_bytes().eq_ignore_ascii_case(name) {
+                return Some(command);
+            }
         }
         slot += 1;
     }
@@ -45,7 +52,7 @@ const fn slots() -> [u8; SLOT_COUNT] {
     let mut slots = [EMPTY; SLOT_COUNT];
     let mut index = 0;
     while index < COMMANDS.len() {
-        let mut slot = hash(COMMANDS[index].name.as_bytes());
+        let mut slot = FOLDED[index].slot();
         while slots[slot % SLOT_COUNT] != EMPTY {
             slot += 1;
         }
@@ -55,29 +62,74 @@ const fn slots() -> [u8; SLOT_COUNT] {
     slots
 }
 
-/// Hashes the length and up to sixteen bytes from both ends, blind to case.
-#[inline]
-const fn hash(name: &[u8]) -> usize {
-    let (low, high) = if let (Some(first), Some(last)) =
-        (name.first_chunk::<8>(), name.last_chunk::<8>())
-    {
-        (u64::from_le_bytes(*first), u64::from_le_bytes(*last))
-    } else if let (Some(first), Some(last)) = (name.first_chunk::<4>(), name.last_chunk::<4>()) {
-        (u32::from_le_bytes(*first) as u64, u32::from_le_bytes(*last) as u64)
-    } else if let ([first, ..], [.., last]) = (name, name) {
-        let middle = if let [_, middle, _] = name { *middle } else { 0 };
-        (u16::from_le_bytes([*first, middle]) as u64, *last as u64)
-    } else {
-        (0, 0)
-    };
-    // Sets the bit that makes ASCII letters small; what it does to other bytes harms nobody,
-    // because the name is compared afterwards.
-    let small = 0x2020_2020_2020_2020;
-    let mixed = (low | small).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        ^ ((high | small).rotate_left(29).wrapping_add(name.len() as u64))
-            .wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
-    // At most as many bits as the table has slots.
-    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - SLOT_BITS)) as usize
+/// The names of `COMMANDS`, folded, in the same order.
+static FOLDED: [Folded; COMMANDS.len()] = folded();
+
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+const fn folded() -> [Folded; COMMANDS.len()] {
+    let mut folded = [Folded { low: 0, high: 0, len: 0, is_whole: false }; COMMANDS.len()];
+    let mut index = 0;
+    while index < COMMANDS.len() {
+        let name = COMMANDS[index].name.as_bytes();
+        folded[index] = Folded::of(name);
+        let mut is_whole = name.len() <= 16;
+        let mut at = 0;
+        while at < name.len() {
+            is_whole &= name[at].is_ascii_lowercase();
+            at += 1;
+        }
+        folded[index].is_whole = is_whole;
+        index += 1;
+    }
+    folded
+}
+
+/// A name as two words that overlap, blind to case, so that most names are compared without a
+/// loop.
+#[derive(Clone, Copy)]
+struct Folded {
+    /// The first bytes, at most eight.
+    low: u64,
+    /// The last bytes, at most eight.
+    high: u64,
+    len: usize,
+    /// Whether the words say all about a name: it has no more bytes than they hold, and letters
+    /// only, which nothing but the same letters folds to. Of the table's names only.
+    is_whole: bool,
+}
+
+impl Folded {
+    #[inline]
+    const fn of(name: &[u8]) -> Self {
+        let (low, high) = if let (Some(first), Some(last)) =
+            (name.first_chunk::<8>(), name.last_chunk::<8>())
+        {
+            (u64::from_le_bytes(*first), u64::from_le_bytes(*last))
+        } else if let (Some(first), Some(last)) = (name.first_chunk::<4>(), name.last_chunk::<4>())
+        {
+            (u32::from_le_bytes(*first) as u64, u32::from_le_bytes(*last) as u64)
+        } else if let ([first, ..], [.., last]) = (name, name) {
+            let middle = if let [_, middle, _] = name { *middle } else { 0 };
+            (u16::from_le_bytes([*first, middle]) as u64, *last as u64)
+        } else {
+            (0, 0)
+        };
+        // Sets the bit that makes ASCII letters small.
+        let small = 0x2020_2020_2020_2020;
+        Self { low: low | small, high: high | small, len: name.len(), is_whole: false }
+    }
+
+    #[inline]
+    const fn slot(&self) -> usize {
+        let mixed = self.low.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            ^ self
+                .high
+                .rotate_left(29)
+                .wrapping_add(self.len as u64)
+                .wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
+        // As many bits as the table has slots for.
+        (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - SLOT_BITS)) as usize
+    }
 }
 
 const fn row(

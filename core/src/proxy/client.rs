@@ -7,7 +7,7 @@ use crate::limits::{
     CLIENT_INPUT_PAUSE_BYTES, CLIENT_INPUT_RESUME_BYTES, CLIENT_UNSENT_PAUSE_BYTES, PIPELINE_MAX,
     PIPELINE_START, WINDOW_BYTES,
 };
-use crate::proxy::replies::Replies;
+use crate::proxy::replies::{Replies, Sequence};
 use crate::wire::resp::request::RequestScanner;
 
 /// How far a client's connection is on its way to the end.
@@ -45,6 +45,8 @@ pub(crate) struct Client {
     pub(crate) waiting_on: Option<ConnId>,
     /// Requests that may be under way at once.
     window: u16,
+    /// The window opens further once everything before this request has left.
+    widen_at: Sequence,
     /// Recent size of large replies, bytes: keeps window times size bounded.
     reply_bytes: u32,
     /// Received and not yet served; starts with a frame at `input_start`.
@@ -81,6 +83,7 @@ impl Client {
             is_blocked: false,
             waiting_on: None,
             window: PIPELINE_START,
+            widen_at: Sequence::default(),
             reply_bytes: 0,
             input: Buffer::new(),
             input_start: 0,
@@ -146,6 +149,7 @@ impl Client {
     pub(crate) fn should_resume(&self) -> bool {
         self.is_paused
             && self.phase == Phase::Open
+            && !self.is_at_eof
             && (self.waiting_input().len() < CLIENT_INPUT_RESUME_BYTES
                 || (self.has_room() && !self.is_blocked))
     }
@@ -165,8 +169,13 @@ impl Client {
         }
     }
 
-    /// Opens the window further, after every reply so far has left the socket.
+    /// Opens the window further when the replies to a whole window have left the socket. To be
+    /// called when nothing is left to write.
     pub(crate) fn widen(&mut self) {
+        if !self.replies.has_passed(self.widen_at) {
+            return;
+        }
+        self.widen_at = self.replies.end();
         let fitting = WINDOW_BYTES / (self.reply_bytes.max(1) as usize);
         let fitting = u16::try_from(fitting).unwrap_or(u16::MAX).max(1);
         self.window = self.window.saturating_mul(2).min(PIPELINE_MAX).min(fitting);
@@ -184,3 +193,7 @@ impl Client {
         self.replies.is_empty() && self.out.is_empty() && !self.is_writing
     }
 }
+
+// An idle client is a slot of the worker's table, at most a few reply slots and what the runtime
+// keeps; together they have to stay below 512 bytes.
+const _: () = assert!(size_of::<Client>() <= 304);

@@ -179,6 +179,7 @@ impl Shared {
             encode::request(&mut greeting, &[b"AUTH", password]);
             replies_due += 1;
         }
+        let is_auth_due = replies_due > 0;
         if plan.database > 0 {
             let database = plan.database.to_string();
             encode::request(&mut greeting, &[b"SELECT", database.as_bytes()]);
@@ -193,7 +194,7 @@ impl Shared {
             self.buffers.give(greeting);
             self.let_requests_go(key);
         } else {
-            conn.stage = Stage::Greeting { replies_due };
+            conn.stage = Stage::Greeting { replies_due, is_auth_due };
             conn.is_writing = true;
             self.outbox.push(Output::Transmit { conn: id, buffer: greeting });
         }
@@ -206,16 +207,21 @@ impl Shared {
     /// Takes a reply to the greeting. Returns false when the server refuses us.
     pub(crate) fn greeted(&mut self, key: SlabKey, reply: &[u8]) -> bool {
         let Some(conn) = self.conns.get_mut(key) else { return true };
-        let Stage::Greeting { replies_due } = conn.stage else { return true };
+        let Stage::Greeting { replies_due, is_auth_due } = conn.stage else { return true };
         let (pool, server) = (conn.pool, conn.server);
         if reply.first() == Some(&b'-') {
             let text = String::from_utf8_lossy(reply.get(1..).unwrap_or_default());
             let message = text.trim_end().to_owned();
             self.outbox.event(Event::GreetingRefused { pool, server, message });
-            return false;
+            // A server without a password refuses AUTH and serves all the same; one with another
+            // password tells each request so. A refused SELECT would write to another database.
+            if !is_auth_due {
+                return false;
+            }
         }
+        let Some(conn) = self.conns.get_mut(key) else { return true };
         if replies_due > 1 {
-            conn.stage = Stage::Greeting { replies_due: replies_due - 1 };
+            conn.stage = Stage::Greeting { replies_due: replies_due - 1, is_auth_due: false };
         } else {
             self.let_requests_go(key);
         }

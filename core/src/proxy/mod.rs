@@ -270,8 +270,7 @@ impl Proxy {
         let Some(client) = self.clients.get_mut(key) else { return };
         let shared = &mut self.shared;
         if client.should_pause() {
-            client.is_paused = true;
-            shared.outbox.push(Output::PauseRead(client.id));
+            shared.pause(client);
         } else if client.should_resume() {
             client.is_paused = false;
             shared.outbox.push(Output::ResumeRead(client.id));
@@ -332,8 +331,8 @@ impl Proxy {
         let Some(mut client) = self.clients.remove(key_of(id)) else { return };
         if client.phase != Phase::Closing {
             self.shared.abort_client(&mut client);
-            self.shared.outbox.forget_close(id);
         }
+        self.shared.outbox.forget(id);
         if !client.is_stats
             && let Some((pool, _)) = self.shared.pool_mut(client.pool)
         {
@@ -388,8 +387,8 @@ impl Proxy {
                 }
             }
             self.fail_conn(key, Failure::from(reason));
-            self.shared.outbox.forget_close(id);
         }
+        self.shared.outbox.forget(id);
         self.shared.conns.remove(key);
     }
 
@@ -401,7 +400,7 @@ impl Proxy {
             let Some(client) = self.clients.get_mut(key) else { continue };
             // As if the client had said that it sends nothing more: what was read is served.
             client.is_at_eof = true;
-            self.shared.outbox.push(Output::PauseRead(client.id));
+            self.shared.pause(client);
             self.shared.mark_ready(client);
         }
         self.say_if_drained();

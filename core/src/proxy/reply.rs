@@ -53,6 +53,7 @@ impl Proxy {
         let Some(conn) = self.shared.conns.get_mut(key) else { return false };
         let via = conn.id;
         let was_streaming = std::mem::take(&mut conn.is_streaming);
+        let streamed = std::mem::take(&mut conn.streamed_bytes);
         if conn.stage != Stage::Ready {
             return self.greeting_reply(key, piece);
         }
@@ -65,7 +66,7 @@ impl Proxy {
         }
         let Some(request) = conn.pop_in_flight() else { return false };
         let partial = std::mem::take(&mut conn.partial);
-        self.count_reply(key, partial.len() + piece.len());
+        self.count_reply(key, streamed + partial.len() + piece.len());
         if partial.is_empty() {
             self.deliver(request.to, piece, via, was_streaming);
         } else {
@@ -108,6 +109,7 @@ impl Proxy {
     fn count_reply(&mut self, key: SlabKey, bytes: usize) {
         let Some(conn) = self.shared.conns.get(key) else { return };
         let (pool, server) = (conn.pool, usize::from(conn.server.0));
+        let has_waiters = !conn.waiters.is_empty() && conn.has_room();
         let Some(pool) = self.shared.pools.get_mut(usize::from(pool.0)) else { return };
         if let Some(stats) = pool.stats.servers.get_mut(server) {
             stats.responses += 1;
@@ -115,6 +117,9 @@ impl Proxy {
         }
         if let Some(server) = pool.servers.get_mut(server) {
             server.failures = 0;
+        }
+        if has_waiters {
+            self.shared.wake_waiters(key);
         }
     }
 
@@ -130,17 +135,29 @@ impl Proxy {
         }
         let Some(InFlight { to, .. }) = next else { return };
         let partial = std::mem::take(&mut conn.partial);
-        let left = self.stream(to, partial, via);
+        // What is announced counts like what has come: the window closes before it is too late.
+        let announced = usize::try_from(conn.scanner.announced_bytes_left()).unwrap_or(usize::MAX);
+        let expected = conn.streamed_bytes.saturating_add(kept).saturating_add(announced);
+        let left = self.stream(to, partial, via, expected);
         let Some(conn) = self.shared.conns.get_mut(key) else { return };
         match left {
             Some(kept) => conn.partial = kept,
-            None => conn.is_streaming = true,
+            None => {
+                conn.is_streaming = true;
+                conn.streamed_bytes += kept;
+            }
         }
     }
 
     /// Lets a piece of a reply go ahead. Gives the piece back when it has to wait: for an earlier
     /// reply, or for the parts of the other servers.
-    fn stream(&mut self, to: ReplyTo, piece: Buffer, via: ConnId) -> Option<Buffer> {
+    fn stream(
+        &mut self,
+        to: ReplyTo,
+        piece: Buffer,
+        via: ConnId,
+        expected: usize,
+    ) -> Option<Buffer> {
         let kept_bytes = piece.len();
         match to {
             ReplyTo::Client { conn, sequence } => {
@@ -148,6 +165,7 @@ impl Proxy {
                 let client = self.clients.get_mut(key_of(conn));
                 if let Some(client) = client.filter(|client| client.phase != Phase::Closing) {
                     let limit = shared.output_max(client);
+                    client.note_reply(expected);
                     if client.unsent_bytes() + kept_bytes > limit {
                         shared.cut_off(client, Limit::ClientOutput);
                     } else if client.replies.is_next(sequence) {
@@ -203,7 +221,9 @@ impl Proxy {
                     return;
                 }
                 client.replies.complete(sequence, reply, &mut client.out, &mut shared.buffers);
-                client.note_reply(reply.len());
+                if !is_rest {
+                    client.note_reply(reply.len());
+                }
                 shared.after_reply(client);
             }
             ReplyTo::Split { split, part } => self.deliver_part(split, part, reply, via, is_rest),
@@ -267,6 +287,7 @@ impl Proxy {
     pub(crate) fn fail_requests(&mut self, key: SlabKey, failure: Failure) {
         let Some(conn) = self.shared.conns.get_mut(key) else { return };
         let is_streaming = std::mem::take(&mut conn.is_streaming);
+        conn.streamed_bytes = 0;
         let requests = std::mem::take(&mut conn.in_flight);
         let unsent = if conn.stage == Stage::Ready { conn.queued } else { requests.len() };
         (conn.queued, conn.timed_out, conn.in_flight_bytes) = (0, 0, 0);
@@ -293,6 +314,9 @@ impl Proxy {
     ) {
         let Some(conn) = self.shared.conns.get(key) else { return };
         let (pool, server, via) = (conn.pool, conn.server, conn.id);
+        if matches!(to, ReplyTo::Nobody) {
+            return;
+        }
         if is_half_sent {
             if let ReplyTo::Client { conn, sequence } = to
                 && let Some(client) = self.clients.get_mut(key_of(conn))

@@ -96,6 +96,7 @@ impl Shared {
             }
         }
         self.scratch.args = args;
+        self.scratch.shrink();
         (served, flow)
     }
 
@@ -144,7 +145,8 @@ impl Shared {
             return self.refuse_with(client, |text| command::encode_wrong_arity(command, text));
         }
         if !client.is_authenticated && !command.is_allowed_before_auth() {
-            return self.ask_for_password(client);
+            self.ask_for_password(client);
+            return Flow::Next;
         }
         match command.treatment {
             Treatment::Forward => self.forward(client, command, request),
@@ -157,16 +159,14 @@ impl Shared {
         }
     }
 
-    /// Answers what may not be asked before AUTH. twemproxy's text has no full stop.
-    fn ask_for_password(&mut self, client: &mut Client) -> Flow {
-        let is_twemproxy = self.plan.policy.is_bad_request_fatal;
-        let text: &[u8] = if is_twemproxy {
+    fn ask_for_password(&mut self, client: &mut Client) {
+        // Redis' sentence has a full stop, twemproxy's has none.
+        let reply: &[u8] = if self.plan.policy.is_bad_request_fatal {
             b"-NOAUTH Authentication required\r\n"
         } else {
             b"-NOAUTH Authentication required.\r\n"
         };
-        self.reply(client, text);
-        Flow::Next
+        self.reply(client, reply);
     }
 
     fn refuse_unknown(&mut self, client: &mut Client, request: Request<'_>) -> Flow {
@@ -174,7 +174,8 @@ impl Shared {
             return Flow::Abort;
         }
         if !client.is_authenticated && !self.plan.policy.is_bad_request_fatal {
-            return self.ask_for_password(client);
+            self.ask_for_password(client);
+            return Flow::Next;
         }
         self.refuse_with(client, |text| command::encode_unknown(request.frame, request.args, text))
     }
@@ -204,6 +205,7 @@ impl Shared {
         encode(&mut text);
         self.reply(client, &text);
         self.scratch.text = text;
+        self.scratch.shrink();
     }
 
     /// Gives a reply of our own its place in the client's order.
@@ -428,7 +430,7 @@ impl Shared {
             Flow::Next | Flow::Wait => {}
             Flow::Finish => {
                 client.phase = Phase::Finishing;
-                self.outbox.push(crate::io::Output::PauseRead(client.id));
+                self.pause(client);
             }
             Flow::Abort => self.abort_client(client),
         }

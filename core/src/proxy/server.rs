@@ -44,8 +44,9 @@ pub(crate) enum Stage {
     Resolving(QueryId),
     /// The socket is being connected.
     Connecting,
-    /// `AUTH` and `SELECT` are under way: this many replies are due before the first request.
-    Greeting { replies_due: u8 },
+    /// `AUTH` and `SELECT` are under way: this many replies are due before the first request, that
+    /// to `AUTH` first.
+    Greeting { replies_due: u8, is_auth_due: bool },
     /// Requests are sent.
     Ready,
     /// `Close` was said; `Closed` is awaited.
@@ -84,6 +85,8 @@ pub(crate) struct ServerConn {
     pub(crate) partial: Buffer,
     /// The current reply leaves in pieces; `partial` stays empty.
     pub(crate) is_streaming: bool,
+    /// Bytes of the current reply that have gone ahead.
+    pub(crate) streamed_bytes: usize,
     pub(crate) received_at: Instant,
     /// Clients that wait for room in this connection's queue.
     pub(crate) waiters: Vec<ConnId>,
@@ -117,6 +120,7 @@ impl ServerConn {
             scanner: ReplyScanner::default(),
             partial: Buffer::new(),
             is_streaming: false,
+            streamed_bytes: 0,
             received_at: now,
             waiters: Vec::new(),
         }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::buf::BufferPool;
 use crate::id::{ConnId, PoolId, ServerId};
-use crate::io::{CloseMode, Event, Limit};
-use crate::limits::{SERVER_CONNECTIONS_MAX, SPLITS_MAX};
+use crate::io::{CloseMode, Event, Limit, Output};
+use crate::limits::{SCRATCH_ITEMS_KEPT, SCRATCH_TEXT_KEPT, SERVER_CONNECTIONS_MAX, SPLITS_MAX};
 use crate::proxy::client::{Client, Phase};
 use crate::proxy::fragment::Split;
 use crate::proxy::outbox::Outbox;
@@ -105,6 +105,16 @@ pub(crate) struct Scratch {
     /// The part of each server, [`u16::MAX`] for none.
     pub(crate) part_of: Vec<u16>,
     pub(crate) text: Vec<u8>,
+}
+
+impl Scratch {
+    /// Gives back what a request of unusual size needed.
+    #[inline]
+    pub(crate) fn shrink(&mut self) {
+        if self.args.capacity() > SCRATCH_ITEMS_KEPT || self.text.capacity() > SCRATCH_TEXT_KEPT {
+            *self = Self::default();
+        }
+    }
 }
 
 /// All that clients share.
@@ -222,6 +232,14 @@ impl Shared {
         self.count(client);
         if client.needs_look() {
             self.mark_ready(client);
+        }
+    }
+
+    /// Stops reading from a client.
+    pub(crate) fn pause(&mut self, client: &mut Client) {
+        if !client.is_paused && client.phase != Phase::Closing {
+            client.is_paused = true;
+            self.outbox.push(Output::PauseRead(client.id));
         }
     }
 

@@ -44,10 +44,7 @@ fn the_connections_own_commands_are_answered_here() {
     assert_eq!(answer(&["TIME"]), "*2\r\n$10\r\n1700000000\r\n$1\r\n0\r\n");
     assert!(answer(&["INFO"]).contains("ringkeeper_version:"));
     assert!(answer(&["COMMAND", "COUNT"]).starts_with(':'));
-    assert_eq!(
-        answer(&["AUTH", "x"]),
-        "-ERR Client sent AUTH, but no password is set\r\n"
-    );
+    assert_eq!(answer(&["AUTH", "x"]), "-ERR Client sent AUTH, but no password is set\r\n");
 }
 
 #[test]
@@ -135,7 +132,8 @@ fn the_greetings_of_usual_clients_are_answered() {
         let client = h.client();
         h.send(client, greeting);
         let reply = h.take(client);
-        let reply = reply.strip_prefix("-NOPROTO unsupported protocol version\r\n").unwrap_or(&reply);
+        let reply =
+            reply.strip_prefix("-NOPROTO unsupported protocol version\r\n").unwrap_or(&reply);
         assert_eq!(reply, "+OK\r\n+OK\r\n", "{greeting}");
         h.send(client, "*1\r\n$4\r\nPING\r\n");
         assert_eq!(h.take(client), "+PONG\r\n");

@@ -130,7 +130,7 @@ fn the_wait_between_attempts_grows_and_is_bounded() {
     for _ in 0..2_000 {
         h.send(client, request(&["GET", "x"]));
         h.take(client);
-        if let Some((conn, _)) = h.connects.last().copied_conn()
+        if let Some((conn, _)) = h.connects.last().cloned()
             && !h.is_closed(conn)
         {
             h.lose(conn, CloseReason::Refused);
@@ -139,16 +139,6 @@ fn the_wait_between_attempts_grows_and_is_bounded() {
     }
     // 20 s: a few quick attempts, then one in 250..=500 ms.
     assert!((40..=100).contains(&h.connects.len()), "{}", h.connects.len());
-}
-
-trait CopiedConn {
-    fn copied_conn(&self) -> Option<(ringkeeper_core::id::ConnId, String)>;
-}
-
-impl CopiedConn for Option<&(ringkeeper_core::id::ConnId, String)> {
-    fn copied_conn(&self) -> Option<(ringkeeper_core::id::ConnId, String)> {
-        self.cloned()
-    }
 }
 
 #[test]
@@ -182,7 +172,8 @@ fn an_idle_connection_that_the_server_closes_is_no_failure() {
 fn the_servers_own_errors_pass_through() {
     let mut h = Harness::new(ONE);
     let client = h.client();
-    for error in ["-LOADING Redis is loading\r\n", "-OOM no\r\n", "-BUSY x\r\n", "-READONLY x\r\n"] {
+    for error in ["-LOADING Redis is loading\r\n", "-OOM no\r\n", "-BUSY x\r\n", "-READONLY x\r\n"]
+    {
         h.send(client, request(&["GET", "x"]));
         let server = h.server("127.0.0.1:1");
         h.send(server, error);
@@ -358,6 +349,19 @@ fn a_refused_greeting_is_told_to_the_client_and_nothing_is_written_to_the_wrong_
     assert_eq!(h.take(server), "");
     assert!(h.is_closed(server));
     assert!(h.events.iter().any(|event| matches!(event, Event::GreetingRefused { .. })));
+}
+
+#[test]
+fn a_server_without_a_password_serves_a_pool_that_has_one() {
+    let mut h = Harness::new(&ONE.replace("timeout: 300", "redis_auth: pw"));
+    let client = h.client();
+    h.send(client, request(&["AUTH", "pw"]) + &request(&["GET", "x"]));
+    let server = h.server("127.0.0.1:1");
+    h.take(server);
+    h.send(server, "-ERR AUTH called without any password configured\r\n");
+    assert_eq!(h.take(server), request(&["GET", "x"]));
+    h.send(server, "$-1\r\n");
+    assert_eq!(h.take(client), "+OK\r\n$-1\r\n");
 }
 
 #[test]

@@ -13,34 +13,34 @@ use ringkeeper_core::time::Instant;
 
 /// Where a connection to a server stands, as the test sees it.
 #[derive(Debug, Default, Clone)]
-pub struct Wire {
+pub(crate) struct Wire {
     /// Bytes that the worker wrote and no test has taken yet.
-    pub written: Vec<u8>,
-    pub is_paused: bool,
-    pub is_closed: bool,
+    pub(crate) written: Vec<u8>,
+    pub(crate) is_paused: bool,
+    pub(crate) is_closed: bool,
     /// Writes whose `Sent` the test holds back.
-    pub held: Option<Vec<u8>>,
-    pub holds: bool,
+    pub(crate) held: Option<Vec<u8>>,
+    pub(crate) holds: bool,
 }
 
-pub struct Harness {
-    pub worker: Worker,
-    pub now: Instant,
-    pub wires: BTreeMap<ConnId, Wire>,
+pub(crate) struct Harness {
+    pub(crate) worker: Worker,
+    pub(crate) now: Instant,
+    pub(crate) wires: BTreeMap<ConnId, Wire>,
     /// Server connections in the order in which they were asked for, with their endpoints.
-    pub connects: Vec<(ConnId, String)>,
-    pub queries: Vec<(QueryId, String)>,
-    pub events: Vec<Event>,
+    pub(crate) connects: Vec<(ConnId, String)>,
+    pub(crate) queries: Vec<(QueryId, String)>,
+    pub(crate) events: Vec<Event>,
     /// Connections are established as soon as they are asked for.
-    pub is_connecting_at_once: bool,
+    pub(crate) is_connecting_at_once: bool,
 }
 
 impl Harness {
-    pub fn new(config: &str) -> Self {
+    pub(crate) fn new(config: &str) -> Self {
         Self::with_policy(config, Policy::RINGKEEPER)
     }
 
-    pub fn with_policy(config: &str, policy: Policy) -> Self {
+    pub(crate) fn with_policy(config: &str, policy: Policy) -> Self {
         let parsed = nutcracker::parse("test.yml", config);
         let config = parsed.config.unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
         let mut plan = Plan::new(&config, policy);
@@ -48,7 +48,7 @@ impl Harness {
         Self::with_plan(plan)
     }
 
-    pub fn with_plan(plan: Plan) -> Self {
+    pub(crate) fn with_plan(plan: Plan) -> Self {
         let mut harness = Self {
             worker: Worker::new(Arc::new(plan), 1, Instant::START),
             now: Instant::START,
@@ -63,11 +63,11 @@ impl Harness {
     }
 
     /// Connects a client to the first pool.
-    pub fn client(&mut self) -> ConnId {
+    pub(crate) fn client(&mut self) -> ConnId {
         self.try_client().expect("there is room for a client")
     }
 
-    pub fn try_client(&mut self) -> Option<ConnId> {
+    pub(crate) fn try_client(&mut self) -> Option<ConnId> {
         let peer = Endpoint::Tcp(([127, 0, 0, 1], 4000).into());
         let conn = self.worker.accept(self.now, ListenerId(0), peer).ok()?;
         self.wires.insert(conn, Wire::default());
@@ -75,41 +75,41 @@ impl Harness {
         Some(conn)
     }
 
-    pub fn send(&mut self, conn: ConnId, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn send(&mut self, conn: ConnId, bytes: impl AsRef<[u8]>) {
         self.worker.handle(self.now, Input::Received { conn, bytes: bytes.as_ref() });
         self.pump();
     }
 
     /// Hands several pieces over in one turn.
-    pub fn send_together(&mut self, pieces: &[(ConnId, &[u8])]) {
+    pub(crate) fn send_together(&mut self, pieces: &[(ConnId, &[u8])]) {
         for (conn, bytes) in pieces {
             self.worker.handle(self.now, Input::Received { conn: *conn, bytes });
         }
         self.pump();
     }
 
-    pub fn eof(&mut self, conn: ConnId) {
+    pub(crate) fn eof(&mut self, conn: ConnId) {
         self.worker.handle(self.now, Input::Eof { conn });
         self.pump();
     }
 
-    pub fn lose(&mut self, conn: ConnId, reason: CloseReason) {
+    pub(crate) fn lose(&mut self, conn: ConnId, reason: CloseReason) {
         self.wires.entry(conn).or_default().is_closed = true;
         self.worker.handle(self.now, Input::Closed { conn, reason });
         self.pump();
     }
 
-    pub fn connect(&mut self, conn: ConnId) {
+    pub(crate) fn connect(&mut self, conn: ConnId) {
         self.worker.handle(self.now, Input::Connected { conn });
         self.pump();
     }
 
-    pub fn input(&mut self, input: Input<'_>) {
+    pub(crate) fn input(&mut self, input: Input<'_>) {
         self.worker.handle(self.now, input);
         self.pump();
     }
 
-    pub fn pass(&mut self, time: Duration) {
+    pub(crate) fn pass(&mut self, time: Duration) {
         let until = self.now + time;
         while let Some(deadline) = self.worker.poll_timeout() {
             if deadline.at > until {
@@ -123,12 +123,12 @@ impl Harness {
     }
 
     /// Holds the `Sent` of a connection back, as if its socket were full.
-    pub fn hold(&mut self, conn: ConnId) {
+    pub(crate) fn hold(&mut self, conn: ConnId) {
         self.wires.entry(conn).or_default().holds = true;
     }
 
     /// Lets one held write through.
-    pub fn release(&mut self, conn: ConnId) {
+    pub(crate) fn release(&mut self, conn: ConnId) {
         let wire = self.wires.entry(conn).or_default();
         wire.holds = false;
         if let Some(buffer) = wire.held.take() {
@@ -138,22 +138,22 @@ impl Harness {
     }
 
     /// Takes what the worker wrote to a connection.
-    pub fn take(&mut self, conn: ConnId) -> String {
+    pub(crate) fn take(&mut self, conn: ConnId) -> String {
         let wire = self.wires.entry(conn).or_default();
         String::from_utf8_lossy(&std::mem::take(&mut wire.written)).into_owned()
     }
 
-    pub fn is_closed(&self, conn: ConnId) -> bool {
+    pub(crate) fn is_closed(&self, conn: ConnId) -> bool {
         self.wires.get(&conn).is_some_and(|wire| wire.is_closed)
     }
 
     /// Returns the newest connection to the server at `address`.
-    pub fn server(&self, address: &str) -> ConnId {
+    pub(crate) fn server(&self, address: &str) -> ConnId {
         let found = self.connects.iter().rev().find(|(_, to)| to == address);
         found.unwrap_or_else(|| panic!("no connection to {address}: {:?}", self.connects)).0
     }
 
-    pub fn pump(&mut self) {
+    pub(crate) fn pump(&mut self) {
         while let Some(output) = self.worker.poll_output() {
             match output {
                 Output::Connect { conn, endpoint, .. } => {
@@ -189,7 +189,7 @@ impl Harness {
 }
 
 /// Encodes a request.
-pub fn request(args: &[&str]) -> String {
+pub(crate) fn request(args: &[&str]) -> String {
     let mut text = format!("*{}\r\n", args.len());
     for arg in args {
         text.push_str(&format!("${}\r\n{arg}\r\n", arg.len()));

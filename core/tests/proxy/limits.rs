@@ -34,6 +34,30 @@ fn a_client_that_never_reads_is_asked_for_sixteen_replies_and_no_more() {
 }
 
 #[test]
+fn a_client_that_stops_reading_after_a_while_is_asked_for_little_more() {
+    let mut h = Harness::new(ONE);
+    let client = h.client();
+    h.send(client, request(&["GET", "big"]).repeat(300));
+    let server = h.server("127.0.0.1:1");
+    let reply = format!("$1048576\r\n{}\r\n", "x".repeat(1_048_576));
+    // The sockets' buffers take the first four replies, then nothing moves any more.
+    let mut due = h.take(server).matches("GET").count();
+    let mut sent = 0;
+    while due > 0 {
+        if sent == 4 {
+            h.hold(client);
+        }
+        for piece in reply.as_bytes().chunks(20_000) {
+            h.send(server, piece);
+        }
+        sent += 1;
+        due = due - 1 + h.take(server).matches("GET").count();
+    }
+    assert!(sent <= 4 + 16 + 1, "{sent} replies were asked for");
+    assert!(!h.is_closed(client));
+}
+
+#[test]
 fn a_client_that_reads_gets_three_hundred_replies_of_a_mebibyte() {
     let mut h = Harness::new(ONE);
     let client = h.client();
@@ -95,7 +119,8 @@ fn a_client_that_may_not_be_served_is_not_read() {
 
 #[test]
 fn unread_replies_beyond_the_limit_end_the_client() {
-    let mut h = Harness::new(&ONE.replace("redis: true", "redis: true\n  client_output_bytes_max: 100000"));
+    let mut h =
+        Harness::new(&ONE.replace("redis: true", "redis: true\n  client_output_bytes_max: 100000"));
     let (slow, quick) = (h.client(), h.client());
     h.hold(slow);
     h.send(slow, request(&["GET", "x"]).repeat(10));

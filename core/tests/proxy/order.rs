@@ -156,10 +156,7 @@ fn split_requests_are_joined_in_the_order_of_the_keys() {
     assert_eq!(to_second, request(&["MGET", &b, &b]));
     h.send(second, "*2\r\n$2\r\nb1\r\n$2\r\nb2\r\n");
     h.send(first, "*3\r\n$2\r\na1\r\n$-1\r\n$2\r\na2\r\n");
-    assert_eq!(
-        h.take(client),
-        "*5\r\n$2\r\nb1\r\n$2\r\na1\r\n$2\r\nb2\r\n$-1\r\n$2\r\na2\r\n"
-    );
+    assert_eq!(h.take(client), "*5\r\n$2\r\nb1\r\n$2\r\na1\r\n$2\r\nb2\r\n$-1\r\n$2\r\na2\r\n");
 }
 
 #[test]

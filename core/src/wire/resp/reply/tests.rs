@@ -190,7 +190,7 @@ fn reply() -> impl Strategy<Value = Vec<u8>> {
                 b'|' => elements.len().saturating_sub(1) / 2,
                 _ => elements.len(),
             };
-            let used = following(kind, count as u64) as usize;
+            let used = usize::try_from(following(kind, count as u64)).unwrap();
             let mut out = format!("{}{count}\r\n", kind as char).into_bytes();
             elements.iter().take(used).for_each(|element| out.extend_from_slice(element));
             if used > elements.len() {
