@@ -3,6 +3,7 @@
 mod border;
 mod commands;
 mod failures;
+mod found;
 mod harness;
 mod limits;
 mod order;
