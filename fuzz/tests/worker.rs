@@ -125,11 +125,12 @@ fn draining_in_the_middle_of_everything_comes_to_its_end() {
 #[test]
 fn a_large_reply_that_takes_longer_than_the_time_out_is_waited_for_while_it_comes() {
     let setup = Setup { has_timeout: true, ..Setup::default() };
-    let piece = Op::Answer { server: 0, count: 0, bytes: 210, manner: 0 };
+    let piece = |bytes| Op::Answer { server: 0, count: 0, bytes, manner: 0 };
     let mut ops = vec![Op::QuickConnect(true), Op::Accept];
     ops.push(Op::Pipeline { client: 0, ask: Ask::GetLarge { key: 0 }, more: 3 });
+    ops.extend([piece(220), Op::Pass { ticks: 10 }]);
     for _ in 0..8 {
-        ops.extend([piece, Op::Pass { ticks: 10 }]);
+        ops.extend([piece(190), Op::Pass { ticks: 10 }]);
     }
     play(&setup, &alone(&ops));
 }

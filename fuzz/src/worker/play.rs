@@ -288,9 +288,12 @@ impl Play {
         for _ in 0..=count {
             server.decide(manner % 8 == 7);
         }
-        let cut = if bytes == u8::MAX { server.to_send.len() } else { usize::from(bytes) };
-        // Large replies are cut around the size from which on they leave in pieces.
-        let cut = if (200..u8::MAX).contains(&bytes) { 30_000 + 50 * cut } else { cut };
+        let cut = match usize::from(bytes) {
+            255 => server.to_send.len(),
+            // Large replies are cut around the size from which on they leave in pieces.
+            above @ 200.. => 30_000 + 200 * (above - 200),
+            bytes => bytes,
+        };
         let piece: Vec<u8> = server.to_send.drain(..cut.min(server.to_send.len())).collect();
         let id = server.wire.id;
         self.server_says(id, &piece);
