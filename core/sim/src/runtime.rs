@@ -2,6 +2,7 @@
 //! that finish late, reads after a pause, deadlines that fire late or early. And the machine's
 //! side of the contract, checked output by output.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use ringkeeper_core::id::ConnId;
@@ -132,10 +133,16 @@ impl World {
         let mut inputs = 0;
         let answers = std::mem::take(&mut self.pace.answers);
         for (query, host, port) in answers {
-            let known = self.scenario.hosts.iter().find(|(name, _)| *name == host);
-            let result = known.map_or(Err(ResolveError::NotFound), |(_, address)| {
-                Ok(vec![(*address, port).into()])
-            });
+            let known = self.scenario.hosts.iter().filter(|(name, _)| *name == host);
+            let addresses: Vec<_> = known.map(|(_, address)| (*address, port).into()).collect();
+            let may_fail = self.stage == Stage::Safety && !self.scenario.faults.is_empty();
+            let result = if may_fail && self.rng.is_one_in(1, 8) {
+                Err(ResolveError::Temporary)
+            } else if addresses.is_empty() {
+                Err(ResolveError::NotFound)
+            } else {
+                Ok(addresses)
+            };
             machine.handle(self.now, Input::Resolved { query, result });
             inputs += 1;
         }
@@ -440,14 +447,20 @@ impl World {
         if timeout.is_zero() || timeout > CONNECT_TIMEOUT_MAX {
             return Err(format!("a connect timeout of {timeout:?}"));
         }
-        let Some(server) = self.servers.iter().position(|server| server.endpoint == endpoint)
-        else {
-            return Err(format!("Connect to {endpoint}, where nobody is configured"));
+        let server = self.servers.iter().position(|server| server.endpoint == endpoint);
+        let is_known = |address: &SocketAddr| {
+            self.scenario.hosts.iter().any(|(_, known)| *known == address.ip())
+        };
+        let is_dead_end = matches!(&endpoint, Endpoint::Tcp(address) if is_known(address));
+        let (server, result) = match server {
+            Some(server) => (server, self.server_answers_connect(server)),
+            // Nobody listens there, so whose end it is does not matter.
+            None if is_dead_end => (0, Err(CloseReason::Refused)),
+            None => return Err(format!("Connect to {endpoint}, where nobody is configured")),
         };
         let link = self.links.len();
         self.links.push(Link::new(&mut self.rng, Peer::Server(server), Phase::Connecting));
         self.name(link, conn)?;
-        let result = self.server_answers_connect(server);
         let delay = match result {
             Err(CloseReason::ConnectTimedOut) => timeout,
             _ => Duration::from_nanos(20_000 + self.rng.below(2_000_000)).min(timeout),

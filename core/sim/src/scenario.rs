@@ -21,8 +21,6 @@ pub struct Pool {
     pub database: u32,
     /// Whether keys may move to another server while one is ejected.
     pub ejects: bool,
-    /// Whether the machine may reach a server over several connections at once.
-    pub connections_many: bool,
 }
 
 impl Pool {
@@ -40,7 +38,6 @@ impl Pool {
             password: None,
             database: 0,
             ejects: false,
-            connections_many: false,
         }
     }
 }
@@ -178,7 +175,8 @@ pub struct Scenario {
     /// What may go wrong; each seed uses some of it. Empty: nothing, and then no error is
     /// forgiven.
     pub faults: Vec<FaultKind>,
-    /// Names that the resolver knows.
+    /// Names that the resolver knows; one may stand here several times. An address where no
+    /// server is configured refuses connections.
     pub hosts: Vec<(String, IpAddr)>,
     /// How long faults may happen.
     pub safety: Duration,

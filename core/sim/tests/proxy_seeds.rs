@@ -12,6 +12,7 @@
 )]
 
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +25,12 @@ use ringkeeper_core::rng::Rng;
 use ringkeeper_core::time::Instant;
 use ringkeeper_sim::{Failure, Pool, Report, Scenario, Seeds, Simulation, Summary};
 
+/// What the resolver knows.
+type Hosts = Vec<(String, IpAddr)>;
+
 /// Draws pools, and the configuration that describes them.
-fn draw_pools(rng: &mut Rng) -> (Vec<Pool>, String) {
+fn draw_pools(rng: &mut Rng) -> (Vec<Pool>, Hosts, String) {
+    let mut hosts = Hosts::new();
     let mut pools = Vec::new();
     let mut text = String::new();
     for number in 0..1 + rng.below(2) as u8 {
@@ -34,7 +39,6 @@ fn draw_pools(rng: &mut Rng) -> (Vec<Pool>, String) {
         let distribution = ["ketama", "modula"][rng.below(2) as usize];
         let timeout_ms = [50, 300, 1000][rng.below(3) as usize];
         let connections = 1 + rng.below(3);
-        pool.connections_many = connections > 1;
         writeln!(text, "p{number}:").unwrap();
         writeln!(text, "  listen: 127.0.0.1:{}", 22000 + u16::from(number)).unwrap();
         writeln!(text, "  redis: true\n  distribution: {distribution}").unwrap();
@@ -52,23 +56,42 @@ fn draw_pools(rng: &mut Rng) -> (Vec<Pool>, String) {
             pool.ejects = true;
             writeln!(text, "  auto_eject_hosts: true\n  server_retry_timeout: 400").unwrap();
         }
+        let is_named = rng.is_one_in(1, 4);
         writeln!(text, "  servers:").unwrap();
         for (index, server) in pool.servers.iter().enumerate() {
             let Endpoint::Tcp(address) = server else { continue };
-            writeln!(text, "   - {address}:1 s{index}").unwrap();
+            if !is_named {
+                writeln!(text, "   - {address}:1 s{index}").unwrap();
+                continue;
+            }
+            let host = format!("s{index}.p{number}.test");
+            if rng.is_one_in(1, 3) {
+                // An address that leads nowhere comes first.
+                hosts.push((host.clone(), IpAddr::from([10, 9, number, index as u8])));
+            }
+            writeln!(text, "   - {host}:{}:1 s{index}", address.port()).unwrap();
+            hosts.push((host, address.ip()));
         }
         pools.push(pool);
     }
-    (pools, text)
+    (pools, hosts, text)
 }
 
 fn run(seed: u64, make: fn(Vec<Pool>) -> Scenario) -> Result<Report, Box<Failure>> {
     let mut rng = Rng::new(seed ^ 0x5eed);
-    let (pools, text) = draw_pools(&mut rng);
+    let (pools, hosts, text) = draw_pools(&mut rng);
     let parsed = nutcracker::parse("sim.yml", &text);
     let config = parsed.config.unwrap_or_else(|| panic!("{text}\n{:?}", parsed.diagnostics));
-    let mut plan = Plan::new(&config, Policy::RINGKEEPER);
     let mut scenario = make(pools);
+    scenario.hosts = hosts;
+    let policy = if rng.is_one_in(1, 5) {
+        // Its users expect that a failed MGET ends the connection.
+        scenario.closes_on_failure = true;
+        Policy::NUTCRACKER
+    } else {
+        Policy::RINGKEEPER
+    };
+    let mut plan = Plan::new(&config, policy);
     scenario.streamed_reply_bytes = Some(STREAM_REPLY_BYTES);
     // Short runs try more configurations, long ones go deeper.
     scenario.safety = Duration::from_millis([200, 600, 2500][rng.below(3) as usize]);
@@ -94,12 +117,18 @@ fn run_all(name: &str, first: u64, seconds: u64, make: fn(Vec<Pool>) -> Scenario
     // A survey goes on after a failure and tells what each seed says.
     let is_survey = std::env::var_os("RINGKEEPER_SURVEY").is_some();
     let summary: Summary = seeds
-        .run(|seed| match run(seed, make) {
-            Err(failure) if is_survey => {
-                println!("{name}: seed {seed} at {:?}: {}", failure.at, failure.what);
-                Ok(Report::default())
+        .run(|seed| {
+            if is_survey {
+                // A machine that never returns is found by the last of these lines.
+                eprintln!("{name}: seed {seed}");
             }
-            outcome => outcome,
+            match run(seed, make) {
+                Err(failure) if is_survey => {
+                    println!("{name}: seed {seed} at {:?}: {}", failure.at, failure.what);
+                    Ok(Report::default())
+                }
+                outcome => outcome,
+            }
         })
         .unwrap_or_else(|failure| panic!("{failure}"));
     println!("{name}: {summary:?}");

@@ -158,7 +158,11 @@ impl Shared {
         else {
             return;
         };
-        let (at, id) = (oldest.queued_at + timeout, conn.id);
+        // A reply that is coming in pieces is waited for as long as pieces come.
+        let is_streaming = conn.timed_out == 0 && conn.is_streaming;
+        let queued_at = oldest.queued_at;
+        let since = if is_streaming { conn.received_at.max(queued_at) } else { queued_at };
+        let (at, id) = (since + timeout, conn.id);
         self.timers.arm(at, Timer::Requests(id));
         if let Some(conn) = self.conns.get_mut(key) {
             conn.is_timer_armed = true;

@@ -2,6 +2,7 @@
 
 mod commands;
 mod failures;
+mod found;
 mod harness;
 mod limits;
 mod order;

@@ -55,8 +55,9 @@ pub(crate) struct Checker {
     tick: u64,
     requests: Vec<Vec<Record>>,
     histories: Histories,
-    /// Per client and key: the last write that took effect.
-    order: BTreeMap<(u32, Vec<u8>), (u64, usize)>,
+    /// Per client, server and key: the last write that took effect. Between servers there is no
+    /// order: an ejection moves keys while writes are under way.
+    order: BTreeMap<(u32, usize, Vec<u8>), (u64, usize)>,
     /// Per client and key: the tick of the last write that was answered.
     floors: BTreeMap<(u32, Vec<u8>), u64>,
     /// Counter values that were given out, and the last one per client.
@@ -178,11 +179,11 @@ impl Checker {
         self.histories.effect(tick, server, pool, key, change)?;
         let Change::Wrote { argument, after } = change else { return Ok(()) };
         let Some(tag) = Tag::parse(argument) else { return Ok(()) };
-        self.apply(tick, tag, key, after.len)
+        self.apply(tick, tag, server, key, after.len)
     }
 
     /// The write that `tag` names has taken effect.
-    fn apply(&mut self, tick: u64, tag: Tag, key: &[u8], len: usize) -> Check {
+    fn apply(&mut self, tick: u64, tag: Tag, server: usize, key: &[u8], len: usize) -> Check {
         let name = || format!("write {} of client {}", tag.seq, tag.client);
         let record = self
             .requests
@@ -203,7 +204,7 @@ impl Checker {
         }
         *applied = Some((tick, len));
         let place = (tag.seq, tag.index);
-        let last = self.order.entry((tag.client, key.to_vec())).or_insert(place);
+        let last = self.order.entry((tag.client, server, key.to_vec())).or_insert(place);
         if *last > place {
             record.is_overtaken = true;
         } else {
