@@ -153,12 +153,13 @@ impl Shared {
     /// Arms the request timer for the oldest request that has not timed out.
     pub(crate) fn rearm_requests(&mut self, key: SlabKey) {
         let Some(conn) = self.conns.get(key) else { return };
-        let (Some(oldest), Some(timeout)) =
-            (conn.in_flight.get(conn.timed_out), self.timeout_of(conn.pool))
+        // By the same clock as the check itself: an alarm in the past would ring for ever.
+        let (Some(since), Some(timeout)) =
+            (conn.waiting_since(conn.timed_out), self.timeout_of(conn.pool))
         else {
             return;
         };
-        let (at, id) = (oldest.queued_at + timeout, conn.id);
+        let (at, id) = (since + timeout, conn.id);
         self.timers.arm(at, Timer::Requests(id));
         if let Some(conn) = self.conns.get_mut(key) {
             conn.is_timer_armed = true;
