@@ -213,7 +213,8 @@ fn clients_that_leave_before_their_replies_harm_nobody(runtime: Runtime) {
     let base = arena.proxy.resident_bytes();
     let mget: Vec<String> =
         ["MGET".to_owned()].into_iter().chain((0..8).map(|n| format!("big:{n}"))).collect();
-    let gets: Vec<u8> = (0..64).flat_map(|n| request(&["GET", &format!("big:{}", n % 8)])).collect();
+    let gets: Vec<u8> =
+        (0..64).flat_map(|n| request(&["GET", &format!("big:{}", n % 8)])).collect();
     let requests = [gets, request(&mget), request(&["INCR", "count"])].concat();
     let end = Instant::now() + Duration::from_secs(1);
     let mut rounds = 0;
