@@ -1,8 +1,15 @@
 //! Under the name `nutcracker` the binary answers as twemproxy 0.5.0 does: the record of its
 //! behaviour is replayed against ours and, where it is installed, against the genuine program,
 //! which holds the record itself to the truth. Where we differ on purpose, a table says why.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
-#![allow(clippy::panic, reason = "helpers of tests")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 
