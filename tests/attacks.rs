@@ -2,8 +2,15 @@
 //!
 //! The inputs are those that made twemproxy 0.5.0 fail other clients' commands, grow without
 //! bound or hang.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
-#![allow(clippy::panic, reason = "helpers of tests")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 

@@ -1,7 +1,14 @@
 //! Random work on several connections at once, compared with a model: every reply is the one that
 //! a single Redis server would give, however the bytes are cut and whoever leaves in the middle.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
-#![allow(clippy::panic, reason = "helpers of tests")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 

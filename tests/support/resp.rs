@@ -1,4 +1,13 @@
 //! A client that speaks RESP2 and knows nothing of the product's own code.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking"
+)]
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};

@@ -153,15 +153,12 @@ impl Shared {
     /// Arms the request timer for the oldest request that has not timed out.
     pub(crate) fn rearm_requests(&mut self, key: SlabKey) {
         let Some(conn) = self.conns.get(key) else { return };
-        let (Some(oldest), Some(timeout)) =
-            (conn.in_flight.get(conn.timed_out), self.timeout_of(conn.pool))
+        // By the same clock as the check itself: an alarm in the past would ring for ever.
+        let (Some(since), Some(timeout)) =
+            (conn.waiting_since(conn.timed_out), self.timeout_of(conn.pool))
         else {
             return;
         };
-        // A reply that is coming in pieces is waited for as long as pieces come.
-        let is_streaming = conn.timed_out == 0 && conn.is_streaming;
-        let queued_at = oldest.queued_at;
-        let since = if is_streaming { conn.received_at.max(queued_at) } else { queued_at };
         let (at, id) = (since + timeout, conn.id);
         self.timers.arm(at, Timer::Requests(id));
         if let Some(conn) = self.conns.get_mut(key) {

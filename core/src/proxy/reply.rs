@@ -361,12 +361,11 @@ impl Proxy {
             let sent = conn.in_flight.len() - conn.queued;
             let is_streaming = at == 0 && conn.is_streaming;
             let silent_since = conn.received_at;
-            let Some(request) = conn.in_flight.get_mut(at) else { break };
-            let waiting_since =
-                if is_streaming { silent_since.max(request.queued_at) } else { request.queued_at };
+            let Some(waiting_since) = conn.waiting_since(at) else { break };
             if waiting_since + timeout > now {
                 break;
             }
+            let Some(request) = conn.in_flight.get_mut(at) else { break };
             if is_streaming {
                 // Half of the reply has left; without its other half the stream is broken.
                 self.fail_conn(key, Failure::TimedOut);

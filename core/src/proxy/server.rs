@@ -137,6 +137,14 @@ impl ServerConn {
         self.stage == Stage::Ready && !self.is_writing && !self.out.is_empty()
     }
 
+    /// Returns since when the request at `at` of the queue waits for a sign of its server: the
+    /// reply that has begun to leave for its client waits since its last bytes came.
+    pub(crate) fn waiting_since(&self, at: usize) -> Option<Instant> {
+        let queued_at = self.in_flight.get(at)?.queued_at;
+        let is_streaming = at == 0 && self.is_streaming;
+        Some(if is_streaming { self.received_at.max(queued_at) } else { queued_at })
+    }
+
     /// Takes out the request whose reply is complete.
     #[inline]
     pub(crate) fn pop_in_flight(&mut self) -> Option<InFlight> {
