@@ -374,7 +374,8 @@ impl Proxy {
         let Some(conn) = self.shared.conns.get(key) else { return };
         if conn.stage != Stage::Closing {
             let (pool, server) = (conn.pool, conn.server);
-            if conn.stage == Stage::Connecting && !conn.addresses.is_empty() {
+            let has_other = !conn.addresses.is_empty() && !conn.is_retiring;
+            if conn.stage == Stage::Connecting && has_other {
                 let Some(conn) = self.shared.conns.remove(key) else { return };
                 self.shared.try_next_address(conn);
                 return;
