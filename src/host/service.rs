@@ -129,7 +129,8 @@ fn describe_host(plan: &mut Plan, persona: Persona, descriptors: Option<u64>) {
         .iter()
         .map(|pool| {
             let count = u64::try_from(pool.servers.len()).unwrap_or(u64::MAX);
-            count.saturating_mul(u64::from(pool.server_connections))
+            // One set for each protocol, RESP2 and RESP3.
+            count.saturating_mul(u64::from(pool.server_connections)).saturating_mul(2)
         })
         .fold(0, u64::saturating_add);
     let left = descriptors.saturating_sub(servers).saturating_sub(DESCRIPTORS_RESERVED);

@@ -57,6 +57,11 @@ impl Proxy {
         if conn.stage != Stage::Ready {
             return self.greeting_reply(key, piece);
         }
+        if conn.partial.first().or(piece.first()) == Some(&b'>') && !was_streaming {
+            // A push of RESP3 answers no request. Nothing that the proxy sends asks for one.
+            conn.partial.clear();
+            return true;
+        }
         if conn.queued >= conn.in_flight.len() {
             // A reply to nothing: either the server is no Redis, or replies are out of step.
             let (pool, server) = (conn.pool, conn.server);
