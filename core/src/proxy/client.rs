@@ -148,7 +148,8 @@ impl Client {
             && self.waiting_input().len() >= CLIENT_INPUT_PAUSE_BYTES
     }
 
-    /// Tells whether reading should go on.
+    /// Tells whether reading should go on. At the end of what a client says there is nothing to
+    /// read, and after a drain nothing that should be.
     pub(crate) fn should_resume(&self) -> bool {
         self.is_paused
             && self.phase == Phase::Open

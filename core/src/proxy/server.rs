@@ -132,6 +132,30 @@ impl ServerConn {
         self.in_flight.len() < SERVER_REPLIES_MAX && self.out.len() < SERVER_OUTPUT_BYTES_MAX
     }
 
+    /// Tells whether clients that wait are worth waking: one place at a time would wake all of
+    /// them for each reply.
+    pub(crate) fn has_room_again(&self) -> bool {
+        self.in_flight.len() <= SERVER_REPLIES_MAX / 2 && self.has_room()
+    }
+
+    /// Tells whether the server owes a reply to a request that it was sent.
+    #[inline]
+    pub(crate) fn is_asked(&self) -> bool {
+        self.queued < self.in_flight.len()
+    }
+
+    /// Forgets the oldest `count` requests that have not been sent.
+    pub(crate) fn drop_unsent(&mut self, count: usize) {
+        let count = count.min(self.queued);
+        let start = self.in_flight.len() - self.queued;
+        let bytes: u64 =
+            self.in_flight.drain(start..start + count).map(|one| u64::from(one.bytes)).sum();
+        self.queued -= count;
+        self.in_flight_bytes -= bytes;
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.out.drain(..bytes.min(self.out.len()));
+    }
+
     /// Tells whether requests may leave now.
     pub(crate) fn can_write(&self) -> bool {
         self.stage == Stage::Ready && !self.is_writing && !self.out.is_empty()

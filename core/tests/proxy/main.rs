@@ -1,5 +1,6 @@
 //! Scenarios of the proxy through the border, in virtual time.
 
+mod border;
 mod commands;
 mod failures;
 mod found;
