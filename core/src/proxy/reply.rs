@@ -64,7 +64,7 @@ impl Proxy {
         if conn.stage != Stage::Ready {
             return self.greeting_reply(key, piece);
         }
-        if conn.partial.first().or(piece.first()) == Some(&b'>') && !was_streaming {
+        if conn.partial.first().or_else(|| piece.first()) == Some(&b'>') && !was_streaming {
             // A push of RESP3 answers no request. Nothing that the proxy sends asks for one.
             conn.partial.clear();
             return true;
