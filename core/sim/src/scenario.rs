@@ -197,6 +197,8 @@ pub struct Scenario {
     /// Length of a reply, bytes, from which on the machine may pass it on in pieces; a server that
     /// dies in the middle of one then costs the client its connection.
     pub streamed_reply_bytes: Option<usize>,
+    /// Lines that a failure shows of what happened last.
+    pub trace_lines: usize,
     /// Whether the run ends with [`Command::Drain`](ringkeeper_core::io::Command::Drain).
     pub drains: bool,
 }
@@ -239,6 +241,7 @@ impl Scenario {
             client_backlog_bytes_max: None,
             closes_on_failure: false,
             streamed_reply_bytes: None,
+            trace_lines: 120,
             drains: false,
         }
     }

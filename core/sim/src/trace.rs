@@ -6,9 +6,6 @@ use std::fmt;
 use ringkeeper_core::id::ConnId;
 use ringkeeper_core::time::Instant;
 
-/// Lines that a failure shows.
-const LINES_MAX: usize = 120;
-
 #[derive(Debug)]
 pub(crate) enum Line {
     /// A verb of the border, the connection, and a number of bytes where there is one.
@@ -27,14 +24,20 @@ impl fmt::Display for Line {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Trace {
+    lines_max: usize,
     lines: VecDeque<(Instant, Line)>,
 }
 
 impl Trace {
+    /// Makes a trace of the last `lines_max` lines.
+    pub(crate) const fn new(lines_max: usize) -> Self {
+        Self { lines_max, lines: VecDeque::new() }
+    }
+
     pub(crate) fn push(&mut self, at: Instant, line: Line) {
-        if self.lines.len() == LINES_MAX {
+        if self.lines.len() >= self.lines_max {
             self.lines.pop_front();
         }
         self.lines.push_back((at, line));

@@ -125,6 +125,7 @@ impl World {
             injector: Injector::new(&mut rng, &scenario),
             checker: Checker::new(&scenario),
             rng,
+            trace: Trace::new(scenario.trace_lines),
             scenario,
             stage: Stage::Safety,
             agenda: Agenda::new(),
@@ -138,7 +139,6 @@ impl World {
             is_drained: false,
             clients,
             servers,
-            trace: Trace::default(),
             report: Report::default(),
         }
     }

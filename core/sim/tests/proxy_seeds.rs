@@ -2,7 +2,8 @@
 //!
 //! `RINGKEEPER_SEED=n` runs one seed again, `RINGKEEPER_SEEDS=10000` that many,
 //! `RINGKEEPER_SIM_SECONDS=s` gives more or less than the usual time, `RINGKEEPER_SURVEY=1` lists
-//! all failures instead of stopping at the first.
+//! all failures instead of stopping at the first, `RINGKEEPER_TRACE=n` shows more of what led to
+//! one, and the configuration.
 #![allow(
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
@@ -84,6 +85,10 @@ fn run(seed: u64, make: fn(Vec<Pool>) -> Scenario) -> Result<Report, Box<Failure
     let config = parsed.config.unwrap_or_else(|| panic!("{text}\n{:?}", parsed.diagnostics));
     let mut scenario = make(pools);
     scenario.hosts = hosts;
+    if let Some(lines) = std::env::var("RINGKEEPER_TRACE").ok().and_then(|text| text.parse().ok()) {
+        scenario.trace_lines = lines;
+        println!("{text}");
+    }
     let policy = if rng.is_one_in(1, 5) {
         // Its users expect that a failed MGET ends the connection.
         scenario.closes_on_failure = true;
@@ -94,8 +99,8 @@ fn run(seed: u64, make: fn(Vec<Pool>) -> Scenario) -> Result<Report, Box<Failure
     let mut plan = Plan::new(&config, policy);
     scenario.streamed_reply_bytes = Some(STREAM_REPLY_BYTES);
     // Short runs try more configurations, long ones go deeper.
-    scenario.safety = Duration::from_millis([200, 600, 2500][rng.below(3) as usize]);
-    if rng.is_one_in(1, 12) {
+    scenario.safety = Duration::from_millis([100, 300, 1000][rng.below(3) as usize]);
+    if rng.is_one_in(1, 40) {
         // Long enough to see that even dead servers are not waited for.
         scenario.safety = Duration::from_secs(10);
         scenario.reply_within = Some(Duration::from_secs(6));

@@ -65,14 +65,14 @@ fn a_right_forwarder_passes_in_calm() {
 #[test]
 fn a_right_forwarder_passes_every_storm() {
     let mut faults = 0;
-    for seed in 0..150 {
+    for seed in 0..60 {
         let mut scenario = Scenario::harsh(vec![Pool::plain(0, 3)]);
         scenario.drains = seed % 2 == 0;
         let report =
             forward(seed, scenario, Bug::None).unwrap_or_else(|failure| panic!("{failure}"));
         faults += report.faults;
     }
-    assert!(faults > 1000);
+    assert!(faults > 400);
 }
 
 #[test]

@@ -64,6 +64,11 @@ impl Proxy {
         if conn.stage != Stage::Ready {
             return self.greeting_reply(key, piece);
         }
+        if conn.partial.first().or_else(|| piece.first()) == Some(&b'>') && !was_streaming {
+            // A push of RESP3 answers no request. Nothing that the proxy sends asks for one.
+            conn.partial.clear();
+            return true;
+        }
         if !conn.is_asked() {
             self.give_up_babbler(key);
             return false;
@@ -371,12 +376,11 @@ impl Proxy {
             let is_sent = at < conn.in_flight.len() - conn.queued;
             let is_streaming = at == 0 && conn.is_streaming;
             let silent_since = conn.received_at;
-            let Some(request) = conn.in_flight.get_mut(at) else { break };
-            let waiting_since =
-                if is_streaming { silent_since.max(request.queued_at) } else { request.queued_at };
+            let Some(waiting_since) = conn.waiting_since(at) else { break };
             if waiting_since + timeout > now {
                 break;
             }
+            let Some(request) = conn.in_flight.get_mut(at) else { break };
             if is_streaming {
                 // Half of the reply has left; without its other half the stream is broken.
                 self.fail_conn(key, Failure::TimedOut);

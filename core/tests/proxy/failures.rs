@@ -56,6 +56,26 @@ fn a_time_out_fails_its_request_and_not_the_neighbours() {
 }
 
 #[test]
+fn a_reply_that_comes_slowly_has_time_as_long_as_it_comes() {
+    let mut h = Harness::new(ONE);
+    let client = h.client();
+    h.send(client, request(&["GET", "x"]));
+    let server = h.server("127.0.0.1:1");
+    h.send(server, format!("$100000\r\n{}", "x".repeat(50_000)));
+    h.pass(ms(200));
+    h.send(server, "x".repeat(25_000));
+    h.pass(ms(200));
+    assert!(!h.is_closed(client), "400 ms after the request, 200 ms after the last bytes");
+    h.send(server, "x".repeat(25_000) + "\r\n");
+    assert_eq!(h.take(client).len(), "$100000\r\n".len() + 100_000 + 2);
+
+    h.send(client, request(&["GET", "x"]));
+    h.send(server, format!("$100000\r\n{}", "x".repeat(50_000)));
+    h.pass(ms(350));
+    assert!(h.is_closed(client), "half of a reply cannot be followed by an error");
+}
+
+#[test]
 fn a_silent_connection_is_replaced_while_its_requests_keep_their_own_time_outs() {
     let mut h = Harness::new(ONE);
     let (one, two, three) = (h.client(), h.client(), h.client());

@@ -53,6 +53,25 @@ fn a_large_reply_may_take_longer_than_the_time_out_as_long_as_it_comes() {
 }
 
 #[test]
+fn what_waits_on_a_connection_that_was_given_up_while_connecting_gets_its_error() {
+    let mut h = Harness::new(&ONE.replace("127.0.0.1:1:1", "two.example:1:1"));
+    h.is_connecting_at_once = false;
+    let (first, second) = (h.client(), h.client());
+    h.send(first, request(&["GET", "x"]));
+    let query = h.queries[0].0;
+    let addresses = vec![([10, 0, 0, 1], 1).into(), ([10, 0, 0, 2], 1).into()];
+    h.input(Input::Resolved { query, result: Ok(addresses) });
+    h.pass(Duration::from_millis(200));
+    h.send(second, request(&["GET", "x"]));
+    h.pass(Duration::from_millis(150));
+    assert!(h.take(first).starts_with("-ERR Connection timed out"));
+    let server = h.server("10.0.0.1:1");
+    h.lose(server, CloseReason::ConnectTimedOut);
+    h.pass(Duration::from_secs(1));
+    assert!(h.take(second).starts_with("-ERR Connection timed out"));
+}
+
+#[test]
 fn nothing_is_said_about_a_connection_that_closed_in_the_turn_in_which_it_was_given_up() {
     let mut worker = worker();
     let now = Instant::START;
