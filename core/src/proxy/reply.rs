@@ -136,8 +136,16 @@ impl Proxy {
     fn reply_incomplete(&mut self, key: SlabKey, piece: &[u8]) {
         let Some(conn) = self.shared.conns.get_mut(key) else { return };
         let via = conn.id;
-        if conn.stage == Stage::Ready && !conn.is_asked() {
+        let is_push =
+            !conn.is_streaming && conn.partial.first().or_else(|| piece.first()) == Some(&b'>');
+        let is_unasked = if is_push {
+            // A push is kept whole until it is dropped, so it has to be small.
+            conn.partial.len() + piece.len() >= STREAM_REPLY_BYTES
+        } else {
             // Its end would be taken for the reply to the next request.
+            !conn.is_asked()
+        };
+        if conn.stage == Stage::Ready && is_unasked {
             self.give_up_babbler(key);
             return;
         }

@@ -448,3 +448,19 @@ fn requests_of_a_connection_that_was_replaced_while_it_tried_its_addresses_fail(
     h.lose(connecting, CloseReason::Refused);
     assert!(h.take(client).starts_with("-ERR Connection refused"));
 }
+
+#[test]
+fn a_push_in_pieces_is_dropped_and_a_large_one_ends_the_connection() {
+    let mut h = Harness::new(ONE);
+    let client = h.client();
+    h.send(client, request(&["GET", "x"]));
+    let server = h.server("127.0.0.1:1");
+    h.send(server, "$-1\r\n>1\r\n$3\r\na");
+    h.send(client, request(&["GET", "y"]));
+    h.send(server, "bc\r\n$1\r\nY\r\n");
+    assert_eq!(h.take(client), "$-1\r\n$1\r\nY\r\n");
+    h.send(client, request(&["GET", "z"]));
+    h.send(server, format!(">1\r\n$80000\r\n{}", "x".repeat(40_000)));
+    assert!(h.take(client).starts_with("-ERR Invalid argument"));
+    assert!(h.is_closed(server) && !h.is_closed(client));
+}
