@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const REQUESTS_MAX: u64 = 50_000_000;
 
 const HELP: &str = "\
-cargo bench -p ringkeeper-benches --bench versus -- [OPTIONS]
+cargo bench --bench versus -- [OPTIONS]
 
   --rounds N           rounds (default 7)
   --quick              3 rounds of 0.25 s; for a look, not for a figure
