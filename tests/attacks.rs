@@ -2,8 +2,15 @@
 //!
 //! The inputs are those that made twemproxy 0.5.0 fail other clients' commands, grow without
 //! bound or hang.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
-#![allow(clippy::panic, reason = "helpers of tests")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 
@@ -213,7 +220,8 @@ fn clients_that_leave_before_their_replies_harm_nobody(runtime: Runtime) {
     let base = arena.proxy.resident_bytes();
     let mget: Vec<String> =
         ["MGET".to_owned()].into_iter().chain((0..8).map(|n| format!("big:{n}"))).collect();
-    let gets: Vec<u8> = (0..64).flat_map(|n| request(&["GET", &format!("big:{}", n % 8)])).collect();
+    let gets: Vec<u8> =
+        (0..64).flat_map(|n| request(&["GET", &format!("big:{}", n % 8)])).collect();
     let requests = [gets, request(&mget), request(&["INCR", "count"])].concat();
     let end = Instant::now() + Duration::from_secs(1);
     let mut rounds = 0;

@@ -1,7 +1,14 @@
 //! Random work on several connections at once, compared with a model: every reply is the one that
 //! a single Redis server would give, however the bytes are cut and whoever leaves in the middle.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
-#![allow(clippy::panic, reason = "helpers of tests")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 
@@ -69,9 +76,10 @@ impl Model {
             4 | 5 => (request(&["GET", &one]), self.value(&one)),
             6 => {
                 let counter = format!("{prefix}:counter");
-                let old = self.0.get(&counter).map_or(0, |value| {
-                    String::from_utf8_lossy(value).parse::<i64>().unwrap()
-                });
+                let old = self
+                    .0
+                    .get(&counter)
+                    .map_or(0, |value| String::from_utf8_lossy(value).parse::<i64>().unwrap());
                 self.0.insert(counter.clone(), (old + 1).to_string().into_bytes());
                 (request(&["INCR", &counter]), Reply::Integer(old + 1))
             }
@@ -92,7 +100,11 @@ impl Model {
 }
 
 /// Cuts the bytes where nobody expects it, in a bounded number of pieces.
-fn send_in_pieces(stream: &mut TcpStream, bytes: &[u8], random: &mut Random) -> std::io::Result<()> {
+fn send_in_pieces(
+    stream: &mut TcpStream,
+    bytes: &[u8],
+    random: &mut Random,
+) -> std::io::Result<()> {
     let mut rest = bytes;
     for _ in 0..random.below(30) {
         let most = if random.below(2) == 0 { 20 } else { 30_000 };
@@ -171,9 +183,8 @@ fn random_work_gets_the_replies_of_one_server(runtime: Runtime) {
     eprintln!("RINGKEEPER_SEED={seed}");
     let place = &proxy.place;
     let compared: u64 = thread::scope(|scope| {
-        let working: Vec<_> = (0..CONNECTIONS)
-            .map(|number| scope.spawn(move || work(place, number, seed)))
-            .collect();
+        let working: Vec<_> =
+            (0..CONNECTIONS).map(|number| scope.spawn(move || work(place, number, seed))).collect();
         working.into_iter().map(|working| working.join().unwrap()).sum()
     });
     assert!(compared > 500, "{compared} replies");

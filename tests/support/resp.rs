@@ -1,4 +1,13 @@
 //! A client that speaks RESP2 and knows nothing of the product's own code.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking"
+)]
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -255,7 +264,8 @@ impl Client {
     /// Returns what comes, as soon as it is as long as `expected`, or the connection ends.
     pub fn as_long_as(&mut self, expected: &str) -> String {
         let is_ending = expected.ends_with('>');
-        let wanted = expected.len() - if is_ending { " <CLOSED>".len().min(expected.len()) } else { 0 };
+        let wanted =
+            expected.len() - if is_ending { " <CLOSED>".len().min(expected.len()) } else { 0 };
         let deadline = Instant::now() + PATIENCE;
         while !is_ending && self.buffer.len() - self.taken < wanted && Instant::now() < deadline {
             if self.read_some().is_err() {

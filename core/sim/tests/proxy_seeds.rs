@@ -100,8 +100,8 @@ fn run(seed: u64, make: fn(Vec<Pool>) -> Scenario) -> Result<Report, Box<Failure
     let mut plan = Plan::new(&config, policy);
     scenario.streamed_reply_bytes = Some(STREAM_REPLY_BYTES);
     // Short runs try more configurations, long ones go deeper.
-    scenario.safety = Duration::from_millis([200, 600, 2500][rng.below(3) as usize]);
-    if rng.is_one_in(1, 12) {
+    scenario.safety = Duration::from_millis([100, 300, 1000][rng.below(3) as usize]);
+    if rng.is_one_in(1, 40) {
         // Long enough to see that even dead servers are not waited for.
         scenario.safety = Duration::from_secs(10);
         scenario.reply_within = Some(Duration::from_secs(6));

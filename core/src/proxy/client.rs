@@ -32,6 +32,8 @@ pub(crate) struct Client {
     /// The client has said all it will say; requests that came before are still served.
     pub(crate) is_at_eof: bool,
     pub(crate) is_authenticated: bool,
+    /// The client has asked for RESP3; its requests go over connections that speak it.
+    pub(crate) is_resp3: bool,
     /// A write is in flight.
     pub(crate) is_writing: bool,
     /// In the outbox' list of connections with something to write.
@@ -76,6 +78,7 @@ impl Client {
             is_stats: false,
             is_at_eof: false,
             is_authenticated,
+            is_resp3: false,
             is_writing: false,
             is_dirty: false,
             is_ready: false,
@@ -145,7 +148,8 @@ impl Client {
             && self.waiting_input().len() >= CLIENT_INPUT_PAUSE_BYTES
     }
 
-    /// Tells whether reading should go on.
+    /// Tells whether reading should go on. At the end of what a client says there is nothing to
+    /// read, and after a drain nothing that should be.
     pub(crate) fn should_resume(&self) -> bool {
         self.is_paused
             && self.phase == Phase::Open

@@ -374,8 +374,9 @@ impl Proxy {
         let Some(conn) = self.shared.conns.get(key) else { return };
         if conn.stage != Stage::Closing {
             let (pool, server) = (conn.pool, conn.server);
-            let has_other = !conn.addresses.is_empty() && !conn.is_retiring;
-            if conn.stage == Stage::Connecting && has_other {
+            // A retiring connection has a successor: its requests fail instead of moving on.
+            let is_moving_on = !conn.addresses.is_empty() && !conn.is_retiring;
+            if conn.stage == Stage::Connecting && is_moving_on {
                 let Some(conn) = self.shared.conns.remove(key) else { return };
                 self.shared.try_next_address(conn);
                 return;
@@ -399,6 +400,9 @@ impl Proxy {
         let open: Vec<SlabKey> = self.clients.iter().map(|(key, _)| key).collect();
         for key in open {
             let Some(client) = self.clients.get_mut(key) else { continue };
+            if client.phase == Phase::Closing {
+                continue;
+            }
             // As if the client had said that it sends nothing more: what was read is served.
             client.is_at_eof = true;
             self.shared.pause(client);

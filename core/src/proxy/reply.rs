@@ -38,13 +38,20 @@ impl Proxy {
                     return;
                 }
                 Err(_) => {
-                    let (pool, server) = (conn.pool, conn.server);
-                    self.shared.outbox.event(Event::ServerProtocolError { pool, server });
-                    self.fail_conn(key, Failure::Protocol);
+                    self.give_up_babbler(key);
                     return;
                 }
             }
         }
+    }
+
+    /// Gives up a connection by which came what is no reply, or a reply to nothing: either the
+    /// server is no Redis, or replies are out of step.
+    fn give_up_babbler(&mut self, key: SlabKey) {
+        let Some(conn) = self.shared.conns.get(key) else { return };
+        let (pool, server) = (conn.pool, conn.server);
+        self.shared.outbox.event(Event::ServerProtocolError { pool, server });
+        self.fail_conn(key, Failure::Protocol);
     }
 
     /// Takes the end of a reply. Returns false when the connection is given up.
@@ -57,11 +64,13 @@ impl Proxy {
         if conn.stage != Stage::Ready {
             return self.greeting_reply(key, piece);
         }
-        if conn.queued >= conn.in_flight.len() {
-            // A reply to nothing: either the server is no Redis, or replies are out of step.
-            let (pool, server) = (conn.pool, conn.server);
-            self.shared.outbox.event(Event::ServerProtocolError { pool, server });
-            self.fail_conn(key, Failure::Protocol);
+        if conn.partial.first().or_else(|| piece.first()) == Some(&b'>') && !was_streaming {
+            // A push of RESP3 answers no request. Nothing that the proxy sends asks for one.
+            conn.partial.clear();
+            return true;
+        }
+        if !conn.is_asked() {
+            self.give_up_babbler(key);
             return false;
         }
         let Some(request) = conn.pop_in_flight() else { return false };
@@ -109,7 +118,7 @@ impl Proxy {
     fn count_reply(&mut self, key: SlabKey, bytes: usize) {
         let Some(conn) = self.shared.conns.get(key) else { return };
         let (pool, server) = (conn.pool, usize::from(conn.server.0));
-        let has_waiters = !conn.waiters.is_empty() && conn.has_room();
+        let has_waiters = !conn.waiters.is_empty() && conn.has_room_again();
         let Some(pool) = self.shared.pools.get_mut(usize::from(pool.0)) else { return };
         if let Some(stats) = pool.stats.servers.get_mut(server) {
             stats.responses += 1;
@@ -127,6 +136,11 @@ impl Proxy {
     fn reply_incomplete(&mut self, key: SlabKey, piece: &[u8]) {
         let Some(conn) = self.shared.conns.get_mut(key) else { return };
         let via = conn.id;
+        if conn.stage == Stage::Ready && !conn.is_asked() {
+            // Its end would be taken for the reply to the next request.
+            self.give_up_babbler(key);
+            return;
+        }
         let next = if conn.stage == Stage::Ready { conn.in_flight.front().copied() } else { None };
         super::replies::append(&mut conn.partial, &mut self.shared.buffers, piece);
         let kept = conn.partial.len();
@@ -355,18 +369,18 @@ impl Proxy {
         }
         let (pool, server) = (conn.pool, conn.server);
         let Some(timeout) = self.shared.timeout_of(pool) else { return };
+        let mut unsent = 0;
         loop {
             let Some(conn) = self.shared.conns.get_mut(key) else { return };
-            let at = conn.timed_out;
-            let sent = conn.in_flight.len() - conn.queued;
+            let at = conn.timed_out + unsent;
+            let is_sent = at < conn.in_flight.len() - conn.queued;
             let is_streaming = at == 0 && conn.is_streaming;
             let silent_since = conn.received_at;
-            let Some(request) = conn.in_flight.get_mut(at) else { break };
-            let waiting_since =
-                if is_streaming { silent_since.max(request.queued_at) } else { request.queued_at };
+            let Some(waiting_since) = conn.waiting_since(at) else { break };
             if waiting_since + timeout > now {
                 break;
             }
+            let Some(request) = conn.in_flight.get_mut(at) else { break };
             if is_streaming {
                 // Half of the reply has left; without its other half the stream is broken.
                 self.fail_conn(key, Failure::TimedOut);
@@ -375,9 +389,13 @@ impl Proxy {
             let to = std::mem::replace(&mut request.to, ReplyTo::Nobody);
             let is_silent =
                 silent_since < request.queued_at + timeout && silent_since <= request.queued_at;
-            conn.timed_out += 1;
-            let is_sent = at < sent && conn.stage == Stage::Ready;
-            let outcome = if is_sent { Outcome::Unknown } else { Outcome::NotSent };
+            let outcome = if is_sent {
+                conn.timed_out += 1;
+                Outcome::Unknown
+            } else {
+                unsent += 1;
+                Outcome::NotSent
+            };
             if let Some(stats) = self.shared.stats_mut(pool, server) {
                 stats.server_timedout += 1;
             }
@@ -385,6 +403,13 @@ impl Proxy {
             if is_silent {
                 self.shared.retire(key);
             }
+        }
+        if unsent > 0 {
+            // Their clients were told that they were not sent, so they must not be.
+            if let Some(conn) = self.shared.conns.get_mut(key) {
+                conn.drop_unsent(unsent);
+            }
+            self.shared.wake_waiters(key);
         }
         self.close_if_spent(key);
         if self.shared.conns.get(key).is_some_and(|conn| !conn.is_timer_armed) {

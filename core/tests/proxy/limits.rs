@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ringkeeper_core::io::{Command, Event, Input, Limit};
+use ringkeeper_core::limits::SERVER_REPLIES_MAX;
 
 use crate::harness::{Harness, request};
 
@@ -193,6 +194,26 @@ fn clients_wait_when_a_servers_queue_is_full_and_nothing_is_lost() {
     for client in &clients[1..] {
         assert_eq!(h.take(*client), "+OK\r\n");
     }
+}
+
+#[test]
+fn a_client_that_waits_for_a_place_in_the_queue_gets_it_when_the_replies_come() {
+    const FILLING: usize = SERVER_REPLIES_MAX / 16;
+    let mut h = Harness::new(ONE);
+    let clients: Vec<_> = (0..FILLING).map(|_| h.client()).collect();
+    let last = h.client();
+    let requests = request(&["GET", "x"]).repeat(16);
+    for client in &clients {
+        h.send(*client, &requests);
+    }
+    let server = h.server("127.0.0.1:1");
+    h.take(server);
+    h.send(last, request(&["GET", "last"]));
+    assert_eq!(h.take(server), "", "the queue is full");
+    h.send(server, "$-1\r\n".repeat(SERVER_REPLIES_MAX));
+    assert_eq!(h.take(server), request(&["GET", "last"]));
+    h.send(server, "$1\r\nx\r\n");
+    assert_eq!(h.take(last), "$1\r\nx\r\n");
 }
 
 #[test]
