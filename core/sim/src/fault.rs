@@ -184,7 +184,7 @@ impl World {
             }
             FaultKind::HalfReply => {
                 let half = HALVES[self.rng.below(HALVES.len() as u64) as usize];
-                self.peer_send(link, half);
+                self.server_send(link, half, None);
                 self.server_forget(server, link);
                 self.peer_finish(link);
             }
@@ -192,12 +192,12 @@ impl World {
                 // It stands between whole replies, where a scanner cannot miss it; the process
                 // goes on answering as if nothing had happened.
                 let garbage = GARBAGE[self.rng.below(GARBAGE.len() as u64) as usize];
-                self.peer_send(link, garbage);
+                self.server_send(link, garbage, None);
             }
             _ => {
                 self.taint(link);
                 let stray = STRAYS[self.rng.below(STRAYS.len() as u64) as usize];
-                self.peer_send(link, stray);
+                self.server_send(link, stray, None);
             }
         }
     }

@@ -141,7 +141,10 @@ pub(crate) struct Link {
     pub healed_at: Instant,
     /// A fault ended it, so its client must not blame the machine.
     pub is_broken_by_fault: bool,
-    /// Reply bytes that servers produced for this client, as far as they can be attributed.
+    /// Of a server: which client each stretch of bytes on their way to the machine is for, as far
+    /// as that can be known, in order.
+    pub meant_for: VecDeque<(Option<usize>, usize)>,
+    /// Of a client: reply bytes that the machine received for it.
     pub owed_bytes: usize,
     /// Bytes that the kernel took from the machine.
     pub taken_bytes: usize,
@@ -180,6 +183,7 @@ impl Link {
             is_tainted: false,
             healed_at: Instant::START,
             is_broken_by_fault: false,
+            meant_for: VecDeque::new(),
             owed_bytes: 0,
             taken_bytes: 0,
             grain: Grain::draw(rng),
@@ -248,6 +252,46 @@ impl World {
         }
         self.links[link].unsent.push(bytes);
         self.pump_peer(link);
+    }
+
+    /// Sends from a server what is meant for the client at the other end of `client`, if known.
+    pub(crate) fn server_send(&mut self, link: usize, bytes: &[u8], client: Option<usize>) {
+        self.links[link].meant_for.push_back((client, bytes.len()));
+        self.peer_send(link, bytes);
+    }
+
+    /// The machine received `count` bytes from a server: whose replies were they?
+    pub(crate) fn attribute(&mut self, link: usize, mut count: usize) {
+        while count > 0 {
+            let Some((client, len)) = self.links[link].meant_for.front_mut() else { return };
+            let part = count.min(*len);
+            *len -= part;
+            count -= part;
+            let (client, is_over) = (*client, *len == 0);
+            if is_over {
+                self.links[link].meant_for.pop_front();
+            }
+            if let Some(client) = client {
+                self.links[client].owed_bytes += part;
+                self.credited.insert(client);
+            }
+        }
+    }
+
+    /// After a turn, the machine holds no more than it may for any client that it keeps.
+    pub(crate) fn check_backlogs(&mut self) -> Check {
+        for link in std::mem::take(&mut self.credited) {
+            let end = &self.links[link];
+            if end.phase != Phase::Open {
+                continue;
+            }
+            let backlog = end.owed_bytes.saturating_sub(end.taken_bytes);
+            self.report.backlog_bytes_max = self.report.backlog_bytes_max.max(backlog);
+            if self.scenario.client_backlog_bytes_max.is_some_and(|most| backlog > most) {
+                return Err(format!("{backlog} reply bytes are held for {:?}", end.conn));
+            }
+        }
+        Ok(())
     }
 
     /// Ends the peer's direction after what it still has to send.

@@ -81,6 +81,7 @@ impl World {
             machine.handle_timeout(self.now);
         }
         let outputs = self.take_outputs(machine)?;
+        self.check_backlogs()?;
         self.report.inputs += inputs as u64;
         self.report.outputs += outputs as u64;
         let deadline = machine.poll_timeout();
@@ -319,6 +320,7 @@ impl World {
         end.inbound.readable.skip(len);
         self.trace.push(self.now, Line::Border("> received", conn, len));
         machine.handle(self.now, Input::Received { conn, bytes: &bytes });
+        self.attribute(link, len);
         self.pump_peer(link);
         Ok(true)
     }

@@ -191,6 +191,8 @@ pub struct Scenario {
     /// Largest buffer of one transmission, bytes.
     pub transmit_bytes_max: usize,
     /// Most reply bytes that the machine may hold back for one connected client, if bounded.
+    /// Replies that come after their request timed out count as held although they are dropped,
+    /// so a tight bound needs a scenario without time-outs.
     pub client_backlog_bytes_max: Option<usize>,
     /// Whether the machine may close a client that did nothing wrong when a server fails.
     pub closes_on_failure: bool,

@@ -95,6 +95,8 @@ pub(crate) struct World {
     pub conns: BTreeMap<ConnId, usize>,
     pub slots: BTreeMap<u32, ConnId>,
     pub names_used: BTreeSet<ConnId>,
+    /// Clients for whom the machine received replies in this turn.
+    pub credited: BTreeSet<usize>,
     pub pace: Pace,
     pub command: Option<Command>,
     pub is_drained: bool,
@@ -134,6 +136,7 @@ impl World {
             conns: BTreeMap::new(),
             slots: BTreeMap::new(),
             names_used: BTreeSet::new(),
+            credited: BTreeSet::new(),
             pace: Pace::default(),
             command: None,
             is_drained: false,

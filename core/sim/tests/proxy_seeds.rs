@@ -24,7 +24,7 @@ use ringkeeper_core::node::Worker;
 use ringkeeper_core::proxy::{Plan, Policy};
 use ringkeeper_core::rng::Rng;
 use ringkeeper_core::time::Instant;
-use ringkeeper_sim::{Failure, Pool, Report, Scenario, Seeds, Simulation, Summary};
+use ringkeeper_sim::{Failure, Pool, Profile, Report, Scenario, Seeds, Simulation, Summary};
 
 /// What the resolver knows.
 type Hosts = Vec<(String, IpAddr)>;
@@ -38,7 +38,8 @@ fn draw_pools(rng: &mut Rng) -> (Vec<Pool>, Hosts, String) {
         let servers = 1 + rng.below(5) as u8;
         let mut pool = Pool::plain(number, servers);
         let distribution = ["ketama", "modula"][rng.below(2) as usize];
-        let timeout_ms = [50, 300, 1000][rng.below(3) as usize];
+        // Longer than an address, a greeting and a request take on the slowest link.
+        let timeout_ms = [150, 300, 1000][rng.below(3) as usize];
         let connections = 1 + rng.below(3);
         writeln!(text, "p{number}:").unwrap();
         writeln!(text, "  listen: 127.0.0.1:{}", 22000 + u16::from(number)).unwrap();
@@ -111,7 +112,13 @@ fn run(seed: u64, make: fn(Vec<Pool>) -> Scenario) -> Result<Report, Box<Failure
         for pool in &mut plan.pools {
             pool.client_output_bytes_max = 1 << 20;
         }
-        scenario.client_backlog_bytes_max = Some(8 << 20);
+        let has_faults = !scenario.faults.is_empty();
+        scenario.client_backlog_bytes_max = Some(if has_faults { 64 << 20 } else { 2 << 20 });
+        if !has_faults {
+            // Whoever never reads keeps servers busy, which is no reason to fail the others.
+            scenario.workload.profiles.push(Profile::Deaf);
+            plan.pools.iter_mut().for_each(|pool| pool.timeout = None);
+        }
     }
     let worker = Worker::new(Arc::new(plan), seed, Instant::START);
     Simulation::new(seed, scenario).run(worker)

@@ -96,16 +96,17 @@ impl Histories {
         Err(format!("no server was asked for key {}", key.escape_ascii()))
     }
 
-    /// Looks for a state of the key between two ticks that `fits`.
+    /// Looks for a state of the key that `fits`, from the tick `low` (by server) to `high`.
     pub(crate) fn find(
         &self,
         key: &[u8],
-        low: u64,
+        low: &impl Fn(usize) -> u64,
         high: u64,
         fits: impl Fn(Option<Digest>) -> bool,
     ) -> Option<()> {
         let Some(history) = self.keys.get(key) else { return fits(None).then_some(()) };
         for states in &history.servers {
+            let low = low(states.server);
             let first = states.begun.partition_point(|(tick, _)| *tick <= low);
             let before = first.checked_sub(1).and_then(|last| states.begun[last].1);
             let within = states.begun[first..].iter().take_while(|(tick, _)| *tick <= high);

@@ -31,6 +31,17 @@ enum Fate {
     Lost,
 }
 
+/// The effect of a write on one key.
+#[derive(Clone, Copy, Debug)]
+struct Applied {
+    tick: u64,
+    server: usize,
+    len: usize,
+}
+
+/// Per server: a tick.
+type Floors = Vec<(usize, u64)>;
+
 /// One request and what became of it.
 #[derive(Debug)]
 struct Record {
@@ -43,8 +54,8 @@ struct Record {
     fate: Fate,
     /// Per key: the value carried a tag, so its effect is recognized.
     tagged: Vec<bool>,
-    /// Per key: when the write happened, and the length of the value after it.
-    applied: Vec<Option<(u64, usize)>>,
+    /// Per key: when and where the write happened, and the length of the value after it.
+    applied: Vec<Option<Applied>>,
     /// A later request of the same client took effect on the same key before this one.
     is_overtaken: bool,
 }
@@ -58,8 +69,8 @@ pub(crate) struct Checker {
     /// Per client, server and key: the last write that took effect. Between servers there is no
     /// order: an ejection moves keys while writes are under way.
     order: BTreeMap<(u32, usize, Vec<u8>), (u64, usize)>,
-    /// Per client and key: the tick of the last write that was answered.
-    floors: BTreeMap<(u32, Vec<u8>), u64>,
+    /// Per client, key and server: the tick of the last write that was answered.
+    floors: BTreeMap<(u32, Vec<u8>), Floors>,
     /// Counter values that were given out, and the last one per client.
     counts_given: BTreeSet<(Vec<u8>, i64)>,
     counts_seen: BTreeMap<(u32, Vec<u8>), i64>,
@@ -202,7 +213,7 @@ impl Checker {
         if applied.is_some() {
             return Err(format!("{} took effect twice", name()));
         }
-        *applied = Some((tick, len));
+        *applied = Some(Applied { tick, server, len });
         let place = (tag.seq, tag.index);
         let last = self.order.entry((tag.client, server, key.to_vec())).or_insert(place);
         if *last > place {
@@ -282,7 +293,7 @@ impl Checker {
                     i64::try_from(state.map_or(0, |digest| digest.len)) == Ok(*len)
                 };
                 self.histories
-                    .find(key, low, tick, fits)
+                    .find(key, &low, tick, fits)
                     .ok_or_else(|| "a length it never had".into())
             }
             (
@@ -302,10 +313,14 @@ impl Checker {
         }
     }
 
-    /// Returns the earliest tick whose state a request of `client` sent at `sent` may report.
-    fn floor(&self, client: u32, key: &[u8], sent: u64) -> u64 {
-        let own = self.floors.get(&(client, key.to_vec())).copied();
-        own.map_or(sent, |own| own.max(sent))
+    /// Returns the earliest tick, by server, whose state a request of `client` sent at `sent` may
+    /// report: not before its own last write there.
+    fn floor(&self, client: u32, key: &[u8], sent: u64) -> impl Fn(usize) -> u64 {
+        let own = self.floors.get(&(client, key.to_vec()));
+        move |server| {
+            let own = own.and_then(|own| own.iter().find(|(at, _)| *at == server));
+            own.map_or(sent, |(_, tick)| (*tick).max(sent))
+        }
     }
 
     fn judge_value(
@@ -318,7 +333,7 @@ impl Checker {
     ) -> Check {
         let low = self.floor(client, key, sent);
         let seen = value.map(Digest::of);
-        match self.histories.find(key, low, tick, |state| state == seen) {
+        match self.histories.find(key, &low, tick, |state| state == seen) {
             Some(()) => Ok(()),
             None => Err(format!("key {} did not have this value then", key.escape_ascii())),
         }
@@ -329,8 +344,8 @@ impl Checker {
         let (mut least, mut most) = (0, 0);
         for key in &record.keys {
             let low = self.floor(client, key, record.sent);
-            let may_exist = self.histories.find(key, low, tick, |state| state.is_some()).is_some();
-            let may_miss = self.histories.find(key, low, tick, |state| state.is_none()).is_some();
+            let may_exist = self.histories.find(key, &low, tick, |state| state.is_some()).is_some();
+            let may_miss = self.histories.find(key, &low, tick, |state| state.is_none()).is_some();
             least += i64::from(!may_miss);
             most += i64::from(may_exist);
         }
@@ -355,11 +370,13 @@ impl Checker {
             match record.applied[index] {
                 None if record.tagged[index] => return Err("the write never took effect".into()),
                 None => {}
-                Some((_, after)) if len.is_some_and(|len| i64::try_from(after) != Ok(len)) => {
-                    return Err(format!("its effect made a length of {after}"));
+                Some(effect) if len.is_some_and(|len| i64::try_from(effect.len) != Ok(len)) => {
+                    return Err(format!("its effect made a length of {}", effect.len));
                 }
-                Some((tick, _)) => {
-                    self.floors.insert((client, key.clone()), tick);
+                Some(effect) => {
+                    let floors = self.floors.entry((client, key.clone())).or_default();
+                    floors.retain(|(server, _)| *server != effect.server);
+                    floors.push((effect.server, effect.tick));
                 }
             }
         }
