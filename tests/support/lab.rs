@@ -338,9 +338,10 @@ impl Proxy {
 
     /// Returns the resident memory, bytes.
     pub fn resident_bytes(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+        let id = self.process.id().to_string();
+        let output = Command::new("ps").args(["-o", "rss=", "-p", &id]).output().unwrap();
+        let kibibytes = String::from_utf8_lossy(&output.stdout);
+        kibibytes.trim().parse::<u64>().unwrap() * 1024
     }
 }
 

@@ -138,18 +138,19 @@ impl Proxy {
         let via = conn.id;
         let is_push =
             !conn.is_streaming && conn.partial.first().or_else(|| piece.first()) == Some(&b'>');
-        let is_unasked = if is_push {
-            // A push is kept whole until it is dropped, so it has to be small.
+        let is_ready = conn.stage == Stage::Ready;
+        let is_out_of_place = if is_push || !is_ready {
+            // Pushes and replies to a greeting are kept whole, so they have to be small.
             conn.partial.len() + piece.len() >= STREAM_REPLY_BYTES
         } else {
             // Its end would be taken for the reply to the next request.
             !conn.is_asked()
         };
-        if conn.stage == Stage::Ready && is_unasked {
+        if is_out_of_place {
             self.give_up_babbler(key);
             return;
         }
-        let next = if conn.stage == Stage::Ready { conn.in_flight.front().copied() } else { None };
+        let next = if is_ready { conn.in_flight.front().copied() } else { None };
         super::replies::append(&mut conn.partial, &mut self.shared.buffers, piece);
         let kept = conn.partial.len();
         if kept < STREAM_REPLY_BYTES && !conn.is_streaming {
