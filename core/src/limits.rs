@@ -185,3 +185,18 @@ const _: () = assert!(
 );
 // Offsets into a request are 32 bits wide.
 const _: () = assert!(BULK_BYTES_MAX < u32::MAX as usize);
+
+/// How long a VRRP router that was not run for longer than its peers wait goes on reading before
+/// it speaks: it takes what has queued up meanwhile, and no peer notices the delay.
+pub const VRRP_LATE_READ: Duration = Duration::from_millis(1);
+
+/// Times that an Active router puts back virtual addresses that somebody removed, within
+/// [`VRRP_REINSTATE_WINDOW`]; then it lets another router have them. Two programs must not fight
+/// over an address forever.
+pub const VRRP_REINSTATEMENTS_MAX: u32 = 5;
+
+/// The time in which [`VRRP_REINSTATEMENTS_MAX`] counts.
+pub const VRRP_REINSTATE_WINDOW: Duration = Duration::from_secs(60);
+
+/// Unicast peers of one virtual router. Each advert is sent once to each.
+pub const VRRP_PEERS_MAX: usize = 255;

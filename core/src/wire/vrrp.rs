@@ -2,7 +2,7 @@
 //!
 //! Source: RFC 3768 section 5 (version 2), RFC 9568 section 5 (version 3), and what keepalived
 //! 2.2.7 sends. A message is read for what it is; whether this router takes it is decided by
-//! [`crate::vrrp`].
+//! [`crate::vrrp::accept`].
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -276,6 +276,11 @@ impl<'a> Addresses<'a> {
         let addresses = Self { family, bytes };
         let is_whole = bytes.len() % family.address_bytes() == 0;
         (is_whole && addresses.len() <= usize::from(u8::MAX)).then_some(addresses)
+    }
+
+    /// Makes an empty list.
+    pub const fn none(family: Family) -> Self {
+        Self { family, bytes: &[] }
     }
 
     /// Returns how many there are, at most 255.
