@@ -417,8 +417,10 @@ impl Machine {
         match &self.state {
             State::Init { .. } | State::Fault => None,
             State::Backup(backup) => Some(backup.due),
+            // Everything else waits for what is read meanwhile.
+            State::Active(active) if active.is_reading_on => Some(active.due),
             State::Active(active) => {
-                let answer = active.answer_at.filter(|_| !active.is_reading_on);
+                let answer = active.answer_at;
                 let announce = self.announcer.next(&self.rules.announce);
                 [Some(active.due), answer, announce].into_iter().flatten().min()
             }

@@ -13,7 +13,7 @@ impl Checksum {
     /// Adds bytes as big-endian words. Only the last slice that is added may have an odd length;
     /// it counts as if a zero followed.
     #[must_use]
-    pub fn add(self, bytes: &[u8]) -> Self {
+    pub fn plus(self, bytes: &[u8]) -> Self {
         let (words, odd) = bytes.as_chunks::<2>();
         let sum: u64 = words.iter().map(|&word| u64::from(u16::from_be_bytes(word))).sum();
         let last = odd.first().map_or(0, |&byte| u64::from(byte) << 8);
@@ -23,7 +23,7 @@ impl Checksum {
 
     /// Adds one word.
     #[must_use]
-    pub const fn add_word(self, word: u16) -> Self {
+    pub const fn plus_word(self, word: u16) -> Self {
         Self(self.0.wrapping_add(word as u64))
     }
 
@@ -54,22 +54,22 @@ mod tests {
     #[test]
     fn the_example_of_the_rfc_adds_up() {
         // RFC 1071 section 3: the folded sum is ddf2.
-        let sum = Checksum::new().add(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]);
+        let sum = Checksum::new().plus(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]);
         assert_eq!(sum.finish(), !0xddf2);
     }
 
     #[test]
     fn an_odd_end_counts_as_padded() {
         assert_eq!(
-            Checksum::new().add(&[1, 2, 3]).finish(),
-            Checksum::new().add(&[1, 2, 3, 0]).finish()
+            Checksum::new().plus(&[1, 2, 3]).finish(),
+            Checksum::new().plus(&[1, 2, 3, 0]).finish()
         );
     }
 
     #[test]
     fn a_message_with_its_checksum_is_valid() {
-        let sum = Checksum::new().add(b"message!").finish();
-        assert!(Checksum::new().add(b"message!").add_word(sum).is_valid());
-        assert!(!Checksum::new().add(b"massage!").add_word(sum).is_valid());
+        let sum = Checksum::new().plus(b"message!").finish();
+        assert!(Checksum::new().plus(b"message!").plus_word(sum).is_valid());
+        assert!(!Checksum::new().plus(b"massage!").plus_word(sum).is_valid());
     }
 }

@@ -83,13 +83,13 @@ impl Path {
     pub fn pseudo_header(&self, protocol: u8, length: u32) -> Checksum {
         let sum = match self {
             Self::V4 { source, destination } => {
-                Checksum::new().add(&source.octets()).add(&destination.octets())
+                Checksum::new().plus(&source.octets()).plus(&destination.octets())
             }
             Self::V6 { source, destination } => {
-                Checksum::new().add(&source.octets()).add(&destination.octets())
+                Checksum::new().plus(&source.octets()).plus(&destination.octets())
             }
         };
-        sum.add_word((length >> 16) as u16).add_word(length as u16).add_word(u16::from(protocol))
+        sum.plus_word((length >> 16) as u16).plus_word(length as u16).plus_word(u16::from(protocol))
     }
 }
 
@@ -177,7 +177,7 @@ impl Ipv4Header {
         let payload = told.checked_sub(header.len()).and_then(|bytes| rest.get(..bytes));
         let payload = payload.filter(|_| told == received || is_padded);
         let payload = payload.ok_or(IpError::Length { told, received })?;
-        if !Checksum::new().add(header).is_valid() {
+        if !Checksum::new().plus(header).is_valid() {
             return Err(IpError::HeaderChecksum);
         }
         let flags = u16::from_be_bytes([f0, f1]);
@@ -206,7 +206,7 @@ impl Ipv4Header {
         let [f0, f1] = flags.to_be_bytes();
         let start = [IHL_PLAIN, self.class, l0, l1, i0, i1, f0, f1, self.ttl, self.protocol];
         let (source, destination) = (self.source.octets(), self.destination.octets());
-        let sum = Checksum::new().add(&start).add(&source).add(&destination).finish();
+        let sum = Checksum::new().plus(&start).plus(&source).plus(&destination).finish();
         out.extend_from_slice(&start);
         out.extend_from_slice(&sum.to_be_bytes());
         out.extend_from_slice(&source);
@@ -329,7 +329,7 @@ mod tests {
         let mut bytes = packet();
         bytes[6] = 0x20;
         bytes[10..12].copy_from_slice(&[0, 0]);
-        let sum = Checksum::new().add(&bytes[..20]).finish();
+        let sum = Checksum::new().plus(&bytes[..20]).finish();
         bytes[10..12].copy_from_slice(&sum.to_be_bytes());
         assert_eq!(Ipv4Header::parse(&bytes), Err(IpError::Fragment));
     }

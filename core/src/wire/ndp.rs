@@ -92,7 +92,7 @@ impl NeighbourAdvert {
             return Err(NdpError::Code(code));
         }
         let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
-        if !path.pseudo_header(PROTOCOL_ICMPV6, length).add(message).is_valid() {
+        if !path.pseudo_header(PROTOCOL_ICMPV6, length).plus(message).is_valid() {
             return Err(NdpError::Checksum);
         }
         let mut mac = None;
@@ -125,9 +125,9 @@ impl NeighbourAdvert {
         let option = [OPTION_TARGET_MAC, 1, a, b, c, d, e, g];
         let sum = path
             .pseudo_header(PROTOCOL_ICMPV6, MESSAGE_LENGTH)
-            .add(&[TYPE_ADVERTISEMENT, 0, 0, 0, flags, 0, 0, 0])
-            .add(&target)
-            .add(&option);
+            .plus(&[TYPE_ADVERTISEMENT, 0, 0, 0, flags, 0, 0, 0])
+            .plus(&target)
+            .plus(&option);
         let [s0, s1] = sum.finish().to_be_bytes();
         out.extend_from_slice(&[TYPE_ADVERTISEMENT, 0, s0, s1, flags, 0, 0, 0]);
         out.extend_from_slice(&target);

@@ -274,7 +274,7 @@ impl<'a> Addresses<'a> {
     /// family, at most 255.
     pub fn new(family: Family, bytes: &'a [u8]) -> Option<Self> {
         let addresses = Self { family, bytes };
-        let is_whole = bytes.len() % family.address_bytes() == 0;
+        let is_whole = bytes.len().is_multiple_of(family.address_bytes());
         (is_whole && addresses.len() <= usize::from(u8::MAX)).then_some(addresses)
     }
 
@@ -510,9 +510,9 @@ impl<'a> Advert<'a> {
         };
         let length = u32::try_from(self.message_bytes()).unwrap_or(u32::MAX);
         let sum = sum_of_path(path, self.version(), dialect, length)
-            .add(&header)
-            .add(self.addresses.bytes)
-            .add(auth)
+            .plus(&header)
+            .plus(self.addresses.bytes)
+            .plus(auth)
             .finish();
         out.extend_from_slice(&header);
         out.extend_from_slice(&sum.to_be_bytes());
@@ -577,7 +577,7 @@ fn parse_auth(kind: u8, data: [u8; AUTH_BYTES]) -> Result<Auth, VrrpError> {
 /// Checks the sum of a message, its own checksum included.
 fn verify(message: &[u8], path: &Path, version: Version) -> Result<Option<Dialect>, VrrpError> {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
-    let is_valid = |dialect| sum_of_path(path, version, dialect, length).add(message).is_valid();
+    let is_valid = |dialect| sum_of_path(path, version, dialect, length).plus(message).is_valid();
     match (version, path) {
         (Version::V2, _) | (Version::V3, Path::V6 { .. }) => {
             is_valid(Dialect::PseudoHeader).then_some(None).ok_or(VrrpError::Checksum)

@@ -10,3 +10,8 @@
 
 mod captures;
 mod pcap;
+mod router;
+mod scenarios;
+mod simulation;
+mod table;
+mod verdicts;

@@ -57,7 +57,7 @@ fn every_damage_has_its_name() {
         let mut damaged = message.to_vec();
         damaged[at] = byte;
         damaged[6..8].copy_from_slice(&[0, 0]);
-        let sum = Checksum::new().add(&damaged).finish();
+        let sum = Checksum::new().plus(&damaged).finish();
         damaged[6..8].copy_from_slice(&sum.to_be_bytes());
         assert_eq!(Advert::parse(&damaged, &UNICAST), Err(error));
     }
@@ -110,7 +110,7 @@ proptest::proptest! {
         }
         if repair && message.len() >= 8 {
             message[6..8].copy_from_slice(&[0, 0]);
-            let sum = Checksum::new().add(&message).finish();
+            let sum = Checksum::new().plus(&message).finish();
             message[6..8].copy_from_slice(&sum.to_be_bytes());
         }
         if let Ok(received) = Advert::parse(&message, &UNICAST) {
