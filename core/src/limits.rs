@@ -200,3 +200,16 @@ pub const VRRP_REINSTATE_WINDOW: Duration = Duration::from_secs(60);
 
 /// Unicast peers of one virtual router. Each advert is sent once to each.
 pub const VRRP_PEERS_MAX: usize = 255;
+
+/// Blocks inside blocks in a keepalived.conf; genuine files need four.
+pub const KEEPALIVED_DEPTH_MAX: usize = 16;
+
+/// Lines of a keepalived.conf after variables and repetitions are expanded, and how often one line
+/// may be expanded. More are an error: a few characters can ask for billions.
+pub const KEEPALIVED_LINES_MAX: usize = 100_000;
+
+/// Longest line of a keepalived.conf after expansion, bytes.
+pub const KEEPALIVED_LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// Variables inside variables in a keepalived.conf.
+pub const KEEPALIVED_EXPANSIONS_MAX: usize = 100;

@@ -90,6 +90,16 @@ fn line_around(text: &str, offset: usize) -> Range<usize> {
 /// Hides the value of a line whose key looks like a password, one star a byte so that offsets on
 /// the line stay what they are. Misspelt keys count: they are what gets reported.
 fn masked(line: &str) -> String {
+    // keepalived's `auth_pass` has no colon, and its value may have one.
+    let mut end = 0;
+    for word in line.split_inclusive(char::is_whitespace) {
+        end += word.len();
+        let word = word.trim().to_ascii_lowercase();
+        if word.contains("_pass") || suggest::nearest(&word, ["auth_pass"]).is_some() {
+            let (key, value) = line.split_at_checked(end).unwrap_or((line, ""));
+            return key.to_owned() + &stars(value);
+        }
+    }
     let Some((key, value)) = line.split_once(':') else { return line.to_owned() };
     let word = key.trim().trim_matches(['"', '\'', '?']).trim().to_ascii_lowercase();
     let is_secret = word.contains("auth")
@@ -98,8 +108,11 @@ fn masked(line: &str) -> String {
     if !is_secret || value.trim().is_empty() {
         return line.to_owned();
     }
-    let stars: String = value.bytes().map(|byte| if byte == b' ' { ' ' } else { '*' }).collect();
-    format!("{key}:{stars}")
+    format!("{key}:{}", stars(value))
+}
+
+fn stars(value: &str) -> String {
+    value.bytes().map(|byte| if byte == b' ' { ' ' } else { '*' }).collect()
 }
 
 /// Renders diagnostics as one JSON object on one line, without a line break at its end.
@@ -214,5 +227,8 @@ mod tests {
         assert_eq!(masked("  redis_atuh: abc"), "  redis_atuh: ***");
         assert_eq!(masked("  \"redis_auth\": é"), "  \"redis_auth\": **");
         assert_eq!(masked("  listen: a:1"), "  listen: a:1");
+        assert_eq!(masked("  auth_pass a:b"), "  auth_pass ***");
+        assert_eq!(masked("a { auth_type PASS auth_pas x }"), "a { auth_type PASS auth_pas * *");
+        assert_eq!(masked("auth_type PASS"), "auth_type PASS");
     }
 }
