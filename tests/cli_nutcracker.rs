@@ -259,10 +259,17 @@ impl Daemon {
     }
 
     /// Tells whether it runs; the init process may never collect a dead one.
+    #[cfg(target_os = "linux")]
     fn is_alive(&self) -> bool {
         let path = format!("/proc/{}/stat", self.0.as_raw_nonzero());
         let stat = std::fs::read_to_string(path).unwrap_or_default();
         stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+    }
+
+    /// Tells whether it runs.
+    #[cfg(not(target_os = "linux"))]
+    fn is_alive(&self) -> bool {
+        rustix::process::test_kill_process(self.0).is_ok()
     }
 }
 

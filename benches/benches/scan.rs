@@ -16,7 +16,10 @@ use ringkeeper_core::wire::resp::{
 criterion_group!(scan, requests, replies);
 criterion_main!(scan);
 
-/// Requests of each kind in one buffer.
+/// A name, and what writes the frame with this number.
+type Kind<'a> = (&'a str, &'a dyn Fn(u32, &mut Vec<u8>));
+
+/// Frames of each kind in one buffer.
 const COUNT: u32 = 64;
 
 fn requests(criterion: &mut Criterion) {
@@ -24,7 +27,7 @@ fn requests(criterion: &mut Criterion) {
     let small = frames.frame(SMALL.letter, 0).unwrap_or_else(|| panic!("a known space"));
     let mut group = criterion.benchmark_group("scan 64 requests");
     group.throughput(Throughput::Elements(u64::from(COUNT)));
-    let kinds: [(&str, &dyn Fn(u32, &mut Vec<u8>)); 3] = [
+    let kinds: [Kind<'_>; 3] = [
         ("GET", &|number, out| write_get(&key(SMALL.letter, number), out)),
         ("SET 64 B", &|number, out| write_set(&key(SMALL.letter, number), small, out)),
         ("MGET of 10", &|number, out| {
@@ -60,7 +63,7 @@ fn replies(criterion: &mut Criterion) {
         let frame = frames.frame(letter, number).unwrap_or_else(|| panic!("a known space"));
         frame.write(&key(letter, number), out);
     };
-    let kinds: [(&str, &dyn Fn(u32, &mut Vec<u8>)); 4] = [
+    let kinds: [Kind<'_>; 4] = [
         ("OK", &|_, out| out.extend_from_slice(b"+OK\r\n")),
         ("64 B", &|number, out| value(SMALL.letter, number, out)),
         ("16 KiB", &|number, out| value(LARGE.letter, number, out)),

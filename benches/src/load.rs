@@ -353,18 +353,24 @@ impl Engine {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        for event in &events {
-            let data = event.data.u64();
-            let at = (data & 0xffff_ffff) as usize;
-            match (data >> KIND_SHIFT, &mut flow) {
-                (KIND_PEER, _) => self.handle_peer(at)?,
-                (KIND_CLIENT, Some(flow)) => self.clients[at].handle_ready(flow)?,
-                (KIND_LISTENER, _) => self.accept(at)?,
-                _ => {}
-            }
-        }
+        let result = events.iter().try_for_each(|event| self.handle_event(event, &mut flow));
         self.events = events;
-        Ok(())
+        result
+    }
+
+    fn handle_event(
+        &mut self,
+        event: &epoll::Event,
+        flow: &mut Option<&mut Flow<'_>>,
+    ) -> io::Result<()> {
+        let data = event.data.u64();
+        let at = (data & 0xffff_ffff) as usize;
+        match (data >> KIND_SHIFT, flow) {
+            (KIND_PEER, _) => self.handle_peer(at),
+            (KIND_CLIENT, Some(flow)) => self.clients[at].handle_ready(flow),
+            (KIND_LISTENER, _) => self.accept(at),
+            _ => Ok(()),
+        }
     }
 
     fn accept(&mut self, at: usize) -> io::Result<()> {

@@ -30,7 +30,7 @@ const BURST_REST: Duration = Duration::from_secs(10);
 const SLOW_REQUESTS: u32 = 300;
 
 const HELP: &str = "\
-cargo bench -p ringkeeper-benches --bench memory -- [OPTIONS]
+cargo bench --bench memory -- [OPTIONS]
 
   --targets A,B        of nutcracker, uring, tokio (default: all)
   --only idle,burst,slow

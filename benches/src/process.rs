@@ -175,6 +175,36 @@ pub fn settle(
     Ok(())
 }
 
+/// Waits until all programs together leave the cores idle for a moment, at most `limit`.
+pub fn wait_for_quiet(
+    limit: Duration,
+    pump: &mut dyn FnMut(Duration) -> io::Result<()>,
+) -> io::Result<()> {
+    let end = Instant::now() + limit;
+    while Instant::now() < end {
+        let before = busy_and_all_ticks()?;
+        pump(Duration::from_millis(60))?;
+        let after = busy_and_all_ticks()?;
+        // A tick is 10 ms and a moment has few of them: one may be ours.
+        if after.0.saturating_sub(before.0) <= 1 && after.1 > before.1 {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Ticks of all cores since boot: those that were not idle, and all.
+fn busy_and_all_ticks() -> io::Result<(u64, u64)> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let line = text.lines().next().unwrap_or_default();
+    let ticks: Vec<u64> =
+        line.split_ascii_whitespace().skip(1).take(8).map_while(|tick| tick.parse().ok()).collect();
+    let all: u64 = ticks.iter().sum();
+    // Fourth and fifth: idle, and idle with a disk at work.
+    let idle: u64 = ticks.iter().skip(3).take(2).sum();
+    Ok((all - idle, all))
+}
+
 /// Finds a loopback port that was free a moment ago.
 ///
 /// Another program may take it first; whoever starts a program on it tries again then.

@@ -58,6 +58,8 @@ struct Cell {
 pub struct Report {
     /// By placement, workload and target: one entry per round.
     cells: BTreeMap<(Placement, &'static str, &'static str), BTreeMap<usize, Cell>>,
+    /// Targets from the command line, as they came.
+    others: Vec<Kind>,
     /// What could not be measured, and why.
     pub problems: Vec<String>,
 }
@@ -98,6 +100,9 @@ impl Report {
         kind: Kind,
         sample: Sample,
     ) {
+        if !Kind::ALL.contains(&kind) && !self.others.contains(&kind) {
+            self.others.push(kind);
+        }
         let (requests, window) = (sample.requests.max(1) as f64, sample.window.as_secs_f64());
         let cell = Cell {
             cpu_us: sample.metered.cpu_ns as f64 / 1e3 / requests,
@@ -109,6 +114,11 @@ impl Report {
             latency: sample.latency,
         };
         self.cells.entry((at, workload.name, kind.name())).or_default().insert(round, cell);
+    }
+
+    /// Every target in the order of the tables.
+    fn kinds(&self) -> impl Iterator<Item = Kind> {
+        Kind::ALL.into_iter().chain(self.others.iter().copied())
     }
 
     fn rounds(&self, at: Placement, workload: &Workload, kind: Kind) -> Vec<(usize, &Cell)> {
@@ -151,14 +161,14 @@ impl Report {
 
     fn write_workload(&self, text: &mut String, at: Placement, workload: &Workload) {
         let lines: Vec<String> =
-            Kind::ALL.iter().filter_map(|kind| self.line(at, workload, *kind)).collect();
+            self.kinds().filter_map(|kind| self.line(at, workload, kind)).collect();
         if lines.is_empty() {
             return;
         }
         let _ = writeln!(text, "\n{}: {}", workload.name, workload.about);
         let _ = writeln!(
             text,
-            "  {:<11}{:>9} {:<16}{:>8} {:<14}{:>9} {:>8}{:>9}{:>9}{:>7}{:>7}{:>7}{:>7}",
+            "  {:<17}{:>9} {:<16}{:>8} {:<14}{:>9} {:>8}{:>9}{:>9}{:>7}{:>7}{:>7}{:>7}",
             "target",
             "CPU us",
             "(min..max)",
@@ -187,7 +197,7 @@ impl Report {
         let (busy, waited) = (spread(|cell| cell.busy)?, spread(|cell| cell.waited)?);
         let latency = merged(&rounds);
         let us = |quantile: f64| latency.value_at_quantile(quantile) as f64 / 1e3;
-        let mut line = format!("  {kind:<11}");
+        let mut line = format!("  {kind:<17}");
         if kind == Kind::Direct {
             let _ = write!(line, "{:>9} {:<16}{:>8} {:<14}", "-", "", "-", "");
         } else {
@@ -268,7 +278,7 @@ impl Report {
         let mut cells = Vec::new();
         for at in [Placement::Saturated, Placement::Real] {
             for workload in at.workloads() {
-                for kind in Kind::ALL {
+                for kind in self.kinds() {
                     cells.extend(self.cell_json(at, workload, kind));
                 }
             }

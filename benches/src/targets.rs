@@ -29,10 +29,20 @@ pub enum Kind {
     Uring,
     /// Ringkeeper on tokio.
     Tokio,
+    /// Any other program that reads the same file.
+    Other(&'static Other),
+}
+
+/// A program that the command line names.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Other {
+    name: String,
+    /// The program and its arguments; `{conf}` stands for the configuration file.
+    words: Vec<String>,
 }
 
 impl Kind {
-    /// Every target in the order of the tables.
+    /// The targets that need no telling, in the order of the tables.
     pub const ALL: [Self; 4] = [Self::Nutcracker, Self::Uring, Self::Tokio, Self::Direct];
 
     /// The name in options and tables.
@@ -42,7 +52,25 @@ impl Kind {
             Self::Nutcracker => "nutcracker",
             Self::Uring => "uring",
             Self::Tokio => "tokio",
+            Self::Other(other) => &other.name,
         }
+    }
+
+    /// Reads `NAME=PROGRAM ARGUMENT...`, words separated by blanks.
+    ///
+    /// The description stays in memory: it is one of a few and needed until the end.
+    pub fn parse_other(text: &str) -> Result<Self, String> {
+        let (name, command) = text.split_once('=').unwrap_or_default();
+        let words: Vec<String> = command.split_ascii_whitespace().map(str::to_owned).collect();
+        if name.is_empty() || words.is_empty() {
+            return Err(format!("{text:?} is not NAME=COMMAND"));
+        }
+        // The name is also a file's and a key of the tables.
+        let is_plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '-';
+        if !name.chars().all(is_plain) || Self::ALL.iter().any(|kind| kind.name() == name) {
+            return Err(format!("{name:?} is taken or has other characters than a-z, 0-9 and -"));
+        }
+        Ok(Self::Other(Box::leak(Box::new(Other { name: name.to_owned(), words }))))
     }
 }
 
@@ -121,7 +149,7 @@ impl Target {
 pub fn pool(listen: SocketAddr, servers: &[SocketAddr]) -> String {
     let mut text = format!(
         "bench:\n  listen: {listen}\n  hash: fnv1a_64\n  hash_tag: \"{{}}\"\n  \
-         distribution: ketama\n  timeout: 2000\n  backlog: 1024\n  redis: true\n  \
+         distribution: ketama\n  timeout: 10000\n  backlog: 1024\n  redis: true\n  \
          preconnect: true\n  tcpkeepalive: true\n  auto_eject_hosts: true\n  \
          server_retry_timeout: 2000\n  server_failure_limit: 3\n  servers:\n"
     );
@@ -140,6 +168,14 @@ fn command(kind: Kind, file: &Path) -> io::Result<Command> {
         let mut command = Command::new(program);
         let port = free_address()?.port().to_string();
         command.arg("-c").arg(file).args(["-a", "127.0.0.1", "-s", &port]);
+        return Ok(command);
+    }
+    if let Kind::Other(other) = kind {
+        let file = file.to_string_lossy();
+        let mut words = other.words.iter().map(|word| word.replace("{conf}", &file));
+        let program = words.next().ok_or_else(|| missing("no command"))?;
+        let mut command = Command::new(program);
+        command.args(words);
         return Ok(command);
     }
     let program = ringkeeper();
@@ -175,7 +211,7 @@ pub fn build_ringkeeper() -> io::Result<()> {
 /// Returns the version line of a target for the record.
 pub fn version(kind: Kind) -> String {
     let output = match kind {
-        Kind::Direct => return String::new(),
+        Kind::Direct | Kind::Other(_) => return String::new(),
         Kind::Nutcracker => Command::new(NUTCRACKER).arg("-V").output(),
         Kind::Uring | Kind::Tokio => Command::new(ringkeeper()).arg("--version").output(),
     };
@@ -269,4 +305,25 @@ fn fill(stream: &mut TcpStream, letter: u8, keys: u32, frames: &Frames) -> io::R
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_target_is_a_name_and_a_command_with_the_file_filled_in() {
+        let kind = Kind::parse_other("other=/bin/proxy -c {conf}").expect("a target");
+        assert_eq!(kind.name(), "other");
+        let command = command(kind, Path::new("/tmp/pool.yml")).expect("a command");
+        assert_eq!(command.get_program(), "/bin/proxy");
+        assert_eq!(command.get_args().collect::<Vec<_>>(), ["-c", "/tmp/pool.yml"]);
+    }
+
+    #[test]
+    fn a_name_in_use_and_a_missing_command_are_refused() {
+        for text in ["uring=/bin/proxy", "other=", "=/bin/proxy", "/bin/proxy", "a/b=/bin/proxy"] {
+            assert!(Kind::parse_other(text).is_err(), "{text}");
+        }
+    }
 }

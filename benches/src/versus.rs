@@ -8,24 +8,29 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::load::{Engine, Plan, Sample};
-use crate::process::{LOAD_CPU, Priority, pin, raise_file_limit, settle};
+use crate::process::{LOAD_CPU, Priority, pin, raise_file_limit, settle, wait_for_quiet};
 use crate::report::{DISTURBED_SHARE_MAX, Placement, Report};
 use crate::targets::{Kind, RealServers, Target, build_ringkeeper, target_folder, version};
 use crate::workload::Workload;
 
 /// Servers behind every proxy.
 const SERVERS: usize = 2;
+/// How long a cell waits for other programs to leave the cores alone.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Most requests in one run, whatever the time.
 const REQUESTS_MAX: u64 = 50_000_000;
 
 const HELP: &str = "\
-cargo bench -p ringkeeper-benches --bench versus -- [OPTIONS]
+cargo bench --bench versus -- [OPTIONS]
 
   --rounds N           rounds (default 7)
   --quick              3 rounds of 0.25 s; for a look, not for a figure
   --window SECONDS     measured time per cell (default 0.7)
   --only a,c,b,...     these workloads only
   --targets A,B        of nutcracker, uring, tokio, direct (default: all)
+  --target-command NAME=COMMAND
+                       one more target; {conf} in the command is the configuration file, which
+                       it must serve as nutcracker would (again for each further one)
   --placement NAME     saturated or real (default: both)
   --tries N            tries for a cell that other programs disturbed (default 3)
   --spin               the generator polls instead of sleeping
@@ -60,6 +65,7 @@ impl Options {
             build: true,
         };
         let mut arguments = arguments;
+        let mut others = Vec::new();
         while let Some(name) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
             match name.as_str() {
@@ -79,6 +85,7 @@ impl Options {
                     options.only = Some(value()?.split(',').map(str::to_owned).collect());
                 }
                 "--targets" => options.targets = kinds(&value()?)?,
+                "--target-command" => others.push(Kind::parse_other(&value()?)?),
                 "--placement" => options.placements = vec![placement(&value()?)?],
                 "--tries" => options.tries = number(&name, &value()?, 1.0, 20.0)? as usize,
                 "--spin" => options.spin = true,
@@ -87,6 +94,8 @@ impl Options {
                 _ => return Err(format!("unknown option {name}")),
             }
         }
+        // Beside those of --targets, wherever that stands.
+        options.targets.extend(others);
         Ok(Some(options))
     }
 }
@@ -235,6 +244,7 @@ fn run_undisturbed(
 ) -> io::Result<Sample> {
     let mut best: Option<Sample> = None;
     for _ in 0..tries {
+        wait_for_quiet(PATIENCE, &mut |time| engine.pump(time))?;
         let result = engine.run(workload, target.address, plan, &|| target.metered());
         if let Some(id) = target.id() {
             // Closing hundreds of clients must not run into the next measurement.

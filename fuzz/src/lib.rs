@@ -5,6 +5,9 @@
 // A panic is how a body reports.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod nutcracker_yml;
+pub mod worker;
+
 use ringkeeper_core::command;
 use ringkeeper_core::wire::resp::{
     ReplyError, ReplyScan, ReplyScanner, RequestError, RequestLimits, RequestScan, RequestScanner,
@@ -15,7 +18,23 @@ use ringkeeper_core::wire::resp::{
 pub type Body = fn(&[u8]);
 
 /// Every target, by the name of its directory in `corpus/`.
-pub const TARGETS: &[(&str, Body)] = &[("reply", reply), ("request", request)];
+pub const TARGETS: &[(&str, Body)] = &[
+    ("nutcracker_yml", nutcracker_yml),
+    ("reply", reply),
+    ("request", request),
+    ("worker", worker),
+];
+
+/// The reader of `nutcracker.yml`: takes any bytes, points into the text, keeps passwords to
+/// itself.
+pub fn nutcracker_yml(data: &[u8]) {
+    nutcracker_yml::nutcracker_yml(data);
+}
+
+/// A whole worker between clients and servers that do what the input says.
+pub fn worker(data: &[u8]) {
+    worker::worker(data);
+}
 
 /// Requests: cuts change nothing; whatever is forwarded byte by byte is what our own encoder
 /// writes for the same arguments; the command table takes any arguments.

@@ -1,4 +1,5 @@
 //! Connections to servers: how they fail, and the resolver.
+#![cfg(target_os = "linux")]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -1,5 +1,6 @@
 //! Descriptors are counted for the whole process, so these tests have a binary of their own and
 //! are one test.
+#![cfg(target_os = "linux")]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -1,4 +1,5 @@
 //! Clients: what comes, what goes, and how it ends, over real sockets and every kind of ring.
+#![cfg(target_os = "linux")]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

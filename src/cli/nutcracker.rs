@@ -366,7 +366,7 @@ fn serve(
     let launch = Launch {
         config,
         persona: Persona::Nutcracker,
-        runtime: Choice::Auto,
+        runtime: runtime_of_environment(),
         stats: Stats { host: asked.stats_host.clone(), port: asked.stats_port, required: true },
     };
     match service::start(launch) {
@@ -381,6 +381,13 @@ fn serve(
             ExitCode::FAILURE
         }
     }
+}
+
+/// twemproxy has no option for it, so the environment decides: `RINGKEEPER_RUNTIME` is `tokio`,
+/// `uring` or, as any other word, the best that works here.
+fn runtime_of_environment() -> Choice {
+    let word = std::env::var("RINGKEEPER_RUNTIME").unwrap_or_default();
+    <Choice as clap::ValueEnum>::from_str(&word, true).unwrap_or_default()
 }
 
 fn greet(log: &Log, pid: u32) {

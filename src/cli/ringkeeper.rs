@@ -64,7 +64,7 @@ Examples:
 It shows the ring with all servers in it. A pool with auto_eject_hosts may route
 otherwise while a server is ejected.";
 
-/// One address that never goes away: shards a replicated Redis or memcached over its servers.
+/// One address that never goes away: shards a replicated Redis over its servers.
 #[derive(Debug, Parser)]
 #[command(name = "ringkeeper", version, after_help = EXAMPLES, subcommand_required = true)]
 #[command(arg_required_else_help = true, max_term_width = 100)]

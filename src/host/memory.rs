@@ -68,10 +68,16 @@ impl Trimmer {
 }
 
 /// Returns the bytes of the process that are in memory, `None` where the system does not say.
+#[cfg(target_os = "linux")]
 fn resident_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
     pages.checked_mul(u64::try_from(rustix::param::page_size()).ok()?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn resident_bytes() -> Option<u64> {
+    None
 }
 
 #[cfg(test)]

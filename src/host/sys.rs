@@ -74,12 +74,18 @@ pub(crate) fn fork() -> io::Result<Fork> {
 }
 
 /// Returns the number of threads of this process; 1 where the system does not tell.
+#[cfg(target_os = "linux")]
 fn thread_count() -> io::Result<usize> {
     match std::fs::read_dir("/proc/self/task") {
         Ok(tasks) => Ok(tasks.count()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(1),
         Err(error) => Err(error),
     }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn thread_count() -> io::Result<usize> {
+    Ok(1)
 }
 
 /// A set of signals.

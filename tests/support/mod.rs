@@ -2,6 +2,10 @@
 //! their test.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
+pub mod fake;
+pub mod lab;
+pub mod resp;
+
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
@@ -98,6 +102,10 @@ impl Drop for Scratch {
 pub struct Process(Child);
 
 impl Process {
+    pub fn new(child: Child) -> Self {
+        Self(child)
+    }
+
     pub fn id(&self) -> u32 {
         self.0.id()
     }

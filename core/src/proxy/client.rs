@@ -7,7 +7,7 @@ use crate::limits::{
     CLIENT_INPUT_PAUSE_BYTES, CLIENT_INPUT_RESUME_BYTES, CLIENT_UNSENT_PAUSE_BYTES, PIPELINE_MAX,
     PIPELINE_START, WINDOW_BYTES,
 };
-use crate::proxy::replies::Replies;
+use crate::proxy::replies::{Replies, Sequence};
 use crate::wire::resp::request::RequestScanner;
 
 /// How far a client's connection is on its way to the end.
@@ -32,6 +32,8 @@ pub(crate) struct Client {
     /// The client has said all it will say; requests that came before are still served.
     pub(crate) is_at_eof: bool,
     pub(crate) is_authenticated: bool,
+    /// The client has asked for RESP3; its requests go over connections that speak it.
+    pub(crate) is_resp3: bool,
     /// A write is in flight.
     pub(crate) is_writing: bool,
     /// In the outbox' list of connections with something to write.
@@ -45,6 +47,8 @@ pub(crate) struct Client {
     pub(crate) waiting_on: Option<ConnId>,
     /// Requests that may be under way at once.
     window: u16,
+    /// The window opens further once everything before this request has left.
+    widen_at: Sequence,
     /// Recent size of large replies, bytes: keeps window times size bounded.
     reply_bytes: u32,
     /// Received and not yet served; starts with a frame at `input_start`.
@@ -74,6 +78,7 @@ impl Client {
             is_stats: false,
             is_at_eof: false,
             is_authenticated,
+            is_resp3: false,
             is_writing: false,
             is_dirty: false,
             is_ready: false,
@@ -81,6 +86,7 @@ impl Client {
             is_blocked: false,
             waiting_on: None,
             window: PIPELINE_START,
+            widen_at: Sequence::default(),
             reply_bytes: 0,
             input: Buffer::new(),
             input_start: 0,
@@ -142,10 +148,12 @@ impl Client {
             && self.waiting_input().len() >= CLIENT_INPUT_PAUSE_BYTES
     }
 
-    /// Tells whether reading should go on.
+    /// Tells whether reading should go on. At the end of what a client says there is nothing to
+    /// read, and after a drain nothing that should be.
     pub(crate) fn should_resume(&self) -> bool {
         self.is_paused
             && self.phase == Phase::Open
+            && !self.is_at_eof
             && (self.waiting_input().len() < CLIENT_INPUT_RESUME_BYTES
                 || (self.has_room() && !self.is_blocked))
     }
@@ -165,8 +173,13 @@ impl Client {
         }
     }
 
-    /// Opens the window further, after every reply so far has left the socket.
+    /// Opens the window further when the replies to a whole window have left the socket. To be
+    /// called when nothing is left to write.
     pub(crate) fn widen(&mut self) {
+        if !self.replies.has_passed(self.widen_at) {
+            return;
+        }
+        self.widen_at = self.replies.end();
         let fitting = WINDOW_BYTES / (self.reply_bytes.max(1) as usize);
         let fitting = u16::try_from(fitting).unwrap_or(u16::MAX).max(1);
         self.window = self.window.saturating_mul(2).min(PIPELINE_MAX).min(fitting);

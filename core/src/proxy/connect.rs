@@ -153,12 +153,13 @@ impl Shared {
     /// Arms the request timer for the oldest request that has not timed out.
     pub(crate) fn rearm_requests(&mut self, key: SlabKey) {
         let Some(conn) = self.conns.get(key) else { return };
-        let (Some(oldest), Some(timeout)) =
-            (conn.in_flight.get(conn.timed_out), self.timeout_of(conn.pool))
+        // By the same clock as the check itself: an alarm in the past would ring for ever.
+        let (Some(since), Some(timeout)) =
+            (conn.waiting_since(conn.timed_out), self.timeout_of(conn.pool))
         else {
             return;
         };
-        let (at, id) = (oldest.queued_at + timeout, conn.id);
+        let (at, id) = (since + timeout, conn.id);
         self.timers.arm(at, Timer::Requests(id));
         if let Some(conn) = self.conns.get_mut(key) {
             conn.is_timer_armed = true;
@@ -173,6 +174,11 @@ impl Shared {
         }
         let (pool, server, id) = (conn.pool, conn.server, conn.id);
         let Some(plan) = self.plan.pools.get(usize::from(pool.0)) else { return };
+        let is_resp3 = self
+            .pools
+            .get(usize::from(pool.0))
+            .and_then(|pool| pool.servers.get(usize::from(server.0)))
+            .is_some_and(|server| server.is_resp3(conn.lane));
         let mut greeting = self.buffers.take();
         let mut replies_due = 0;
         if let Some(password) = &plan.auth {
@@ -180,6 +186,10 @@ impl Shared {
             replies_due += 1;
         }
         let is_auth_due = replies_due > 0;
+        if is_resp3 {
+            encode::request(&mut greeting, &[b"HELLO", b"3"]);
+            replies_due += 1;
+        }
         if plan.database > 0 {
             let database = plan.database.to_string();
             encode::request(&mut greeting, &[b"SELECT", database.as_bytes()]);

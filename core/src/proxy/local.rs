@@ -106,12 +106,13 @@ impl Shared {
         }
     }
 
-    /// `HELLO [version [AUTH user password] [SETNAME name]]`. Version 3 is refused as long as
-    /// server connections speak RESP2: a reply is forwarded as it comes.
+    /// `HELLO [version [AUTH user password] [SETNAME name]]`. Replies are forwarded as they come,
+    /// so a client of version 3 is served over connections that speak version 3.
     fn hello(&mut self, client: &mut Client, request: Request<'_>) -> Flow {
+        let mut is_resp3 = client.is_resp3;
         if request.args.len() > 1 {
             match parse_integer(request.arg(1)) {
-                Some(2) => {}
+                Some(version @ (2 | 3)) => is_resp3 = version == 3,
                 Some(_) => {
                     self.reply(client, b"-NOPROTO unsupported protocol version\r\n");
                     return Flow::Next;
@@ -122,6 +123,9 @@ impl Shared {
                     return Flow::Next;
                 }
             }
+        }
+        if is_resp3 != client.is_resp3 && must_wait_for_replies(client) {
+            return Flow::Wait;
         }
         let mut at = 2;
         while at < request.args.len() {
@@ -149,20 +153,25 @@ impl Shared {
             self.reply_error(client, &[message]);
             return Flow::Next;
         }
+        client.is_resp3 = is_resp3;
         self.greet(client);
         Flow::Next
     }
 
     fn greet(&mut self, client: &mut Client) {
-        let number = client_number(client);
+        let (number, is_resp3) = (client_number(client), client.is_resp3);
         self.reply_with(client, |text| {
-            encode::array_header(text, 14);
+            if is_resp3 {
+                encode::map_header(text, 7);
+            } else {
+                encode::array_header(text, 14);
+            }
             encode::bulk(text, b"server");
             encode::bulk(text, b"redis");
             encode::bulk(text, b"version");
             encode::bulk(text, REDIS_VERSION.as_bytes());
             encode::bulk(text, b"proto");
-            encode::integer(text, 2);
+            encode::integer(text, if is_resp3 { 3 } else { 2 });
             encode::bulk(text, b"id");
             encode::integer(text, number);
             encode::bulk(text, b"mode");
@@ -187,6 +196,7 @@ impl Shared {
             let name = client.name.clone();
             match name {
                 Some(name) => return self.reply_bulk(client, &name),
+                None if client.is_resp3 => self.reply(client, b"_\r\n"),
                 None => self.reply(client, b"$-1\r\n"),
             }
         } else if (is(b"SETINFO") && count == 4) || (is(b"NO-EVICT") && count == 3) {
@@ -229,6 +239,10 @@ impl Shared {
     }
 
     fn reset(&mut self, client: &mut Client) -> Flow {
+        if client.is_resp3 && must_wait_for_replies(client) {
+            return Flow::Wait;
+        }
+        client.is_resp3 = false;
         client.name = None;
         client.is_authenticated =
             self.pool(client.pool).is_none_or(|(_, plan)| plan.auth.is_none());
@@ -277,6 +291,13 @@ impl Shared {
         }
         self.reply_bulk(client, text.as_bytes())
     }
+}
+
+/// Tells whether a change of the protocol has to wait: a request that is under way on a connection
+/// of the one protocol must not be overtaken by the next on a connection of the other.
+fn must_wait_for_replies(client: &mut Client) -> bool {
+    client.is_blocked = !client.replies.is_empty();
+    client.is_blocked
 }
 
 /// The release of Redis whose commands the command table holds; clients choose features by it.

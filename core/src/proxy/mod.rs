@@ -331,8 +331,8 @@ impl Proxy {
         let Some(mut client) = self.clients.remove(key_of(id)) else { return };
         if client.phase != Phase::Closing {
             self.shared.abort_client(&mut client);
-            self.shared.outbox.forget_close(id);
         }
+        self.shared.outbox.forget(id);
         if !client.is_stats
             && let Some((pool, _)) = self.shared.pool_mut(client.pool)
         {
@@ -374,7 +374,9 @@ impl Proxy {
         let Some(conn) = self.shared.conns.get(key) else { return };
         if conn.stage != Stage::Closing {
             let (pool, server) = (conn.pool, conn.server);
-            if conn.stage == Stage::Connecting && !conn.addresses.is_empty() {
+            // A retiring connection has a successor: its requests fail instead of moving on.
+            let is_moving_on = !conn.addresses.is_empty() && !conn.is_retiring;
+            if conn.stage == Stage::Connecting && is_moving_on {
                 let Some(conn) = self.shared.conns.remove(key) else { return };
                 self.shared.try_next_address(conn);
                 return;
@@ -387,8 +389,8 @@ impl Proxy {
                 }
             }
             self.fail_conn(key, Failure::from(reason));
-            self.shared.outbox.forget_close(id);
         }
+        self.shared.outbox.forget(id);
         self.shared.conns.remove(key);
     }
 
@@ -398,6 +400,9 @@ impl Proxy {
         let open: Vec<SlabKey> = self.clients.iter().map(|(key, _)| key).collect();
         for key in open {
             let Some(client) = self.clients.get_mut(key) else { continue };
+            if client.phase == Phase::Closing {
+                continue;
+            }
             // As if the client had said that it sends nothing more: what was read is served.
             client.is_at_eof = true;
             self.shared.pause(client);

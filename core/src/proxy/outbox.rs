@@ -28,10 +28,15 @@ impl Outbox {
         self.push(Output::Close { conn, mode });
     }
 
-    /// Drops a `Close` of a connection that has closed by itself meanwhile.
-    pub(crate) fn forget_close(&mut self, gone: ConnId) {
-        self.outputs
-            .retain(|output| !matches!(output, Output::Close { conn, .. } if *conn == gone));
+    /// Drops what was said in this turn about a connection that is gone meanwhile.
+    pub(crate) fn forget(&mut self, gone: ConnId) {
+        self.outputs.retain(|output| match output {
+            Output::Close { conn, .. }
+            | Output::Transmit { conn, .. }
+            | Output::PauseRead(conn)
+            | Output::ResumeRead(conn) => *conn != gone,
+            Output::Connect { .. } | Output::Resolve { .. } | Output::Event(_) => true,
+        });
     }
 
     pub(crate) fn event(&mut self, event: Event) {

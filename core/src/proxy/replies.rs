@@ -6,7 +6,7 @@ use crate::buf::{Buffer, BufferPool};
 use crate::limits::{REPLY_SLOTS_KEPT, STASH_COMPACT_BYTES};
 
 /// A request's place in the client's order; wraps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sequence(u32);
 
 /// What the proxy knows of one owed reply.
@@ -81,6 +81,18 @@ impl Replies {
     /// Tells whether `sequence` is the next reply to leave.
     pub(crate) fn is_next(&self, sequence: Sequence) -> bool {
         sequence.0 == self.first && !self.slots.is_empty()
+    }
+
+    /// Returns the place after the newest request.
+    pub(crate) fn end(&self) -> Sequence {
+        let len = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
+        Sequence(self.first.wrapping_add(len))
+    }
+
+    /// Tells whether every request before `place` has been answered in full.
+    pub(crate) fn has_passed(&self, place: Sequence) -> bool {
+        // Places wrap; at most PIPELINE_MAX lie ahead of the first.
+        self.first.wrapping_sub(place.0) < u32::MAX / 2
     }
 
     /// Tells whether a reply is owed through the server connection in slot `via`; a reply that

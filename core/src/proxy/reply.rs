@@ -38,13 +38,20 @@ impl Proxy {
                     return;
                 }
                 Err(_) => {
-                    let (pool, server) = (conn.pool, conn.server);
-                    self.shared.outbox.event(Event::ServerProtocolError { pool, server });
-                    self.fail_conn(key, Failure::Protocol);
+                    self.give_up_babbler(key);
                     return;
                 }
             }
         }
+    }
+
+    /// Gives up a connection by which came what is no reply, or a reply to nothing: either the
+    /// server is no Redis, or replies are out of step.
+    fn give_up_babbler(&mut self, key: SlabKey) {
+        let Some(conn) = self.shared.conns.get(key) else { return };
+        let (pool, server) = (conn.pool, conn.server);
+        self.shared.outbox.event(Event::ServerProtocolError { pool, server });
+        self.fail_conn(key, Failure::Protocol);
     }
 
     /// Takes the end of a reply. Returns false when the connection is given up.
@@ -53,19 +60,22 @@ impl Proxy {
         let Some(conn) = self.shared.conns.get_mut(key) else { return false };
         let via = conn.id;
         let was_streaming = std::mem::take(&mut conn.is_streaming);
+        let streamed = std::mem::take(&mut conn.streamed_bytes);
         if conn.stage != Stage::Ready {
             return self.greeting_reply(key, piece);
         }
-        if conn.queued >= conn.in_flight.len() {
-            // A reply to nothing: either the server is no Redis, or replies are out of step.
-            let (pool, server) = (conn.pool, conn.server);
-            self.shared.outbox.event(Event::ServerProtocolError { pool, server });
-            self.fail_conn(key, Failure::Protocol);
+        if conn.partial.first().or_else(|| piece.first()) == Some(&b'>') && !was_streaming {
+            // A push of RESP3 answers no request. Nothing that the proxy sends asks for one.
+            conn.partial.clear();
+            return true;
+        }
+        if !conn.is_asked() {
+            self.give_up_babbler(key);
             return false;
         }
         let Some(request) = conn.pop_in_flight() else { return false };
         let partial = std::mem::take(&mut conn.partial);
-        self.count_reply(key, partial.len() + piece.len());
+        self.count_reply(key, streamed + partial.len() + piece.len());
         if partial.is_empty() {
             self.deliver(request.to, piece, via, was_streaming);
         } else {
@@ -108,7 +118,7 @@ impl Proxy {
     fn count_reply(&mut self, key: SlabKey, bytes: usize) {
         let Some(conn) = self.shared.conns.get(key) else { return };
         let (pool, server) = (conn.pool, usize::from(conn.server.0));
-        let has_waiters = !conn.waiters.is_empty() && conn.has_room();
+        let has_waiters = !conn.waiters.is_empty() && conn.has_room_again();
         let Some(pool) = self.shared.pools.get_mut(usize::from(pool.0)) else { return };
         if let Some(stats) = pool.stats.servers.get_mut(server) {
             stats.responses += 1;
@@ -126,7 +136,21 @@ impl Proxy {
     fn reply_incomplete(&mut self, key: SlabKey, piece: &[u8]) {
         let Some(conn) = self.shared.conns.get_mut(key) else { return };
         let via = conn.id;
-        let next = if conn.stage == Stage::Ready { conn.in_flight.front().copied() } else { None };
+        let is_push =
+            !conn.is_streaming && conn.partial.first().or_else(|| piece.first()) == Some(&b'>');
+        let is_ready = conn.stage == Stage::Ready;
+        let is_out_of_place = if is_push || !is_ready {
+            // Pushes and replies to a greeting are kept whole, so they have to be small.
+            conn.partial.len() + piece.len() >= STREAM_REPLY_BYTES
+        } else {
+            // Its end would be taken for the reply to the next request.
+            !conn.is_asked()
+        };
+        if is_out_of_place {
+            self.give_up_babbler(key);
+            return;
+        }
+        let next = if is_ready { conn.in_flight.front().copied() } else { None };
         super::replies::append(&mut conn.partial, &mut self.shared.buffers, piece);
         let kept = conn.partial.len();
         if kept < STREAM_REPLY_BYTES && !conn.is_streaming {
@@ -134,17 +158,29 @@ impl Proxy {
         }
         let Some(InFlight { to, .. }) = next else { return };
         let partial = std::mem::take(&mut conn.partial);
-        let left = self.stream(to, partial, via);
+        // What is announced counts like what has come: the window closes before it is too late.
+        let announced = usize::try_from(conn.scanner.announced_bytes_left()).unwrap_or(usize::MAX);
+        let expected = conn.streamed_bytes.saturating_add(kept).saturating_add(announced);
+        let left = self.stream(to, partial, via, expected);
         let Some(conn) = self.shared.conns.get_mut(key) else { return };
         match left {
             Some(kept) => conn.partial = kept,
-            None => conn.is_streaming = true,
+            None => {
+                conn.is_streaming = true;
+                conn.streamed_bytes += kept;
+            }
         }
     }
 
     /// Lets a piece of a reply go ahead. Gives the piece back when it has to wait: for an earlier
     /// reply, or for the parts of the other servers.
-    fn stream(&mut self, to: ReplyTo, piece: Buffer, via: ConnId) -> Option<Buffer> {
+    fn stream(
+        &mut self,
+        to: ReplyTo,
+        piece: Buffer,
+        via: ConnId,
+        expected: usize,
+    ) -> Option<Buffer> {
         let kept_bytes = piece.len();
         match to {
             ReplyTo::Client { conn, sequence } => {
@@ -152,6 +188,7 @@ impl Proxy {
                 let client = self.clients.get_mut(key_of(conn));
                 if let Some(client) = client.filter(|client| client.phase != Phase::Closing) {
                     let limit = shared.output_max(client);
+                    client.note_reply(expected);
                     if client.unsent_bytes() + kept_bytes > limit {
                         shared.cut_off(client, Limit::ClientOutput);
                     } else if client.replies.is_next(sequence) {
@@ -207,7 +244,9 @@ impl Proxy {
                     return;
                 }
                 client.replies.complete(sequence, reply, &mut client.out, &mut shared.buffers);
-                client.note_reply(reply.len());
+                if !is_rest {
+                    client.note_reply(reply.len());
+                }
                 shared.after_reply(client);
             }
             ReplyTo::Split { split, part } => self.deliver_part(split, part, reply, via, is_rest),
@@ -271,6 +310,7 @@ impl Proxy {
     pub(crate) fn fail_requests(&mut self, key: SlabKey, failure: Failure) {
         let Some(conn) = self.shared.conns.get_mut(key) else { return };
         let is_streaming = std::mem::take(&mut conn.is_streaming);
+        conn.streamed_bytes = 0;
         let requests = std::mem::take(&mut conn.in_flight);
         let unsent = if conn.stage == Stage::Ready { conn.queued } else { requests.len() };
         (conn.queued, conn.timed_out, conn.in_flight_bytes) = (0, 0, 0);
@@ -338,18 +378,18 @@ impl Proxy {
         }
         let (pool, server) = (conn.pool, conn.server);
         let Some(timeout) = self.shared.timeout_of(pool) else { return };
+        let mut unsent = 0;
         loop {
             let Some(conn) = self.shared.conns.get_mut(key) else { return };
-            let at = conn.timed_out;
-            let sent = conn.in_flight.len() - conn.queued;
+            let at = conn.timed_out + unsent;
+            let is_sent = at < conn.in_flight.len() - conn.queued;
             let is_streaming = at == 0 && conn.is_streaming;
             let silent_since = conn.received_at;
-            let Some(request) = conn.in_flight.get_mut(at) else { break };
-            let waiting_since =
-                if is_streaming { silent_since.max(request.queued_at) } else { request.queued_at };
+            let Some(waiting_since) = conn.waiting_since(at) else { break };
             if waiting_since + timeout > now {
                 break;
             }
+            let Some(request) = conn.in_flight.get_mut(at) else { break };
             if is_streaming {
                 // Half of the reply has left; without its other half the stream is broken.
                 self.fail_conn(key, Failure::TimedOut);
@@ -358,9 +398,13 @@ impl Proxy {
             let to = std::mem::replace(&mut request.to, ReplyTo::Nobody);
             let is_silent =
                 silent_since < request.queued_at + timeout && silent_since <= request.queued_at;
-            conn.timed_out += 1;
-            let is_sent = at < sent && conn.stage == Stage::Ready;
-            let outcome = if is_sent { Outcome::Unknown } else { Outcome::NotSent };
+            let outcome = if is_sent {
+                conn.timed_out += 1;
+                Outcome::Unknown
+            } else {
+                unsent += 1;
+                Outcome::NotSent
+            };
             if let Some(stats) = self.shared.stats_mut(pool, server) {
                 stats.server_timedout += 1;
             }
@@ -368,6 +412,13 @@ impl Proxy {
             if is_silent {
                 self.shared.retire(key);
             }
+        }
+        if unsent > 0 {
+            // Their clients were told that they were not sent, so they must not be.
+            if let Some(conn) = self.shared.conns.get_mut(key) {
+                conn.drop_unsent(unsent);
+            }
+            self.shared.wake_waiters(key);
         }
         self.close_if_spent(key);
         if self.shared.conns.get(key).is_some_and(|conn| !conn.is_timer_armed) {

@@ -331,7 +331,7 @@ impl Shared {
             client.is_blocked = true;
             return Lane::Busy;
         }
-        let lane = server.lane_of(client.id);
+        let lane = server.lane_of(client.id, client.is_resp3);
         let open = match server.lanes.get(lane) {
             Some(Some(conn)) => *conn,
             _ => match self.open_on_demand(client.pool, id, lane) {

@@ -85,6 +85,8 @@ pub(crate) struct ServerConn {
     pub(crate) partial: Buffer,
     /// The current reply leaves in pieces; `partial` stays empty.
     pub(crate) is_streaming: bool,
+    /// Bytes of the current reply that have gone ahead.
+    pub(crate) streamed_bytes: usize,
     pub(crate) received_at: Instant,
     /// Clients that wait for room in this connection's queue.
     pub(crate) waiters: Vec<ConnId>,
@@ -118,6 +120,7 @@ impl ServerConn {
             scanner: ReplyScanner::default(),
             partial: Buffer::new(),
             is_streaming: false,
+            streamed_bytes: 0,
             received_at: now,
             waiters: Vec::new(),
         }
@@ -129,9 +132,41 @@ impl ServerConn {
         self.in_flight.len() < SERVER_REPLIES_MAX && self.out.len() < SERVER_OUTPUT_BYTES_MAX
     }
 
+    /// Tells whether clients that wait are worth waking: one place at a time would wake all of
+    /// them for each reply.
+    pub(crate) fn has_room_again(&self) -> bool {
+        self.in_flight.len() <= SERVER_REPLIES_MAX / 2 && self.has_room()
+    }
+
+    /// Tells whether the server owes a reply to a request that it was sent.
+    #[inline]
+    pub(crate) fn is_asked(&self) -> bool {
+        self.queued < self.in_flight.len()
+    }
+
+    /// Forgets the oldest `count` requests that have not been sent.
+    pub(crate) fn drop_unsent(&mut self, count: usize) {
+        let count = count.min(self.queued);
+        let start = self.in_flight.len() - self.queued;
+        let bytes: u64 =
+            self.in_flight.drain(start..start + count).map(|one| u64::from(one.bytes)).sum();
+        self.queued -= count;
+        self.in_flight_bytes -= bytes;
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.out.drain(..bytes.min(self.out.len()));
+    }
+
     /// Tells whether requests may leave now.
     pub(crate) fn can_write(&self) -> bool {
         self.stage == Stage::Ready && !self.is_writing && !self.out.is_empty()
+    }
+
+    /// Returns since when the request at `at` of the queue waits for a sign of its server: the
+    /// reply that has begun to leave for its client waits since its last bytes came.
+    pub(crate) fn waiting_since(&self, at: usize) -> Option<Instant> {
+        let queued_at = self.in_flight.get(at)?.queued_at;
+        let is_streaming = at == 0 && self.is_streaming;
+        Some(if is_streaming { self.received_at.max(queued_at) } else { queued_at })
     }
 
     /// Takes out the request whose reply is complete.
@@ -156,7 +191,8 @@ pub(crate) enum Standing {
 /// One server of a pool.
 #[derive(Debug)]
 pub(crate) struct Server {
-    /// The connections by lane; `None` where none is open.
+    /// The connections by lane; `None` where none is open. The first half speaks RESP2, the
+    /// second RESP3.
     pub(crate) lanes: Vec<Option<ConnId>>,
     /// Connections that are retiring.
     pub(crate) retiring: Vec<ConnId>,
@@ -173,9 +209,9 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new(lanes: u32) -> Self {
+    pub(crate) fn new(connections: u32) -> Self {
         Self {
-            lanes: (0..lanes).map(|_| None).collect(),
+            lanes: vec![None; connections as usize * 2],
             retiring: Vec::new(),
             standing: Standing::Serving,
             failures: 0,
@@ -186,10 +222,18 @@ impl Server {
         }
     }
 
-    /// Picks the lane for a client. A client always gets the same one, so that its requests to
-    /// this server take effect in the order in which it sent them.
-    pub(crate) fn lane_of(&self, client: ConnId) -> usize {
-        if self.lanes.len() <= 1 { 0 } else { client.index() as usize % self.lanes.len() }
+    /// Picks the lane for a client. A client always gets the same one for its protocol, so that
+    /// its requests to this server take effect in the order in which it sent them.
+    #[inline]
+    pub(crate) fn lane_of(&self, client: ConnId, is_resp3: bool) -> usize {
+        let connections = self.lanes.len() / 2;
+        let lane = if connections == 1 { 0 } else { client.index() as usize % connections.max(1) };
+        if is_resp3 { connections + lane } else { lane }
+    }
+
+    /// Tells whether the connection in `lane` speaks RESP3.
+    pub(crate) fn is_resp3(&self, lane: usize) -> bool {
+        lane >= self.lanes.len() / 2
     }
 
     /// Notes a failed attempt: the next one waits twice as long, with jitter so that many

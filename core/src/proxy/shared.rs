@@ -237,7 +237,7 @@ impl Shared {
 
     /// Stops reading from a client.
     pub(crate) fn pause(&mut self, client: &mut Client) {
-        if !client.is_paused {
+        if !client.is_paused && client.phase != Phase::Closing {
             client.is_paused = true;
             self.outbox.push(Output::PauseRead(client.id));
         }

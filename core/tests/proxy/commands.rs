@@ -32,7 +32,8 @@ fn the_connections_own_commands_are_answered_here() {
     assert_eq!(answer(&["QUIT"]), "+OK\r\n");
     assert_eq!(answer(&["SELECT", "0"]), "+OK\r\n");
     assert!(answer(&["SELECT", "1"]).starts_with("-ERR this pool is database 0 only"));
-    assert_eq!(answer(&["HELLO", "3"]), "-NOPROTO unsupported protocol version\r\n");
+    assert_eq!(answer(&["HELLO", "4"]), "-NOPROTO unsupported protocol version\r\n");
+    assert!(answer(&["HELLO", "3"]).starts_with("%7\r\n$6\r\nserver\r\n"));
     assert!(answer(&["HELLO", "2", "SETNAME", "me"]).starts_with("*14\r\n$6\r\nserver\r\n"));
     assert!(answer(&["HELLO"]).contains("$5\r\nproto\r\n:2\r\n"));
     assert_eq!(answer(&["CLIENT", "SETNAME", "me"]), "+OK\r\n");
@@ -115,7 +116,7 @@ fn the_greetings_of_usual_clients_are_answered() {
         // redis-py
         "*4\r\n$6\r\nCLIENT\r\n$7\r\nSETINFO\r\n$8\r\nLIB-NAME\r\n$8\r\nredis-py\r\n\
          *4\r\n$6\r\nCLIENT\r\n$7\r\nSETINFO\r\n$7\r\nLIB-VER\r\n$5\r\n8.1.0\r\n",
-        // go-redis: HELLO 3 first, on an error it goes on with RESP2
+        // go-redis
         "*2\r\n$5\r\nhello\r\n$1\r\n3\r\n\
          *4\r\n$6\r\nclient\r\n$7\r\nsetinfo\r\n$8\r\nLIB-NAME\r\n$19\r\ngo-redis(,go1.24.0)\r\n\
          *4\r\n$6\r\nclient\r\n$7\r\nsetinfo\r\n$7\r\nLIB-VER\r\n$6\r\n9.17.0\r\n",
@@ -132,9 +133,9 @@ fn the_greetings_of_usual_clients_are_answered() {
         let client = h.client();
         h.send(client, greeting);
         let reply = h.take(client);
-        let reply =
-            reply.strip_prefix("-NOPROTO unsupported protocol version\r\n").unwrap_or(&reply);
-        assert_eq!(reply, "+OK\r\n+OK\r\n", "{greeting}");
+        let is_resp3 = greeting.to_lowercase().contains("hello");
+        assert_eq!(reply.starts_with("%7\r\n"), is_resp3, "{reply}");
+        assert!(reply.ends_with("+OK\r\n+OK\r\n"), "{greeting}: {reply}");
         h.send(client, "*1\r\n$4\r\nPING\r\n");
         assert_eq!(h.take(client), "+PONG\r\n");
     }
@@ -233,4 +234,42 @@ fn as_nutcracker_bad_requests_close_without_a_word() {
     h.send(client, "*1\r\n$4\r\nPING\r\n*1\r\n$4\r\nQUIT\r\n");
     assert_eq!(h.take(client), "+PONG\r\n");
     assert!(h.is_closed(client));
+}
+
+#[test]
+fn clients_of_resp3_have_server_connections_of_their_own() {
+    let mut h = Harness::new(TWO);
+    let (old, new) = (h.client(), h.client());
+    h.send(old, request(&["GET", "{a}"]));
+    h.send(new, request(&["HELLO", "3"]) + &request(&["HGETALL", "{a}"]));
+    assert!(h.take(new).starts_with("%7\r\n"));
+    assert_eq!(h.connects.len(), 2);
+    let (resp2, resp3) = (h.connects[0].0, h.connects[1].0);
+    assert_eq!(h.take(resp2), request(&["GET", "{a}"]));
+    assert_eq!(h.take(resp3), request(&["HELLO", "3"]), "requests wait for the answer");
+    h.send(resp3, "%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n");
+    assert_eq!(h.take(resp3), request(&["HGETALL", "{a}"]));
+    h.send(resp3, ">2\r\n+invalidate\r\n*0\r\n%1\r\n+f\r\n_\r\n");
+    h.send(resp2, "$-1\r\n");
+    assert_eq!(h.take(new), "%1\r\n+f\r\n_\r\n");
+    assert_eq!(h.take(old), "$-1\r\n");
+}
+
+#[test]
+fn a_change_of_the_protocol_waits_for_what_is_under_way() {
+    let mut h = Harness::new(TWO);
+    let client = h.client();
+    h.send(
+        client,
+        request(&["SET", "{a}", "1"]) + &request(&["HELLO", "3"]) + &request(&["SET", "{a}", "2"]),
+    );
+    assert_eq!(h.connects.len(), 1, "the second write must not overtake the first");
+    let resp2 = h.connects[0].0;
+    assert_eq!(h.take(resp2), request(&["SET", "{a}", "1"]));
+    h.send(resp2, "+OK\r\n");
+    assert!(h.take(client).starts_with("+OK\r\n%7\r\n"));
+    let resp3 = h.connects[1].0;
+    h.take(resp3);
+    h.send(resp3, "%0\r\n");
+    assert_eq!(h.take(resp3), request(&["SET", "{a}", "2"]));
 }

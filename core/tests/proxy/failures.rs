@@ -56,6 +56,26 @@ fn a_time_out_fails_its_request_and_not_the_neighbours() {
 }
 
 #[test]
+fn a_reply_that_comes_slowly_has_time_as_long_as_it_comes() {
+    let mut h = Harness::new(ONE);
+    let client = h.client();
+    h.send(client, request(&["GET", "x"]));
+    let server = h.server("127.0.0.1:1");
+    h.send(server, format!("$100000\r\n{}", "x".repeat(50_000)));
+    h.pass(ms(200));
+    h.send(server, "x".repeat(25_000));
+    h.pass(ms(200));
+    assert!(!h.is_closed(client), "400 ms after the request, 200 ms after the last bytes");
+    h.send(server, "x".repeat(25_000) + "\r\n");
+    assert_eq!(h.take(client).len(), "$100000\r\n".len() + 100_000 + 2);
+
+    h.send(client, request(&["GET", "x"]));
+    h.send(server, format!("$100000\r\n{}", "x".repeat(50_000)));
+    h.pass(ms(350));
+    assert!(h.is_closed(client), "half of a reply cannot be followed by an error");
+}
+
+#[test]
 fn a_silent_connection_is_replaced_while_its_requests_keep_their_own_time_outs() {
     let mut h = Harness::new(ONE);
     let (one, two, three) = (h.client(), h.client(), h.client());
@@ -369,4 +389,78 @@ fn servers_are_connected_at_start_when_the_pool_says_so() {
     let config = ONE.replace("timeout: 300", "preconnect: true\n  server_connections: 2");
     let h = Harness::new(&config);
     assert_eq!(h.connects.len(), 2);
+}
+
+#[test]
+fn the_beginning_of_a_reply_that_nobody_asked_for_ends_the_connection() {
+    let mut h = Harness::new(ONE);
+    let client = h.client();
+    h.send(client, request(&["GET", "x"]));
+    let server = h.server("127.0.0.1:1");
+    h.send(server, "$-1\r\n");
+    assert_eq!(h.take(client), "$-1\r\n");
+    // In one turn with the next request, which has not left yet: large enough to be passed on.
+    let next = request(&["GET", "y"]);
+    let begun = format!("$80000\r\n{}", "x".repeat(40_000));
+    h.send_together(&[(client, next.as_bytes()), (server, begun.as_bytes())]);
+    let reply = h.take(client);
+    assert!(reply.starts_with("-ERR Invalid argument") && reply.contains("not sent"), "{reply}");
+    assert!(h.is_closed(server) && !h.is_closed(client));
+}
+
+#[test]
+fn a_request_that_times_out_before_it_is_sent_is_never_sent() {
+    let mut h = Harness::new(ONE);
+    let (first, second) = (h.client(), h.client());
+    h.send(first, request(&["GET", "a"]));
+    let server = h.server("127.0.0.1:1");
+    h.hold(server);
+    h.send(server, "$-1\r\n");
+    h.send(first, request(&["GET", "b"]).repeat(2));
+    h.send(second, request(&["SET", "k", "late"]));
+    h.pass(ms(200));
+    h.send(server, "$-1\r\n");
+    h.send(second, request(&["GET", "in-time"]));
+    h.take(server);
+    h.pass(ms(100));
+    assert!(h.take(second).contains("the request was not sent"));
+    h.release(server);
+    assert_eq!(h.take(server), request(&["GET", "in-time"]));
+    h.send(server, "$-1\r\n$1\r\nx\r\n");
+    assert_eq!(h.take(second), "$1\r\nx\r\n");
+}
+
+#[test]
+fn requests_of_a_connection_that_was_replaced_while_it_tried_its_addresses_fail() {
+    let config = ONE.replace("127.0.0.1:1:1 a", "a.example:1:1 a");
+    let mut h = Harness::new(&config);
+    h.is_connecting_at_once = false;
+    let client = h.client();
+    h.send(client, request(&["GET", "x"]));
+    let query = h.queries[0].0;
+    let addresses = vec![([127, 0, 0, 2], 1).into(), ([127, 0, 0, 3], 1).into()];
+    h.input(Input::Resolved { query, result: Ok(addresses) });
+    h.pass(ms(200));
+    h.send(client, request(&["GET", "y"]));
+    h.pass(ms(100));
+    assert!(h.take(client).starts_with("-ERR Connection timed out"));
+    let connecting = h.server("127.0.0.2:1");
+    h.lose(connecting, CloseReason::Refused);
+    assert!(h.take(client).starts_with("-ERR Connection refused"));
+}
+
+#[test]
+fn a_push_in_pieces_is_dropped_and_a_large_one_ends_the_connection() {
+    let mut h = Harness::new(ONE);
+    let client = h.client();
+    h.send(client, request(&["GET", "x"]));
+    let server = h.server("127.0.0.1:1");
+    h.send(server, "$-1\r\n>1\r\n$3\r\na");
+    h.send(client, request(&["GET", "y"]));
+    h.send(server, "bc\r\n$1\r\nY\r\n");
+    assert_eq!(h.take(client), "$-1\r\n$1\r\nY\r\n");
+    h.send(client, request(&["GET", "z"]));
+    h.send(server, format!(">1\r\n$80000\r\n{}", "x".repeat(40_000)));
+    assert!(h.take(client).starts_with("-ERR Invalid argument"));
+    assert!(h.is_closed(server) && !h.is_closed(client));
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ringkeeper_core::io::{Command, Event, Input, Limit};
+use ringkeeper_core::limits::SERVER_REPLIES_MAX;
 
 use crate::harness::{Harness, request};
 
@@ -30,6 +31,30 @@ fn a_client_that_never_reads_is_asked_for_sixteen_replies_and_no_more() {
     }
     h.pass(Duration::from_secs(60));
     assert_eq!(h.take(server), "", "nothing more is asked for");
+    assert!(!h.is_closed(client));
+}
+
+#[test]
+fn a_client_that_stops_reading_after_a_while_is_asked_for_little_more() {
+    let mut h = Harness::new(ONE);
+    let client = h.client();
+    h.send(client, request(&["GET", "big"]).repeat(300));
+    let server = h.server("127.0.0.1:1");
+    let reply = format!("$1048576\r\n{}\r\n", "x".repeat(1_048_576));
+    // The sockets' buffers take the first four replies, then nothing moves any more.
+    let mut due = h.take(server).matches("GET").count();
+    let mut sent = 0;
+    while due > 0 {
+        if sent == 4 {
+            h.hold(client);
+        }
+        for piece in reply.as_bytes().chunks(20_000) {
+            h.send(server, piece);
+        }
+        sent += 1;
+        due = due - 1 + h.take(server).matches("GET").count();
+    }
+    assert!(sent <= 4 + 16 + 1, "{sent} replies were asked for");
     assert!(!h.is_closed(client));
 }
 
@@ -169,6 +194,26 @@ fn clients_wait_when_a_servers_queue_is_full_and_nothing_is_lost() {
     for client in &clients[1..] {
         assert_eq!(h.take(*client), "+OK\r\n");
     }
+}
+
+#[test]
+fn a_client_that_waits_for_a_place_in_the_queue_gets_it_when_the_replies_come() {
+    const FILLING: usize = SERVER_REPLIES_MAX / 16;
+    let mut h = Harness::new(ONE);
+    let clients: Vec<_> = (0..FILLING).map(|_| h.client()).collect();
+    let last = h.client();
+    let requests = request(&["GET", "x"]).repeat(16);
+    for client in &clients {
+        h.send(*client, &requests);
+    }
+    let server = h.server("127.0.0.1:1");
+    h.take(server);
+    h.send(last, request(&["GET", "last"]));
+    assert_eq!(h.take(server), "", "the queue is full");
+    h.send(server, "$-1\r\n".repeat(SERVER_REPLIES_MAX));
+    assert_eq!(h.take(server), request(&["GET", "last"]));
+    h.send(server, "$1\r\nx\r\n");
+    assert_eq!(h.take(last), "$1\r\nx\r\n");
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn keys() -> (String, String) {
         for byte in key.bytes() {
             hash = (hash ^ u32::from(byte)).wrapping_mul(0x1b3);
         }
-        if hash % 2 == 0 {
+        if hash.is_multiple_of(2) {
             found.0.get_or_insert(key);
         } else {
             found.1.get_or_insert(key);

@@ -1,0 +1,75 @@
+//! Many seeds: as many as fit into a time budget, one to see a failure again, or a number.
+
+use std::time::Duration;
+
+use crate::{Failure, Report};
+
+/// Which seeds to run.
+#[derive(Clone, Debug)]
+pub struct Seeds {
+    first: u64,
+    count: Option<u64>,
+    budget: Duration,
+}
+
+/// What many runs did together.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Summary {
+    /// Seeds that ran.
+    pub seeds: u64,
+    /// Requests that clients sent.
+    pub requests: u64,
+    /// Right replies.
+    pub replies: u64,
+    /// Error replies.
+    pub errors: u64,
+    /// Faults injected.
+    pub faults: u64,
+    /// Largest number of reply bytes held back for one client.
+    pub backlog_bytes_max: usize,
+}
+
+impl Seeds {
+    /// Reads the environment: `RINGKEEPER_SEED=n` runs that one, `RINGKEEPER_SEEDS=n` that many,
+    /// `RINGKEEPER_SEED_FIRST=n` starts there, `RINGKEEPER_SIM_SECONDS=s` replaces `budget`, the
+    /// time within which seeds are started.
+    pub fn from_environment(first: u64, budget: Duration) -> Self {
+        let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+        if let Some(seed) = number("RINGKEEPER_SEED") {
+            return Self { first: seed, count: Some(1), budget };
+        }
+        let first = number("RINGKEEPER_SEED_FIRST").unwrap_or(first);
+        let budget = number("RINGKEEPER_SIM_SECONDS").map_or(budget, Duration::from_secs);
+        Self { first, count: number("RINGKEEPER_SEEDS"), budget }
+    }
+
+    /// Runs `run` for each seed until the first failure.
+    ///
+    /// # Errors
+    ///
+    /// The failure of the first seed that fails.
+    #[allow(clippy::disallowed_types, reason = "how long tests may run is real time")]
+    pub fn run(
+        &self,
+        mut run: impl FnMut(u64) -> Result<Report, Box<Failure>>,
+    ) -> Result<Summary, Box<Failure>> {
+        let begun = std::time::Instant::now();
+        let mut summary = Summary::default();
+        loop {
+            let is_over = match self.count {
+                Some(count) => summary.seeds >= count,
+                None => begun.elapsed() >= self.budget,
+            };
+            if is_over {
+                return Ok(summary);
+            }
+            let report = run(self.first.wrapping_add(summary.seeds))?;
+            summary.seeds += 1;
+            summary.requests += report.requests;
+            summary.replies += report.replies;
+            summary.errors += report.errors;
+            summary.faults += report.faults;
+            summary.backlog_bytes_max = summary.backlog_bytes_max.max(report.backlog_bytes_max);
+        }
+    }
+}
