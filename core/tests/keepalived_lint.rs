@@ -15,9 +15,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use ringkeeper_core::config::diagnostic::Severity;
-use ringkeeper_core::config::keepalived::{self, Parsed};
+use ringkeeper_core::config::keepalived::{self, Parsed, Preempt};
 use ringkeeper_core::config::render;
-use ringkeeper_core::vrrp::Preempt;
 use ringkeeper_core::wire::vrrp::{AdvertInterval, Auth, Family, Password, Priority, Vrid};
 
 /// Files that keepalived complains about and we do not, and why.

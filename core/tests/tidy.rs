@@ -37,6 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // It checks a pool by laying out its ring.
     ("config", &["routing", "distribution", "hash", "wire", "id", "time", "rng", "limits"]),
     ("proxy", MACHINE),
+    ("vrrp", MACHINE),
     // The only place that may know two machines.
     ("node", &["proxy", "routing", "command", "config", "stats", "id", "io", "time", "limits"]),
 ];

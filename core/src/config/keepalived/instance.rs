@@ -8,8 +8,7 @@ use std::time::Duration;
 use super::super::diagnostic::{Collector, Diagnostic, quoted};
 use super::super::suggest;
 use super::grammar::{Statement, Word};
-use super::{Config, Group, Instance, Script, TrackedScript, VirtualAddress, keywords};
-use crate::vrrp::Preempt;
+use super::{Config, Group, Instance, Preempt, Script, TrackedScript, VirtualAddress, keywords};
 use crate::wire::vrrp::{AdvertInterval, Auth, Centiseconds, Family, Password, Priority, Vrid};
 
 /// Reads all statements.
@@ -453,9 +452,6 @@ impl Reader<'_, '_> {
             let error = self.collector.error("duplicate-virtual-router", span, message);
             self.collector.report(error.related(place, "it is here already"));
         }
-        let plain = |list: Vec<(VirtualAddress, Range<usize>)>| {
-            list.into_iter().map(|(address, _)| address).collect()
-        };
         self.config.instances.push(Instance {
             name: name.text.clone(),
             interface,
@@ -596,6 +592,10 @@ impl Reader<'_, '_> {
         }
         self.config.groups.push(Group { name: name.text.clone(), members });
     }
+}
+
+fn plain(list: Vec<(VirtualAddress, Range<usize>)>) -> Vec<VirtualAddress> {
+    list.into_iter().map(|(address, _)| address).collect()
 }
 
 /// Reads decimal seconds; what is finer than a microsecond is cut off.

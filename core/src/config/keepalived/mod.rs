@@ -18,7 +18,6 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::diagnostic::{Collector, Diagnostic};
-use crate::vrrp::Preempt;
 use crate::wire::vrrp::{AdvertInterval, Auth, Family, Priority, Vrid};
 
 /// What a file says, as far as it can be understood.
@@ -112,6 +111,18 @@ pub struct Instance {
     pub peers: Vec<IpAddr>,
     /// Scripts that it tracks.
     pub scripts: Vec<TrackedScript>,
+}
+
+/// When a router of higher priority takes over from a lower one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Preempt {
+    /// When the lower one's last advert has aged.
+    #[default]
+    Always,
+    /// Only when the lower one falls silent: `nopreempt`.
+    Never,
+    /// So long after the first advert of the lower one: `preempt_delay`, at most 1000 s.
+    After(Duration),
 }
 
 /// Virtual routers that are Active together.
