@@ -4,8 +4,9 @@
 //! number of its own: time and chance are arguments, effects are values. A runtime (`rt-uring`,
 //! `rt-tokio` or the simulator) drives a machine through the border in [`io`].
 //!
-//! Imports point downward only: `node → proxy → routing, command, config, stats → distribution,
-//! hash, wire → buf, timer, slab, id, io, time, rng, limits`; `tests/tidy.rs` holds the rule.
+//! Imports point downward only: `node → proxy | vrrp → routing, command, config, stats →
+//! distribution, hash, wire → buf, timer, slab, id, io, time, rng, limits`; `tests/tidy.rs` holds
+//! the rule.
 #![forbid(unsafe_code)]
 
 pub mod buf;
@@ -25,4 +26,5 @@ pub mod slab;
 pub mod stats;
 pub mod time;
 pub mod timer;
+pub mod vrrp;
 pub mod wire;

@@ -220,3 +220,31 @@ pub const SENTINEL_TIME_MS_MAX: u64 = i32::MAX as u64;
 /// Records of a Sentinel that may be on their way to the disk; then it takes no epoch over and
 /// gives no vote. Each is some hundred bytes.
 pub const PERSISTS_IN_FLIGHT_MAX: usize = 1024;
+
+/// How long a VRRP router that was not run for longer than its peers wait goes on reading before
+/// it speaks: it takes what has queued up meanwhile, and no peer notices the delay.
+pub const VRRP_LATE_READ: Duration = Duration::from_millis(1);
+
+/// Times that an Active router puts back virtual addresses that somebody removed, within
+/// [`VRRP_REINSTATE_WINDOW`]; then it lets another router have them. Two programs must not fight
+/// over an address forever.
+pub const VRRP_REINSTATEMENTS_MAX: u32 = 5;
+
+/// The time in which [`VRRP_REINSTATEMENTS_MAX`] counts.
+pub const VRRP_REINSTATE_WINDOW: Duration = Duration::from_secs(60);
+
+/// Unicast peers of one virtual router. Each advert is sent once to each.
+pub const VRRP_PEERS_MAX: usize = 255;
+
+/// Blocks inside blocks in a keepalived.conf; genuine files need four.
+pub const KEEPALIVED_DEPTH_MAX: usize = 16;
+
+/// Lines of a keepalived.conf after variables and repetitions are expanded, and how often one line
+/// may be expanded. More are an error: a few characters can ask for billions.
+pub const KEEPALIVED_LINES_MAX: usize = 100_000;
+
+/// Longest line of a keepalived.conf after expansion, bytes.
+pub const KEEPALIVED_LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// Variables inside variables in a keepalived.conf.
+pub const KEEPALIVED_EXPANSIONS_MAX: usize = 100;

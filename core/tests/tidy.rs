@@ -38,6 +38,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["routing", "distribution", "hash", "wire", "id", "time", "rng", "limits"]),
     ("proxy", MACHINE),
     ("sentinel", MACHINE),
+    ("vrrp", MACHINE),
     // The only place that may know two machines.
     ("node", &["proxy", "routing", "command", "config", "stats", "id", "io", "time", "limits"]),
 ];

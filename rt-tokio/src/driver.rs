@@ -27,6 +27,9 @@ use crate::resolve::{Answer, Resolver};
 /// that a storm of connections does not starve the established ones.
 const ACCEPTS_PER_TURN_MAX: usize = 64;
 
+/// Full buffers that one connection may give in one turn, before others have had theirs.
+const READS_PER_LOOK: usize = 4;
+
 /// A timer may be late by this much: tokio's own granularity. A deadline that moves by less does
 /// not touch the timer.
 const TIMER_SLACK: Duration = Duration::from_millis(1);
@@ -185,7 +188,7 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
             self.batch_next += 1;
             left -= 1;
             match source {
-                Source::Conn(slot) => self.handle_conn(slot),
+                Source::Conn(slot) => left -= self.handle_conn(slot, left),
                 Source::Listener(index) => self.handle_listener(index),
                 Source::Mailbox => self.handle_mail(),
                 Source::Resolver => self.handle_answers(),
@@ -212,24 +215,27 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
         left
     }
 
-    /// Goes on with whatever the connection in `slot` waits for; at most one input comes of it.
-    fn handle_conn(&mut self, slot: u32) {
+    /// Goes on with whatever the connection in `slot` waits for. One input may come of it and up
+    /// to `extra` more; returns how many of those came.
+    fn handle_conn(&mut self, slot: u32, extra: usize) -> usize {
         // Closed while its waker was in the queue, or somebody else by now: then in vain.
-        let Some(conn) = self.conns.slot_mut(slot) else { return };
+        let Some(conn) = self.conns.slot_mut(slot) else { return 0 };
         conn.clear_queued();
         let id = conn.id();
         if conn.is_connecting() {
             let result = match conn.poll_connect() {
-                Poll::Pending => return,
+                Poll::Pending => return 0,
                 Poll::Ready(result) => result,
             };
             self.attempts.retain(|(_, attempt)| *attempt != id);
             if let Err(error) = result {
-                return self.fail(id, connect_reason(&error));
+                self.fail(id, connect_reason(&error));
+                return 0;
             }
             self.drive.handle(self.now, Input::Connected { conn: id });
             // One input per look, as the turn counts them.
-            return self.look_again(id);
+            self.look_again(id);
+            return 0;
         }
         if conn.is_writing() {
             match conn.resume_write() {
@@ -237,28 +243,48 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
                 WriteResult::Done(buffer) => {
                     self.completions.push_back(Completion::Sent(id, buffer));
                     if conn.is_closing() {
-                        return self.finish(id);
+                        self.finish(id);
+                        return 0;
                     }
                 }
-                WriteResult::Failed(error) => return self.fail(id, close_reason(&error)),
+                WriteResult::Failed(error) => {
+                    self.fail(id, close_reason(&error));
+                    return 0;
+                }
             }
         }
-        if conn.wants_read() {
+        self.read(id, extra)
+    }
+
+    /// Reads what has come, again while the buffer is filled: large replies then cost a turn for
+    /// several buffers, not for each. Returns how many reads there were beyond the first.
+    fn read(&mut self, id: ConnId, extra: usize) -> usize {
+        let most = extra.min(READS_PER_LOOK - 1);
+        for reads in 0..=most {
+            let Some(conn) = self.conns.get_mut(id) else { return reads };
+            if !conn.wants_read() {
+                return reads;
+            }
             match conn.read(&mut self.space) {
                 ReadResult::Blocked => {}
                 ReadResult::Again => self.look_again(id),
                 ReadResult::Bytes(count) => {
                     let bytes = self.space.get(..count).unwrap_or_default();
                     self.drive.handle(self.now, Input::Received { conn: id, bytes });
-                    // One read per turn and connection; a full one means more is there.
-                    if count == self.space.len() || !conn.is_read_blocked() {
+                    let is_full = count == self.space.len();
+                    if is_full && reads < most {
+                        continue;
+                    }
+                    if is_full || !conn.is_read_blocked() {
                         self.look_again(id);
                     }
                 }
                 ReadResult::Eof => self.drive.handle(self.now, Input::Eof { conn: id }),
                 ReadResult::Failed(error) => self.fail(id, close_reason(&error)),
             }
+            return reads;
         }
+        most
     }
 
     fn handle_listener(&mut self, index: u16) {

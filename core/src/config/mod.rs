@@ -4,6 +4,7 @@
 //! file and reports what only the operating system can know, such as a name that does not resolve.
 
 pub mod diagnostic;
+pub mod keepalived;
 pub mod nutcracker;
 pub mod render;
 pub mod sentinel;

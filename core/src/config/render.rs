@@ -92,8 +92,17 @@ fn line_around(text: &str, offset: usize) -> Range<usize> {
 fn masked(line: &str) -> String {
     if let Some(at) = secret_words(line) {
         let (shown, secret) = line.split_at_checked(at).unwrap_or((line, ""));
-        let stars = secret.bytes().map(|byte| if byte == b' ' { ' ' } else { '*' });
-        return shown.chars().chain(stars).collect();
+        return shown.to_owned() + &stars(secret);
+    }
+    // keepalived's `auth_pass` has no colon, and its value may have one.
+    let mut end = 0;
+    for word in line.split_inclusive(char::is_whitespace) {
+        end += word.len();
+        let word = word.trim().to_ascii_lowercase();
+        if word.contains("_pass") || suggest::nearest(&word, ["auth_pass"]).is_some() {
+            let (key, value) = line.split_at_checked(end).unwrap_or((line, ""));
+            return key.to_owned() + &stars(value);
+        }
     }
     let Some((key, value)) = line.split_once(':') else { return line.to_owned() };
     let word = key.trim().trim_matches(['"', '\'', '?']).trim().to_ascii_lowercase();
@@ -103,8 +112,11 @@ fn masked(line: &str) -> String {
     if !is_secret || value.trim().is_empty() {
         return line.to_owned();
     }
-    let stars: String = value.bytes().map(|byte| if byte == b' ' { ' ' } else { '*' }).collect();
-    format!("{key}:{stars}")
+    format!("{key}:{}", stars(value))
+}
+
+fn stars(value: &str) -> String {
+    value.bytes().map(|byte| if byte == b' ' { ' ' } else { '*' }).collect()
 }
 
 /// Returns where the secret begins on a line of words, such as `sentinel auth-pass mymaster x` or
@@ -116,7 +128,8 @@ fn secret_words(line: &str) -> Option<usize> {
     let is_secret = ["auth", "pass"].iter().any(|part| word.contains(part))
         || word == "user"
         || suggest::nearest(&word, ["requirepass", "auth-pass", "sentinel-pass"]).is_some();
-    if !is_secret || word.contains(':') {
+    // A word with an underscore is keepalived's.
+    if !is_secret || word.contains([':', '_']) {
         return None;
     }
     // Lowering ASCII letters moves no byte.
@@ -241,5 +254,8 @@ mod tests {
         assert_eq!(masked("sentinel auht-pass m ab"), "sentinel auht-pass * **");
         assert_eq!(masked("requirepas ab"), "requirepas **");
         assert_eq!(masked("sentinel monitor m h 1"), "sentinel monitor m h 1");
+        assert_eq!(masked("  auth_pass a:b"), "  auth_pass ***");
+        assert_eq!(masked("a { auth_type PASS auth_pas x }"), "a { auth_type PASS auth_pas * *");
+        assert_eq!(masked("auth_type PASS"), "auth_type PASS");
     }
 }
