@@ -23,7 +23,11 @@
 //! 8. `Sent` means that every byte of the buffer was taken by the kernel; short writes are the
 //!    runtime's business.
 //! 9. A connection made by `accept` may be read from and written to at once. One made by
-//!    [`Output::Connect`] answers with [`Input::Connected`] first, or `Closed` with the reason.
+//!    [`Output::Connect`] answers with [`Input::Connected`] first, or `Closed` with the reason;
+//!    nothing is transmitted before that.
+//! 10. No output names a connection whose `Closed` was handed over. `PauseRead` and `ResumeRead`
+//!     alternate, the first being a pause. After `Close` with [`CloseMode::Flush`] only a `Close`
+//!     with [`CloseMode::Abort`] may follow, after that nothing.
 
 use std::fmt;
 use std::net::SocketAddr;
