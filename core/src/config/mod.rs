@@ -9,4 +9,5 @@ pub mod nutcracker;
 pub mod render;
 pub mod sentinel;
 mod suggest;
+mod text;
 mod yaml;

@@ -29,10 +29,10 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::diagnostic::{Collector, Diagnostic, quoted};
+use super::text;
 use super::yaml::{Content, Document, Fault, NodeId};
 use crate::distribution::Distribution;
 use crate::hash::Hash;
-use crate::limits;
 use crate::routing::{HashTag, RouteServer, RouteSpec, server_order};
 
 pub use self::directive::Directive;
@@ -100,7 +100,7 @@ pub struct Pool {
     /// How long connecting to a server may take. Default 1 s. twemproxy does not have it.
     pub server_connect_timeout: Duration,
     /// The servers in the order that decides routing, [`server_order`]; their names differ. At
-    /// least one, at most [`limits::SERVERS_PER_POOL_MAX`].
+    /// least one, at most [`SERVERS_PER_POOL_MAX`](crate::limits::SERVERS_PER_POOL_MAX).
     pub servers: Vec<Server>,
 }
 
@@ -138,7 +138,7 @@ pub enum ListenAddress {
     Tcp(HostPort),
     /// A Unix socket.
     Unix {
-        /// Its path, absolute, at most [`limits::UNIX_PATH_BYTES_MAX`] bytes.
+        /// Its path, absolute, at most [`UNIX_PATH_BYTES_MAX`](crate::limits::UNIX_PATH_BYTES_MAX) bytes.
         path: String,
         /// Its permissions, 1..=0o777; none leaves what the process' mask gives.
         mode: Option<u32>,
@@ -199,30 +199,19 @@ impl fmt::Debug for Secret {
 
 /// Reads a file that is not known to be UTF-8 yet.
 pub fn parse_bytes(name: &str, bytes: &[u8]) -> Parsed {
-    match std::str::from_utf8(bytes) {
+    match text::from_bytes(name, bytes) {
         Ok(text) => parse(name, text),
-        Err(error) => {
-            let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
-            let good = std::str::from_utf8(good).unwrap_or_default();
-            let mut out = Collector::new(good);
-            let end = good.len();
-            let message = format!("{} is not UTF-8 text from here on", quoted(name));
-            out.report(out.error("not-utf8", &(end..end), message));
-            Parsed { config: None, diagnostics: out.finish() }
-        }
+        Err(diagnostics) => Parsed { config: None, diagnostics },
     }
 }
 
 /// Reads a file. `name` only appears in messages.
 ///
-/// Time and memory are bounded by [`limits::CONFIG_BYTES_MAX`] and [`limits::CONFIG_NODES_MAX`].
+/// Time and memory are bounded by [`CONFIG_BYTES_MAX`](crate::limits::CONFIG_BYTES_MAX) and
+/// [`CONFIG_NODES_MAX`](crate::limits::CONFIG_NODES_MAX).
 pub fn parse(name: &str, text: &str) -> Parsed {
-    if text.len() > limits::CONFIG_BYTES_MAX {
-        let mut out = Collector::new("");
-        let (size, most) = (text.len(), limits::CONFIG_BYTES_MAX);
-        let message = format!("{} has {size} bytes; at most {most} are read", quoted(name));
-        out.report(out.error("file-too-large", &(0..0), message));
-        return Parsed { config: None, diagnostics: out.finish() };
+    if let Err(diagnostics) = text::check_size(name, text) {
+        return Parsed { config: None, diagnostics };
     }
     let document = Document::read(text);
     let mut out = Collector::new(text);

@@ -1,6 +1,7 @@
 use super::super::diagnostic::Severity;
 use super::super::render;
 use super::*;
+use crate::limits;
 
 const HEAD: &str = "alpha:\n  listen: 127.0.0.1:22121\n";
 const SERVERS: &str = "  servers:\n    - 127.0.0.1:6379:1\n";

@@ -25,8 +25,8 @@ pub(crate) mod value;
 
 use std::num::NonZeroU32;
 
-use super::diagnostic::{Collector, Diagnostic, quoted};
-use crate::limits;
+use super::diagnostic::{Collector, Diagnostic};
+use super::text;
 
 pub use self::rewrite::rewrite;
 pub use self::value::{Address, AddressError, Epoch, MasterName, RunId};
@@ -74,7 +74,7 @@ pub struct Config {
     /// The password at other Sentinels.
     pub sentinel_pass: Option<Secret>,
     /// The masters in the order of the file; their names differ. At most
-    /// [`limits::MASTERS_MAX`].
+    /// [`MASTERS_MAX`](crate::limits::MASTERS_MAX).
     pub masters: Vec<Master>,
 }
 
@@ -142,9 +142,9 @@ pub struct Master {
     pub config_epoch: Epoch,
     /// The latest election that we voted in for it.
     pub leader_epoch: Epoch,
-    /// Its replicas; they differ. At most [`limits::REPLICAS_PER_MASTER_MAX`].
+    /// Its replicas; they differ. At most [`REPLICAS_PER_MASTER_MAX`](crate::limits::REPLICAS_PER_MASTER_MAX).
     pub known_replicas: Vec<Address>,
-    /// Who else watches it; their IDs differ. At most [`limits::PEERS_PER_MASTER_MAX`].
+    /// Who else watches it; their IDs differ. At most [`PEERS_PER_MASTER_MAX`](crate::limits::PEERS_PER_MASTER_MAX).
     pub known_sentinels: Vec<KnownSentinel>,
     /// What commands are called there.
     pub renamed_commands: Vec<RenamedCommand>,
@@ -202,31 +202,19 @@ pub struct RenamedCommand {
 
 /// Reads a file that is not known to be UTF-8 yet.
 pub fn parse_bytes(name: &str, bytes: &[u8]) -> Parsed {
-    match std::str::from_utf8(bytes) {
+    match text::from_bytes(name, bytes) {
         Ok(text) => parse(name, text),
-        Err(error) => {
-            let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
-            let good = std::str::from_utf8(good).unwrap_or_default();
-            let mut out = Collector::new(good);
-            let end = good.len();
-            let message = format!("{} is not UTF-8 text from here on", quoted(name));
-            out.report(out.error("not-utf8", &(end..end), message));
-            Parsed { config: None, diagnostics: out.finish() }
-        }
+        Err(diagnostics) => Parsed { config: None, diagnostics },
     }
 }
 
 /// Reads a file. `name` only appears in messages.
 ///
-/// Time and memory are bounded by [`limits::CONFIG_BYTES_MAX`] and the limits of masters,
+/// Time and memory are bounded by [`CONFIG_BYTES_MAX`](crate::limits::CONFIG_BYTES_MAX) and the limits of masters,
 /// replicas and peers.
 pub fn parse(name: &str, text: &str) -> Parsed {
-    if text.len() > limits::CONFIG_BYTES_MAX {
-        let mut out = Collector::new("");
-        let (size, most) = (text.len(), limits::CONFIG_BYTES_MAX);
-        let message = format!("{} has {size} bytes; at most {most} are read", quoted(name));
-        out.report(out.error("file-too-large", &(0..0), message));
-        return Parsed { config: None, diagnostics: out.finish() };
+    if let Err(diagnostics) = text::check_size(name, text) {
+        return Parsed { config: None, diagnostics };
     }
     let mut out = Collector::new(text);
     let config = build::read(text, &mut out);
