@@ -554,8 +554,10 @@ impl Play {
 
     fn is_well(&self) -> bool {
         let has_all = |client: &Client| {
+            // One that has ended its side is well when it is gone.
             (client.is_raw || client.expected.is_empty())
-                && (client.to_send.is_empty() || client.has_eof)
+                && client.to_send.is_empty()
+                && !client.has_eof
         };
         self.clients.values().all(has_all)
     }
