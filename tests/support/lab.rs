@@ -12,7 +12,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -119,9 +119,9 @@ fn redis_binary() -> Option<PathBuf> {
     program("redis-server").or_else(|| program("redis-check-rdb"))
 }
 
-/// Returns an address on which nobody listened a moment ago.
+/// Returns an address on which nobody listens.
 pub fn free_address(ip: IpAddr) -> SocketAddr {
-    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
+    SocketAddr::new(ip, super::free_port_on(ip))
 }
 
 /// A genuine Redis server with nothing on disk.

@@ -7,7 +7,7 @@ pub mod lab;
 pub mod resp;
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -143,10 +143,27 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Returns a port that nobody had a moment ago. Another process may take it meanwhile, which is
-/// rare: the system hands such ports out in turn.
+/// Ports below those that systems give to outgoing connections and to whoever binds port 0: what
+/// is handed out here is taken by nobody by chance between the asking and the use.
+const PORTS: std::ops::Range<u32> = 12_000..32_000;
+
+/// Returns a port of an address on which nobody listens. Each is handed out once per process, and
+/// processes begin at different places.
+pub fn free_port_on(ip: IpAddr) -> u16 {
+    static HANDED_OUT: AtomicU32 = AtomicU32::new(0);
+    let span = PORTS.end - PORTS.start;
+    let start = std::process::id().wrapping_mul(211);
+    eventually("a free port", || {
+        let step = HANDED_OUT.fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + start.wrapping_add(step) % span;
+        let port = u16::try_from(port).unwrap();
+        TcpListener::bind((ip, port)).is_ok().then_some(port)
+    })
+}
+
+/// Like [`free_port_on`], for 127.0.0.1.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    free_port_on(Ipv4Addr::LOCALHOST.into())
 }
 
 pub fn stderr(output: &Output) -> String {
