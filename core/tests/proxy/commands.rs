@@ -111,7 +111,8 @@ fn keys_on_different_servers_are_refused_where_the_answer_would_be_wrong() {
 
 #[test]
 fn the_greetings_of_usual_clients_are_answered() {
-    // What each client sends when it connects, with default settings.
+    // Written after the clients' documentation, not recorded from them; redis-py itself is run by
+    // the black-box tests.
     let greetings = [
         // redis-py
         "*4\r\n$6\r\nCLIENT\r\n$7\r\nSETINFO\r\n$8\r\nLIB-NAME\r\n$8\r\nredis-py\r\n\
