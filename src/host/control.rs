@@ -173,10 +173,11 @@ fn serve_one(mut stream: &UnixStream, asked: &mpsc::Sender<Asked>) -> io::Result
     let (answer, answered) = mpsc::channel();
     asked.send(Asked { words, answer }).map_err(io::Error::other)?;
     signal::call_for_attention();
-    let Answer { is_ok, text } = answered.recv_timeout(ANSWER_PATIENCE).unwrap_or(Answer {
-        is_ok: false,
-        text: "the process did not answer in time; its log may tell why\n".to_owned(),
-    });
+    let Answer { is_ok, text } =
+        answered.recv_timeout(ANSWER_PATIENCE).unwrap_or_else(|_| Answer {
+            is_ok: false,
+            text: "the process did not answer in time; its log may tell why\n".to_owned(),
+        });
     stream.write_all(if is_ok { b"ok\n" } else { b"error\n" })?;
     stream.write_all(text.as_bytes())
 }
