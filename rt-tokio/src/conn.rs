@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use ringkeeper_core::buf::Buffer;
 use ringkeeper_core::id::ConnId;
-use socket2::SockRef;
+use socket2::{SockRef, Socket};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -305,6 +305,19 @@ impl Conn {
                 self.unwritten = Some(unwritten);
                 WriteResult::Blocked
             }
+        }
+    }
+
+    /// Takes the socket from tokio.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to let go of it, which it has no reason to.
+    pub(crate) fn into_socket(self) -> io::Result<Socket> {
+        debug_assert!(self.unwritten.is_none(), "a write is in flight");
+        match self.stream {
+            Stream::Tcp(stream) => stream.into_std().map(Socket::from),
+            Stream::Unix(stream) => stream.into_std().map(Socket::from),
         }
     }
 

@@ -128,6 +128,7 @@ fn end_reporter(sender: std::sync::mpsc::Sender<CloseReason>) -> impl Machine {
         Input::Eof { conn } => out.close(conn, CloseMode::Flush),
         Input::Connected { .. }
         | Input::Sent { .. }
+        | Input::Released { .. }
         | Input::Resolved { .. }
         | Input::Command(_)
         | Input::Notice(_)
@@ -235,6 +236,7 @@ impl Machine for Forwarder {
                 }
             }
             Input::Eof { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. }
             | Input::Command(_)
             | Input::Notice(_)
@@ -395,6 +397,7 @@ fn unread_requests_do_not_turn_a_flushing_close_into_a_reset() {
             | Input::Eof { .. }
             | Input::Closed { .. }
             | Input::Sent { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. } => {}
         })
     });
@@ -424,6 +427,7 @@ fn an_aborting_close_does_not_wait_for_a_reader() {
             Input::Connected { .. }
             | Input::Eof { .. }
             | Input::Sent { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. }
             | Input::Command(_)
             | Input::Notice(_)
@@ -454,6 +458,7 @@ fn an_abort_overtakes_a_flush_that_cannot_finish() {
             | Input::Received { .. }
             | Input::Eof { .. }
             | Input::Sent { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. }
             | Input::Command(_)
             | Input::Notice(_)
@@ -485,6 +490,7 @@ fn nothing_is_read_while_paused() {
             | Input::Eof { .. }
             | Input::Closed { .. }
             | Input::Sent { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. } => {}
         })
     });

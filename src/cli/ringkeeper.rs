@@ -8,12 +8,13 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cli::{load, route};
-use crate::host::control::{self, Answer, Control};
+use crate::host::control::{self, Answer};
 use crate::host::log::{Format, Log, Verbosity};
 use crate::host::reason;
 use crate::host::runtime::Choice;
 use crate::host::service::{self, Launch, Stats, Threads};
 use crate::host::signal::{Persona, Signals};
+use crate::host::takeover::{self, Takeover};
 
 /// Loopback: the figures are nobody else's business unless the operator says so.
 const STATS_HOST: &str = "127.0.0.1";
@@ -55,6 +56,15 @@ listened on, nothing changes. `kill -HUP` does the same and leaves the answer in
 Exit codes:
   0  the configuration is in use
   1  it is not; the reason is printed";
+
+const UPGRADE_EXAMPLES: &str = "\
+The new process has the arguments of the old one and reads the configuration again. If it does not
+come to serving, the old one goes on as before. A client that is not between two requests within
+30 s, since it does not read its replies, is cut off. Only on Linux.
+
+Exit codes:
+  0  the new process serves; its number is printed
+  1  nothing has changed; the reason is printed";
 
 const DRAIN_EXAMPLES: &str = "\
 Examples:
@@ -101,6 +111,10 @@ enum Verb {
     /// Let the running service read its configuration again; a bad one changes nothing.
     #[command(after_help = RELOAD_EXAMPLES)]
     Reload(ControlArgs),
+    /// Start the program anew, as it is installed now, and give it everything: the listening
+    /// sockets and every client, in between two of its requests.
+    #[command(after_help = UPGRADE_EXAMPLES)]
+    Upgrade(ControlArgs),
     /// Take something out of service gently: nothing that was accepted is lost.
     #[command(after_help = DRAIN_EXAMPLES)]
     Drain(DrainArgs),
@@ -248,6 +262,9 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
         Ok(Cli { command: Verb::Reload(arguments) }) => {
             command(arguments.control.as_deref(), &["reload"])
         }
+        Ok(Cli { command: Verb::Upgrade(arguments) }) => {
+            command(arguments.control.as_deref(), &["upgrade"])
+        }
         Ok(Cli { command: Verb::Drain(arguments) }) => drain("drain", &arguments),
         Ok(Cli { command: Verb::Undrain(arguments) }) => drain("undrain", &arguments),
         Ok(Cli { command: Verb::Check(arguments) }) => check(&arguments),
@@ -307,20 +324,14 @@ fn run(arguments: RunArgs) -> ExitCode {
         host: arguments.stats_addr.unwrap_or_else(|| STATS_HOST.to_owned()),
         port: arguments.stats_port.unwrap_or(STATS_PORT),
     };
-    let control = match Control::open(arguments.control.as_deref()) {
-        Ok(control) => Some(control),
-        Err(error) if arguments.control.is_some() => {
-            tracing::error!("commands can't be taken: {}", reason(&error));
-            return ExitCode::FAILURE;
-        }
-        Err(error) => {
-            tracing::warn!(
-                "no commands are taken: {}; `--control FILE` chooses another place",
-                reason(&error)
-            );
-            None
-        }
+    let is_control_wanted = arguments.control.is_some();
+    let (takeover, control) = match Takeover::find(takeover::open_control(arguments.control)) {
+        Ok(takeover) => (Some(takeover), None),
+        Err(open_control) => (None, open_control()),
     };
+    if is_control_wanted && takeover.is_none() && control.is_none() {
+        return ExitCode::FAILURE;
+    }
     let launch = Launch {
         config,
         reread: load::reread(&arguments.config),
@@ -329,6 +340,7 @@ fn run(arguments: RunArgs) -> ExitCode {
         threads: arguments.threads,
         stats,
         control,
+        takeover,
     };
     match service::start(launch) {
         Ok(service) => service::supervise(service, &log, &signals),

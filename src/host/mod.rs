@@ -16,6 +16,9 @@ pub(crate) mod service;
 pub(crate) mod signal;
 pub(crate) mod sockets;
 pub(crate) mod sys;
+pub(crate) mod takeover;
+#[cfg(target_os = "linux")]
+pub(crate) mod upgrade;
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read};

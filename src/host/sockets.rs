@@ -35,6 +35,8 @@ struct Open {
 #[derive(Debug, Default)]
 pub(crate) struct Sockets {
     open: Vec<Open>,
+    /// Left by a predecessor, by the place where they listen; not in use yet.
+    inherited: Vec<(String, Socket)>,
 }
 
 /// A listener that the workers are to take up.
@@ -77,6 +79,37 @@ fn address(pool: &Pool) -> Address {
 }
 
 impl Sockets {
+    /// Begins with what a predecessor has opened.
+    pub(crate) const fn inheriting(inherited: Vec<(String, Socket)>) -> Self {
+        Self { open: Vec::new(), inherited }
+    }
+
+    /// Forgets what of a predecessor's sockets nobody wants.
+    pub(crate) fn forget_inherited(&mut self) {
+        self.inherited.clear();
+    }
+
+    /// Opens a socket, or takes the predecessor's at the same place.
+    fn obtain(&self, request: &Request) -> anyhow::Result<Socket> {
+        let place = request.address.to_string();
+        let Some((_, socket)) = self.inherited.iter().find(|(known, _)| *known == place) else {
+            return Ok(listen::open(request)?);
+        };
+        let socket = socket.try_clone().context("no descriptor for a listener")?;
+        socket.listen(request.backlog).context("changing a listener's backlog")?;
+        Ok(socket)
+    }
+
+    /// Returns every socket with the place where it listens.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (String, &Socket)> {
+        self.open.iter().map(|open| (open.request.address.to_string(), &open.socket))
+    }
+
+    /// Returns the number of every listener.
+    pub(crate) fn ids(&self) -> Vec<ListenerId> {
+        self.open.iter().map(|open| open.id).collect()
+    }
+
     /// Opens one that stays whatever the configuration says.
     ///
     /// # Errors
@@ -86,9 +119,9 @@ impl Sockets {
         &mut self,
         request: Request,
         role: ListenerRole,
-    ) -> Result<Fresh, OpenError> {
-        let socket = listen::open(&request)?;
-        self.add(request, socket, false, Serves::Fixed(role))
+    ) -> anyhow::Result<Fresh> {
+        let socket = self.obtain(&request)?;
+        Ok(self.add(request, socket, false, Serves::Fixed(role))?)
     }
 
     fn add(
@@ -148,7 +181,7 @@ impl Sockets {
                 reused.push(open.id);
                 continue;
             }
-            let socket = listen::open(&request)?;
+            let socket = self.obtain(&request)?;
             set_keepalive(&socket, pool.tcpkeepalive).context("setting up a listener")?;
             let serves = Serves::Pool(pool.name.clone());
             fresh.push(after.add(request, socket, pool.tcpkeepalive, serves)?);
@@ -167,7 +200,7 @@ impl Sockets {
 
     /// Goes on with what was prepared; returns the new listeners.
     pub(crate) fn commit(&mut self, change: Change) -> Vec<Fresh> {
-        *self = change.sockets;
+        self.open = change.sockets.open;
         change.fresh
     }
 
