@@ -34,10 +34,10 @@ const DEPTH: usize = 8;
 /// Threads that play the clients; each has its share of them, all with requests under way.
 const THREADS: usize = 4;
 
-/// How often the process is replaced; `./check --long` sets 100.
+/// How often the process is replaced; the environment may say otherwise.
 fn upgrades() -> usize {
     let wanted = std::env::var("RINGKEEPER_UPGRADES").ok();
-    wanted.map_or(5, |text| text.parse().expect("a number of upgrades"))
+    wanted.map_or(100, |text| text.parse().expect("a number of upgrades"))
 }
 
 /// The process that serves at the moment, ended with the test.

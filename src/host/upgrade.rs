@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::io::{FdFlags, fcntl_setfd, retry_on_intr};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -77,7 +77,8 @@ fn send(
     if !descriptors.is_empty() {
         control.push(SendAncillaryMessage::ScmRights(&descriptors));
     }
-    let sent = sendmsg(link, &[IoSlice::new(&header)], &mut control, SendFlags::NOSIGNAL)?;
+    let parts = [IoSlice::new(&header)];
+    let sent = retry_on_intr(|| sendmsg(link, &parts, &mut control, SendFlags::NOSIGNAL))?;
     link.write_all(header.get(sent..).unwrap_or_default())?;
     link.write_all(content)
 }
@@ -87,7 +88,8 @@ fn receive(mut link: &UnixStream) -> io::Result<Message> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut parts = [IoSliceMut::new(&mut header)];
-    let got = recvmsg(link, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)?.bytes;
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let got = retry_on_intr(|| recvmsg(link, &mut parts, &mut control, flags))?.bytes;
     if got == 0 {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the other process has ended"));
     }

@@ -47,7 +47,8 @@ fn an_idle_client_goes_at_once_with_the_beginning_of_its_request() {
     let (first, rest) = whole.split_at(11);
     old.send(client, first);
     hand_over(&mut old);
-    let [(conn, state)] = old.released.as_slice() else { panic!("{:?}", old.released) };
+    let released = old.released.clone();
+    let [(conn, state)] = released.as_slice() else { panic!("{released:?}") };
     assert_eq!(*conn, client);
     assert_eq!(state.input, first.as_bytes());
     assert!(old.events.contains(&Event::Drained));
