@@ -367,7 +367,12 @@ fn serve(
         config,
         persona: Persona::Nutcracker,
         runtime: runtime_of_environment(),
-        stats: Stats { host: asked.stats_host.clone(), port: asked.stats_port, required: true },
+        stats: Some(Stats {
+            host: asked.stats_host.clone(),
+            port: asked.stats_port,
+            required: true,
+        }),
+        limits: loaded.settings.limits,
     };
     match service::start(launch) {
         Ok(running) => {

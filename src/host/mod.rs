@@ -5,6 +5,7 @@ pub(crate) mod events;
 pub(crate) mod listen;
 pub(crate) mod log;
 pub(crate) mod memory;
+pub(crate) mod notify;
 pub(crate) mod pidfile;
 pub(crate) mod runtime;
 pub(crate) mod service;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use ringkeeper_core::config::native::Limits;
 use ringkeeper_core::config::nutcracker::{Config, ListenAddress, Pool};
 use ringkeeper_core::id::ListenerId;
 use ringkeeper_core::io::Command;
@@ -58,8 +59,10 @@ pub(crate) struct Launch {
     pub(crate) persona: Persona,
     /// Which runtime.
     pub(crate) runtime: Choice,
-    /// Where the figures are.
-    pub(crate) stats: Stats,
+    /// Where the figures are; none: nowhere.
+    pub(crate) stats: Option<Stats>,
+    /// Bounds of the process.
+    pub(crate) limits: Limits,
 }
 
 /// Opens everything and starts the worker.
@@ -80,11 +83,13 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
     let selected = runtime::select(launch.runtime)?;
     let mut plan = Plan::new(&launch.config, policy(launch.persona));
     let mut listeners = open_pools(&launch.config)?;
-    if let Some(listener) = open_stats(&launch.stats, listeners.len())? {
+    let stats = launch.stats.as_ref().map(|stats| open_stats(stats, listeners.len()));
+    if let Some(listener) = stats.transpose()?.flatten() {
         plan.listeners.push(ListenerRole::Stats);
         listeners.push(listener);
     }
     describe_host(&mut plan, launch.persona, descriptors);
+    apply_limits(&mut plan, &launch.limits);
     let seed = host::seed().context("no seed for the worker")?;
     let plan = Arc::new(plan);
     let mut events = EventLog::new(Arc::clone(&plan));
@@ -141,6 +146,15 @@ fn describe_host(plan: &mut Plan, persona: Persona, descriptors: Option<u64>) {
             open_files_max = descriptors,
             "the limit of open files leaves room for few clients; raise it (LimitNOFILE=, ulimit -n)"
         );
+    }
+}
+
+/// Sets the bounds that the operator chose.
+fn apply_limits(plan: &mut Plan, limits: &Limits) {
+    plan.clients_input_bytes_max = limits.clients_input_bytes_max;
+    plan.clients_output_bytes_max = limits.clients_output_bytes_max;
+    if let Some(most) = limits.clients_max {
+        plan.clients_max = plan.clients_max.min(most.get());
     }
 }
 
