@@ -17,6 +17,7 @@ use crate::host::events::EventLog;
 use crate::host::listen::{self, Address, OpenError, Request};
 use crate::host::log::Log;
 use crate::host::memory::Trimmer;
+use crate::host::notify::{self, Watchdog};
 use crate::host::runtime::{self, Choice, Listener, Running};
 use crate::host::signal::{Persona, Signal, Signals};
 use crate::host::{self, sys};
@@ -221,6 +222,8 @@ pub(crate) fn supervise(
     signals: &Signals,
 ) -> ExitCode {
     let mut trimmer = Trimmer::new();
+    let mut watchdog = Watchdog::new();
+    notify::ready("serving clients");
     let mut draining_since: Option<Instant> = None;
     loop {
         let is_over =
@@ -231,7 +234,8 @@ pub(crate) fn supervise(
         if running.has_ended() {
             return failure(running.stop());
         }
-        let mut patience = trimmer.until_next_look();
+        watchdog.feed(Instant::now(), true);
+        let mut patience = trimmer.until_next_look().min(watchdog.patience());
         if draining_since.is_some() {
             patience = patience.min(DRAIN_GRACE);
         }
@@ -258,10 +262,15 @@ pub(crate) fn supervise(
                     signal.name(),
                     DRAIN_LIMIT.as_secs()
                 ));
+                notify::stopping("letting clients finish");
                 draining_since = Some(Instant::now());
                 running.command(Command::Drain { limit: DRAIN_LIMIT });
             }
-            (_, Signal::Hangup) => hang_up(persona, log),
+            (_, Signal::Hangup) => {
+                notify::reloading();
+                hang_up(persona, log);
+                notify::ready("serving clients");
+            }
             (_, Signal::Louder | Signal::Quieter | Signal::User1 | Signal::User2) => {
                 steer_log(signal, log);
             }
