@@ -33,6 +33,7 @@ use crate::routing::server_order;
 use self::section::{Entry, Section};
 
 pub use self::keys::keys;
+pub use self::value::format_time;
 pub use self::write::write;
 
 /// Default of a pool's `timeout`. Redis itself gives scripts five seconds before it calls itself
