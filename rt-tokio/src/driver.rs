@@ -16,10 +16,11 @@ use ringkeeper_core::time::Instant;
 use tokio::time::Sleep;
 
 use crate::Listener;
-use crate::conn::{Conn, ConnTable, ReadResult, Stream, WriteResult};
+use crate::conn::{Conn, ConnTable, ReadResult, WriteResult};
 use crate::connect::{self, close_reason, connect_reason};
 use crate::listen::{Accepted, Acceptor};
 use crate::mailbox::{Mail, Mailbox};
+use crate::poller::{Poller, Readiness, Watched};
 use crate::ready::{ReadyQueue, Source};
 use crate::resolve::{Answer, Resolver};
 
@@ -29,6 +30,11 @@ const ACCEPTS_PER_TURN_MAX: usize = 64;
 
 /// Full buffers that one connection may give in one turn, before others have had theirs.
 const READS_PER_LOOK: usize = 4;
+
+/// Turns that are taken while there is something to do before tokio has the thread: its tasks, the
+/// resolver's among them, wait for no more than a few milliseconds, and a busy worker does not ask
+/// two pollers every time.
+const TURNS_MAX: u32 = 8;
 
 /// A timer may be late by this much: tokio's own granularity. A deadline that moves by less does
 /// not touch the timer.
@@ -48,7 +54,7 @@ enum Completion {
 
 /// What follows a turn.
 enum Next {
-    /// Something is left to do; look at the descriptors and go on.
+    /// Something is left to do; look at the sockets and go on.
     Again,
     /// Sleep until woken.
     Wait,
@@ -68,11 +74,13 @@ pub(crate) struct Driver<D, F> {
     /// When attempts to connect run out of time.
     attempts: BTreeSet<(Instant, ConnId)>,
     resolver: Resolver,
+    poller: Poller,
+    /// What other threads and tasks have for the worker.
     queue: Arc<ReadyQueue>,
-    /// What of the queue is being worked off, and how far.
+    /// What is being worked off, and how far.
     batch: Vec<Source>,
     batch_next: usize,
-    /// Sources that were left with something to do, for the next turn.
+    /// Sources that are ready or were left with something to do, for the next turn.
     again: Vec<Source>,
     completions: VecDeque<Completion>,
     space: Box<[u8]>,
@@ -94,12 +102,11 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
     ) -> io::Result<Self> {
         let queue = ReadyQueue::new(poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
         // Nothing has been polled yet, so nothing would wake us: look at each once.
-        let mut again = vec![Source::Mailbox];
+        let again = vec![Source::Mailbox];
+        let poller = Poller::new()?;
         let mut acceptors = Vec::with_capacity(listeners.len());
         for (index, listener) in (0..=u16::MAX).zip(listeners) {
-            let source = Source::Listener(index);
-            acceptors.push(Acceptor::new(listener, queue.waker(source))?);
-            again.push(source);
+            acceptors.push(Acceptor::new(listener, index, &poller)?);
         }
         mailbox.set_waker(queue.waker(Source::Mailbox));
         Ok(Self {
@@ -112,6 +119,7 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
             conns: ConnTable::default(),
             attempts: BTreeSet::new(),
             resolver: Resolver::new(queue.waker(Source::Resolver)),
+            poller,
             queue,
             batch: Vec::new(),
             batch_next: 0,
@@ -126,15 +134,48 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
     }
 
     /// Runs until stopped.
-    pub(crate) async fn run(&mut self) {
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to say which sockets are ready.
+    pub(crate) async fn run(&mut self) -> io::Result<()> {
+        let mut turns_left = TURNS_MAX;
         loop {
-            match self.turn() {
-                // Deferred by tokio until it has polled the descriptors without sleeping.
-                Next::Again => tokio::task::yield_now().await,
-                Next::Wait => self.wait().await,
-                Next::Stop => return,
+            let next = self.turn();
+            if matches!(next, Next::Stop) {
+                return Ok(());
             }
+            turns_left -= 1;
+            let found = self.look()?;
+            if turns_left > 0 && (found || matches!(next, Next::Again)) {
+                continue;
+            }
+            if found || matches!(next, Next::Again) {
+                // Deferred by tokio until it has looked after its own descriptors.
+                tokio::task::yield_now().await;
+            } else {
+                self.wait().await;
+                self.look()?;
+            }
+            turns_left = TURNS_MAX;
         }
+    }
+
+    /// Asks the poller which sockets are ready and puts them into the next turn; tells whether
+    /// there were any.
+    fn look(&mut self) -> io::Result<bool> {
+        let Self { poller, conns, again, .. } = self;
+        let count = poller.take(|owner, ready: Readiness| match owner {
+            Watched::Conn(slot) => {
+                let Some(conn) = conns.slot_mut(slot) else { return };
+                conn.note(ready);
+                if conn.set_queued() {
+                    again.push(Source::Conn(slot));
+                }
+            }
+            Watched::Listener(index) => again.push(Source::Listener(index)),
+        })?;
+        Ok(count > 0)
     }
 
     /// Inputs, then timers, then outputs: every read of the turn comes before any write, so that
@@ -275,7 +316,8 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
                     if is_full && reads < most {
                         continue;
                     }
-                    if is_full || !conn.is_read_blocked() {
+                    // The worker may have ended it.
+                    if self.conns.get_mut(id).is_some_and(|conn| conn.wants_read()) {
                         self.look_again(id);
                     }
                 }
@@ -288,8 +330,8 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
     }
 
     fn handle_listener(&mut self, index: u16) {
-        let Some(acceptor) = self.acceptors.get_mut(usize::from(index)) else { return };
         for _ in 0..ACCEPTS_PER_TURN_MAX {
+            let Some(acceptor) = self.acceptors.get_mut(usize::from(index)) else { return };
             let (stream, peer) = match acceptor.accept(self.now) {
                 Accepted::Blocked => return,
                 Accepted::Again => continue,
@@ -297,11 +339,7 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
             };
             // A worker at capacity: dropping the socket closes it.
             let Ok(id) = self.drive.accept(self.now, acceptor.id(), peer) else { continue };
-            let slot = Source::Conn(id.slot());
-            let mut conn = Conn::new(id, stream, self.queue.waker(slot), false);
-            conn.set_queued();
-            self.conns.insert(conn);
-            self.again.push(slot);
+            self.insert(Conn::new(id, stream, false));
         }
         self.again.push(Source::Listener(index));
     }
@@ -331,7 +369,7 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
                 Output::ResumeRead(id) => {
                     if let Some(conn) = self.conns.get_mut(id) {
                         conn.set_paused(false);
-                        // The waker may have rung in vain meanwhile.
+                        // What came meanwhile was told in vain.
                         self.look_again(id);
                     }
                 }
@@ -355,7 +393,7 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
     fn connect(&mut self, id: ConnId, endpoint: &Endpoint, timeout: Duration) {
         match connect::start(endpoint) {
             Ok(stream) => {
-                self.insert_connecting(id, stream);
+                self.insert(Conn::new(id, stream, true));
                 self.attempts.insert((self.now + timeout, id));
             }
             Err(error) => {
@@ -364,10 +402,22 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
         }
     }
 
-    fn insert_connecting(&mut self, id: ConnId, stream: Stream) {
-        let waker = self.queue.waker(Source::Conn(id.slot()));
-        self.conns.insert(Conn::new(id, stream, waker, true));
-        self.look_again(id);
+    /// Takes a connection in. A kernel that won't watch it has ended it.
+    fn insert(&mut self, mut conn: Conn) {
+        let id = conn.id();
+        match conn.watch(&self.poller) {
+            Ok(()) => self.conns.insert(conn),
+            Err(error) => {
+                self.completions.push_back(Completion::Closed(id, close_reason(&error)));
+            }
+        }
+    }
+
+    /// Takes a connection out.
+    fn remove(&mut self, id: ConnId) -> Option<Conn> {
+        let mut conn = self.conns.remove(id)?;
+        conn.forget(&self.poller);
+        Some(conn)
     }
 
     fn close(&mut self, id: ConnId, mode: CloseMode) {
@@ -385,7 +435,7 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
 
     /// Ends a connection with nothing more to write.
     fn finish(&mut self, id: ConnId) {
-        if let Some(conn) = self.conns.remove(id) {
+        if let Some(conn) = self.remove(id) {
             self.attempts.retain(|(_, attempt)| *attempt != id);
             conn.finish(&mut self.space);
             self.completions.push_back(Completion::Closed(id, CloseReason::Requested));
@@ -394,7 +444,7 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
 
     /// Ends a connection at once; what was in flight is dropped.
     fn fail(&mut self, id: ConnId, reason: CloseReason) {
-        if let Some(conn) = self.conns.remove(id) {
+        if let Some(conn) = self.remove(id) {
             self.attempts.retain(|(_, attempt)| *attempt != id);
             let reason = if conn.is_closing() { CloseReason::Requested } else { reason };
             self.completions.push_back(Completion::Closed(id, reason));
@@ -427,13 +477,16 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
         }
     }
 
-    /// Sleeps until a source is ready or the next deadline.
+    /// Sleeps until a socket or another source is ready, or the next deadline.
     async fn wait(&mut self) {
         self.set_timer();
         let mut has_slept = false;
         poll_fn(|cx| {
             // Polling leaves our waker with the timer; it stays there until the timer goes off.
             if std::mem::take(&mut self.is_timer_new) && self.timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if self.poller.poll_ready(cx).is_ready() {
                 return Poll::Ready(());
             }
             if std::mem::replace(&mut has_slept, true) { Poll::Ready(()) } else { Poll::Pending }

@@ -1,27 +1,26 @@
 //! Listening sockets.
 
 use std::io;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use mio::net::{TcpListener, UnixListener};
 use ringkeeper_core::id::ListenerId;
 use ringkeeper_core::io::Endpoint;
 use ringkeeper_core::time::Instant;
-use tokio::net::{TcpListener, UnixListener};
 
 use crate::Listener;
 use crate::conn::Stream;
+use crate::poller::{Poller, Watched};
 
 /// How long a listener rests when the kernel has no descriptor for another connection. The error
 /// costs microseconds and would repeat for as long as somebody waits in the backlog.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
-/// A listening socket that tokio watches.
+/// A listening socket that the poller watches.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     id: ListenerId,
     socket: AcceptorSocket,
-    waker: Waker,
     retry_at: Option<Instant>,
     #[cfg_attr(target_os = "linux", expect(dead_code, reason = "inherited from the listener"))]
     tcp_keepalive: bool,
@@ -38,19 +37,21 @@ enum AcceptorSocket {
 pub(crate) enum Accepted {
     /// A client, and where it is.
     Client(Stream, Endpoint),
-    /// Nobody until the waker says so, or until [`Acceptor::retry_at`].
+    /// Nobody until the poller says so, or until [`Acceptor::retry_at`].
     Blocked,
     /// A client that was gone before we took it; ask again.
     Again,
 }
 
 impl Acceptor {
-    /// Takes the host's listener over.
-    pub(crate) fn new(listener: Listener, waker: Waker) -> io::Result<Self> {
+    /// Takes the host's listener over, which is at position `index`.
+    pub(crate) fn new(listener: Listener, index: u16, poller: &Poller) -> io::Result<Self> {
         let Listener { id, socket, tcp_keepalive } = listener;
         socket.set_nonblocking(true)?;
         let socket = if socket.local_addr()?.is_unix() {
-            AcceptorSocket::Unix(UnixListener::from_std(socket.into())?)
+            let mut listener = UnixListener::from_std(socket.into());
+            poller.watch(&mut listener, Watched::Listener(index))?;
+            AcceptorSocket::Unix(listener)
         } else {
             // Linux hands these down to every accepted socket: two system calls less for each.
             #[cfg(target_os = "linux")]
@@ -58,9 +59,11 @@ impl Acceptor {
                 socket.set_tcp_nodelay(true)?;
                 socket.set_keepalive(tcp_keepalive)?;
             }
-            AcceptorSocket::Tcp(TcpListener::from_std(socket.into())?)
+            let mut listener = TcpListener::from_std(socket.into());
+            poller.watch(&mut listener, Watched::Listener(index))?;
+            AcceptorSocket::Tcp(listener)
         };
-        Ok(Self { id, socket, waker, retry_at: None, tcp_keepalive })
+        Ok(Self { id, socket, retry_at: None, tcp_keepalive })
     }
 
     /// Returns the worker's name for it.
@@ -83,27 +86,24 @@ impl Acceptor {
         if self.retry_at.is_some() {
             return Accepted::Blocked;
         }
-        let mut cx = Context::from_waker(&self.waker);
         let result = match &self.socket {
-            AcceptorSocket::Tcp(listener) => listener
-                .poll_accept(&mut cx)
-                .map_ok(|(stream, peer)| (Stream::Tcp(stream), Endpoint::Tcp(peer))),
-            AcceptorSocket::Unix(listener) => {
-                listener.poll_accept(&mut cx).map_ok(|(stream, peer)| {
-                    let path = peer.as_pathname().map(Into::into).unwrap_or_default();
-                    (Stream::Unix(stream), Endpoint::Unix(path))
-                })
+            AcceptorSocket::Tcp(listener) => {
+                listener.accept().map(|(stream, peer)| (Stream::Tcp(stream), Endpoint::Tcp(peer)))
             }
+            AcceptorSocket::Unix(listener) => listener.accept().map(|(stream, peer)| {
+                let path = peer.as_pathname().map(Into::into).unwrap_or_default();
+                (Stream::Unix(stream), Endpoint::Unix(path))
+            }),
         };
         match result {
-            Poll::Pending => Accepted::Blocked,
-            Poll::Ready(Ok((stream, peer))) => match self.configure(&stream) {
+            Ok((stream, peer)) => match self.configure(&stream) {
                 Ok(()) => Accepted::Client(stream, peer),
                 // The socket does not take options: the client has reset it.
                 Err(_) => Accepted::Again,
             },
-            Poll::Ready(Err(error)) if is_about_the_client(&error) => Accepted::Again,
-            Poll::Ready(Err(_)) => {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::Blocked,
+            Err(error) if is_about_the_client(&error) => Accepted::Again,
+            Err(_) => {
                 self.retry_at = Some(now + ACCEPT_BACK_OFF);
                 Accepted::Blocked
             }
