@@ -1,6 +1,7 @@
 //! One connection, and the table of all of them.
 
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::task::Poll;
 
 use mio::net::{TcpStream, UnixStream};
@@ -57,6 +58,14 @@ impl Stream {
             (_, Err(error)) if error.kind() == io::ErrorKind::NotConnected => Poll::Pending,
             // Gone again already: reading says how.
             (_, _) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Returns our end. `None` for a unix socket.
+    fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Unix(_) => None,
         }
     }
 
@@ -174,6 +183,11 @@ impl Conn {
     /// Returns the worker's name for it.
     pub(crate) const fn id(&self) -> ConnId {
         self.id
+    }
+
+    /// Returns our end. `None` for a unix socket.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        self.stream.local_address()
     }
 
     /// Tells whether the attempt to connect is still under way.
