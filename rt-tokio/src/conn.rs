@@ -254,14 +254,12 @@ impl Conn {
                 self.can_read = count == space.len() || self.is_over;
                 ReadResult::Bytes(count)
             }
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock => {
-                    self.can_read = false;
-                    ReadResult::Blocked
-                }
-                io::ErrorKind::Interrupted => ReadResult::Again,
-                _ => ReadResult::Failed(error),
-            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.can_read = false;
+                ReadResult::Blocked
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => ReadResult::Again,
+            Err(error) => ReadResult::Failed(error),
         }
     }
 
@@ -310,11 +308,9 @@ impl Conn {
                         return Poll::Ready(Ok(()));
                     }
                 }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::WouldBlock => self.can_write = false,
-                    _ => return Poll::Ready(Err(error)),
-                },
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.can_write = false,
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
         Poll::Pending

@@ -36,6 +36,10 @@ const READS_PER_LOOK: usize = 4;
 /// two pollers every time.
 const TURNS_MAX: u32 = 8;
 
+/// Ready sockets of a worker with little to do: it goes to sleep after the turn, while a busy one
+/// finds more if it asks again, and is spared the way through tokio.
+const FEW: usize = 1;
+
 /// A timer may be late by this much: tokio's own granularity. A deadline that moves by less does
 /// not touch the timer.
 const TIMER_SLACK: Duration = Duration::from_millis(1);
@@ -139,33 +143,30 @@ impl<D: Drive, H: Host> Driver<D, H> {
     ///
     /// The kernel refuses to say which sockets are ready.
     pub(crate) async fn run(&mut self) -> io::Result<()> {
-        let mut turns_left = TURNS_MAX;
+        let (mut found, mut turns_left) = (0, TURNS_MAX);
         loop {
-            let next = self.turn();
-            if matches!(next, Next::Stop) {
-                return Ok(());
+            match self.turn() {
+                Next::Stop => return Ok(()),
+                Next::Wait if found <= FEW => {
+                    self.wait().await;
+                    turns_left = TURNS_MAX;
+                }
+                Next::Wait | Next::Again if turns_left == 0 => {
+                    // Deferred by tokio until it has looked after its own descriptors.
+                    tokio::task::yield_now().await;
+                    turns_left = TURNS_MAX;
+                }
+                Next::Wait | Next::Again => turns_left -= 1,
             }
-            turns_left -= 1;
-            let found = self.look()?;
-            if turns_left > 0 && (found || matches!(next, Next::Again)) {
-                continue;
-            }
-            if found || matches!(next, Next::Again) {
-                // Deferred by tokio until it has looked after its own descriptors.
-                tokio::task::yield_now().await;
-            } else {
-                self.wait().await;
-                self.look()?;
-            }
-            turns_left = TURNS_MAX;
+            found = self.look()?;
         }
     }
 
-    /// Asks the poller which sockets are ready and puts them into the next turn; tells whether
-    /// there were any.
-    fn look(&mut self) -> io::Result<bool> {
+    /// Asks the poller which sockets are ready and puts them into the next turn; returns
+    /// how many there were.
+    fn look(&mut self) -> io::Result<usize> {
         let Self { poller, conns, again, .. } = self;
-        let count = poller.take(|owner, ready: Readiness| match owner {
+        poller.take(|owner, ready: Readiness| match owner {
             Watched::Conn(slot) => {
                 let Some(conn) = conns.slot_mut(slot) else { return };
                 conn.note(ready);
@@ -174,8 +175,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
                 }
             }
             Watched::Listener(index) => again.push(Source::Listener(index)),
-        })?;
-        Ok(count > 0)
+        })
     }
 
     /// Inputs, then timers, then outputs: every read of the turn comes before any write, so that
