@@ -620,8 +620,8 @@ fn the_resolver_answers_while_clients_keep_the_worker_busy() {
     let (sender, answers) = reports();
     let mut received = 0;
     let running = Running::start(move || {
-        Script(move |out: &mut Outbox, _, input: Input<'_>| match input {
-            Input::Received { conn, bytes } => {
+        Script(move |out: &mut Outbox, _, input: Input<'_>| {
+            if let Input::Received { conn, bytes } = input {
                 received += 1;
                 if received == 1000 {
                     let host = "localhost".to_owned();
@@ -629,9 +629,9 @@ fn the_resolver_answers_while_clients_keep_the_worker_busy() {
                 }
                 // The client waits for its reply, so there is no other write.
                 out.transmit(conn, bytes.to_vec()).unwrap();
+            } else if let Input::Resolved { result, .. } = input {
+                sender.send(result).unwrap();
             }
-            Input::Resolved { result, .. } => sender.send(result).unwrap(),
-            _ => {}
         })
     });
     let is_over = AtomicBool::new(false);
