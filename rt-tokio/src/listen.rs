@@ -3,10 +3,11 @@
 use std::io;
 use std::time::Duration;
 
-use mio::net::{TcpListener, UnixListener};
+use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use ringkeeper_core::id::ListenerId;
 use ringkeeper_core::io::Endpoint;
 use ringkeeper_core::time::Instant;
+use socket2::Socket;
 
 use crate::Listener;
 use crate::conn::Stream;
@@ -30,6 +31,20 @@ pub(crate) struct Acceptor {
 enum AcceptorSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
+}
+
+impl AcceptorSocket {
+    fn accept(&self) -> io::Result<(Stream, Endpoint)> {
+        match self {
+            Self::Tcp(listener) => {
+                listener.accept().map(|(stream, peer)| (Stream::Tcp(stream), Endpoint::Tcp(peer)))
+            }
+            Self::Unix(listener) => listener.accept().map(|(stream, peer)| {
+                let path = peer.as_pathname().map(Into::into).unwrap_or_default();
+                (Stream::Unix(stream), Endpoint::Unix(path))
+            }),
+        }
+    }
 }
 
 /// What an accept gave.
@@ -86,16 +101,7 @@ impl Acceptor {
         if self.retry_at.is_some() {
             return Accepted::Blocked;
         }
-        let result = match &self.socket {
-            AcceptorSocket::Tcp(listener) => {
-                listener.accept().map(|(stream, peer)| (Stream::Tcp(stream), Endpoint::Tcp(peer)))
-            }
-            AcceptorSocket::Unix(listener) => listener.accept().map(|(stream, peer)| {
-                let path = peer.as_pathname().map(Into::into).unwrap_or_default();
-                (Stream::Unix(stream), Endpoint::Unix(path))
-            }),
-        };
-        match result {
+        match self.socket.accept() {
             Ok((stream, peer)) => match self.configure(&stream) {
                 Ok(()) => Accepted::Client(stream, peer),
                 // The socket does not take options: the client has reset it.
@@ -110,6 +116,21 @@ impl Acceptor {
         }
     }
 
+    /// Takes a client that the kernel has accepted, even of a listener that rests.
+    pub(crate) fn take_waiting(&self) -> Option<(Stream, Endpoint)> {
+        let (stream, peer) = self.socket.accept().ok()?;
+        self.configure(&stream).ok()?;
+        Some((stream, peer))
+    }
+
+    /// Ends the watch, before it is dropped: another process may have the socket as well.
+    pub(crate) fn forget(&mut self, poller: &Poller) {
+        match &mut self.socket {
+            AcceptorSocket::Tcp(listener) => poller.forget(listener),
+            AcceptorSocket::Unix(listener) => poller.forget(listener),
+        }
+    }
+
     #[cfg(target_os = "linux")]
     #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "other systems need both")]
     const fn configure(&self, _: &Stream) -> io::Result<()> {
@@ -121,6 +142,19 @@ impl Acceptor {
         let Stream::Tcp(stream) = stream else { return Ok(()) };
         stream.set_nodelay(true)?;
         socket2::SockRef::from(stream).set_keepalive(self.tcp_keepalive)
+    }
+}
+
+/// Takes over a client that was accepted elsewhere, and looks where it is.
+pub(crate) fn stream(socket: Socket) -> io::Result<(Stream, Endpoint)> {
+    socket.set_nonblocking(true)?;
+    let peer = socket.peer_addr()?;
+    match peer.as_socket() {
+        Some(peer) => Ok((Stream::Tcp(TcpStream::from_std(socket.into())), Endpoint::Tcp(peer))),
+        None => {
+            let path = peer.as_pathname().map(Into::into).unwrap_or_default();
+            Ok((Stream::Unix(UnixStream::from_std(socket.into())), Endpoint::Unix(path)))
+        }
     }
 }
 
