@@ -202,6 +202,18 @@ pub const REPLY_BULK_BYTES_MAX: u64 = u32::MAX as u64;
 /// broken server announces more.
 pub const REPLY_ELEMENTS_MAX: u64 = u32::MAX as u64;
 
+/// Aggregates of one reply that may be open in one another; 8 bytes each. A deeper reply ends the
+/// server's connection, which clients share, so no genuine server may get here, whatever a client
+/// has it run. Only scripts choose their depth, and every table of theirs that is open takes a slot
+/// of Lua's stack, which Redis builds with 8,000 for a function in C (LUAI_MAXCSTACK): Redis 7.0.15
+/// opens 7,995 arrays and puts `-ERR reached lua stack limit` into the last. Versions from before
+/// that error (6.2.6) overran the stack there.
+pub const REPLY_DEPTH_MAX: usize = 8192;
+
+/// Levels for which the scanner of a connection keeps memory between replies: commands' own
+/// replies have no more than five or so.
+pub const REPLY_DEPTH_KEPT: usize = 16;
+
 const _: () = assert!(
     UNAUTHENTICATED_ARGS_MAX as usize * (UNAUTHENTICATED_BULK_BYTES_MAX + 16)
         <= UNAUTHENTICATED_REQUEST_BYTES_MAX
