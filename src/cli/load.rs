@@ -31,8 +31,7 @@ pub(crate) fn read(path: &Path) -> Loaded {
         Ok(bytes) => {
             let parsed = nutcracker::parse_bytes(&name, &bytes);
             let text = String::from_utf8_lossy(&bytes).into_owned();
-            let nutcracker::Parsed { config, mut diagnostics } = parsed;
-            diagnostics.extend(config.iter().flat_map(|config| unserved_pools(config, &text)));
+            let nutcracker::Parsed { config, diagnostics } = parsed;
             Loaded { name, config, diagnostics, unreadable: None, text }
         }
         Err(error) => Loaded {
@@ -43,42 +42,6 @@ pub(crate) fn read(path: &Path) -> Loaded {
             text: String::new(),
         },
     }
-}
-
-/// Warns of pools that the reader understands and the proxy does not serve.
-fn unserved_pools(config: &Config, text: &str) -> Vec<Diagnostic> {
-    let unserved = config.pools.iter().filter(|pool| !pool.redis);
-    unserved
-        .map(|pool| {
-            let (line, start) = place_of_pool(text, &pool.name);
-            Diagnostic {
-                severity: Severity::Warning,
-                code: "memcached-pool",
-                span: start..start.saturating_add(pool.name.len()),
-                line,
-                column: 1,
-                message: format!(
-                    "pool \"{}\" is for memcached, which is not served yet",
-                    pool.name
-                ),
-                expected: None,
-                hint: Some("write redis: true if its servers are Redis".to_owned()),
-                related: None,
-            }
-        })
-        .collect()
-}
-
-/// Returns the line, from 1, and the byte at which a pool begins.
-fn place_of_pool(text: &str, name: &str) -> (usize, usize) {
-    let mut start = 0;
-    for (number, line) in text.split_inclusive('\n').enumerate() {
-        if line.strip_prefix(name).is_some_and(|rest| rest.trim_start().starts_with(':')) {
-            return (number + 1, start);
-        }
-        start += line.len();
-    }
-    (1, 0)
 }
 
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {

@@ -69,7 +69,6 @@ pub(crate) struct Launch {
 /// What could not be opened, why, and what to do.
 pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
     sys::tune_allocator();
-    refuse_memcached(&launch.config)?;
     let descriptors = match host::raise_descriptor_limit() {
         Ok(limit) => limit,
         Err(error) => {
@@ -91,18 +90,6 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
     let worker = Worker::new(plan, seed, ringkeeper_core::time::Instant::START);
     runtime::start(selected, worker, Instant::now(), listeners, move |event| events.log(event))
         .context("the worker's thread could not start")
-}
-
-/// Refuses pools whose protocol is not served: their clients would get Redis' errors.
-fn refuse_memcached(config: &Config) -> anyhow::Result<()> {
-    match config.pools.iter().find(|pool| !pool.redis) {
-        Some(pool) => anyhow::bail!(
-            "pool '{}' is for memcached, which is not served yet; write `redis: true` if its \
-             servers are Redis, or leave the pool to twemproxy",
-            pool.name
-        ),
-        None => Ok(()),
-    }
 }
 
 fn policy(persona: Persona) -> Policy {

@@ -13,4 +13,5 @@ mod failures;
 mod found;
 mod harness;
 mod limits;
+mod memcache;
 mod order;
