@@ -141,6 +141,18 @@ pub const CLIENT_OUTPUT_BYTES_DEFAULT: u32 = 256 * 1024 * 1024;
 /// Default of `server_connect_timeout`, milliseconds.
 pub const SERVER_CONNECT_TIMEOUT_MS_DEFAULT: u32 = 1000;
 
+/// Smallest budget for all clients of a thread together, bytes: some of the largest requests that
+/// are usual must fit beside each other.
+pub const CONFIG_BUDGET_BYTES_MIN: u64 = 16 * 1024 * 1024;
+
+/// Largest budget for all clients of a thread together, bytes: more than any machine has.
+pub const CONFIG_BUDGET_BYTES_MAX: u64 = 1 << 40;
+
+/// Threads that serve clients: more than any machine has use for, and few enough that each may ask
+/// all others.
+pub const THREADS_MAX: u16 = 64;
+
+const _: () = assert!(CONFIG_BUDGET_BYTES_MIN <= CLIENTS_INPUT_BYTES_MAX as u64);
 const _: () = assert!(REQUEST_BYTES_DEFAULT <= REQUEST_BYTES_MAX);
 const _: () = assert!(REQUEST_BYTES_MAX <= CONFIG_NUMBER_MAX);
 

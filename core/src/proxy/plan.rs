@@ -68,21 +68,25 @@ pub enum Address {
 }
 
 /// One server of a pool.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerPlan {
     /// Its identity on the ring.
     pub name: String,
     /// Where it is.
     pub address: Address,
+    /// The operator took it out of the ring.
+    pub is_drained: bool,
 }
 
 /// One pool.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolPlan {
-    /// The pool's name.
+    /// The pool's name: its identity when the plan changes.
     pub name: String,
     /// Clients and servers speak memcached's protocol; else Redis'.
     pub is_memcache: bool,
+    /// The operator wants no clients here.
+    pub is_drained: bool,
     /// Hash, distribution, names and weights.
     pub route: RouteSpec,
     /// The servers, in the order of `route.servers`.
@@ -120,6 +124,8 @@ pub enum ListenerRole {
     Pool(crate::id::PoolId),
     /// The statistics port: one JSON line per connection.
     Stats,
+    /// Nobody: it was closed when the plan changed.
+    Nobody,
 }
 
 /// All that a worker needs to know at its birth.
@@ -174,6 +180,7 @@ impl PoolPlan {
         Self {
             name: pool.name.clone(),
             is_memcache: !pool.redis,
+            is_drained: false,
             route: pool.route_spec(),
             servers: pool.servers.iter().map(ServerPlan::new).collect(),
             timeout: pool.timeout,
@@ -207,6 +214,6 @@ impl ServerPlan {
                 Err(_) => Address::Named { host: at.host.clone(), port: at.port },
             },
         };
-        Self { name: server.name.clone(), address }
+        Self { name: server.name.clone(), address, is_drained: false }
     }
 }

@@ -15,3 +15,4 @@ mod harness;
 mod limits;
 mod memcache;
 mod order;
+mod reload;

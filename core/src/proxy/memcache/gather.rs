@@ -1,6 +1,8 @@
 //! Requests that go to several servers: values, joined in the order of the keys, and what is told
 //! to all.
 
+use std::sync::Arc;
+
 use super::{Call, has_silent_room};
 use crate::buf::Buffer;
 use crate::id::{ConnId, ServerId};
@@ -189,16 +191,22 @@ impl Shared {
         }
     }
 
-    /// Sends a request to every server of the pool, also to those that are out of the ring. Those
-    /// that can be reached get it; the reply is an error when not all are.
+    /// Sends a request to every server of the pool, also to those that are ejected, but not to
+    /// those that the operator drained. Those that can be reached get it; the reply is an error
+    /// when not all are.
     pub(super) fn tell_all(&mut self, client: &mut Client, call: Call<'_>) -> Flow {
         if !has_silent_room(client, call) {
             return Flow::Wait;
         }
-        let servers = self.pool(client.pool).map_or(0, |(_, plan)| plan.servers.len());
-        let mut lanes = Vec::with_capacity(servers);
+        let plan = Arc::clone(&self.plan);
+        let servers =
+            plan.pools.get(usize::from(client.pool.0)).map_or(&[][..], |pool| &pool.servers);
+        let mut lanes = Vec::with_capacity(servers.len());
         let mut failed: Option<(ServerId, Failure)> = None;
-        for id in (0..servers).filter_map(|at| u16::try_from(at).ok()).map(ServerId) {
+        for (id, server) in (0..=u16::MAX).map(ServerId).zip(servers) {
+            if server.is_drained {
+                continue;
+            }
             match self.lane(client, id) {
                 Lane::Open(conn) => lanes.push(conn),
                 Lane::Busy => return Flow::Wait,
@@ -210,8 +218,10 @@ impl Shared {
                 client.silent += 1;
                 self.send_call(*conn, ReplyTo::Silent { conn: client.id }, call);
             }
-            if let Some((server, failure)) = failed {
-                self.fail_call(client, Some(server), failure, call);
+            match failed {
+                Some((server, failure)) => self.fail_call(client, Some(server), failure, call),
+                None if lanes.is_empty() => self.fail_call(client, None, Failure::Refused, call),
+                None => {}
             }
             return Flow::Next;
         }
