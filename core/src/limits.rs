@@ -244,7 +244,7 @@ pub const MEMCACHE_REPLY_LINE_BYTES_MAX: usize = 4096;
 
 /// Requests with `noreply` that one client may have under way; then it is not read. Nothing tells
 /// it to wait for them, so they have a bound of their own.
-pub const SILENT_REQUESTS_MAX: u16 = 1024;
+pub const SILENT_REQUESTS_MAX: u32 = 1024;
 
 /// Largest step by which a peer may move our epoch. Each election adds one, so a larger step is an
 /// attempt to use the numbers up; it is refused and reported.

@@ -154,7 +154,6 @@ pub(crate) struct Service {
 /// What could not be opened, why, and what to do.
 pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
     sys::tune_allocator();
-    refuse_memcached(&launch.config)?;
     let descriptors = match host::raise_descriptor_limit() {
         Ok(limit) => limit,
         Err(error) => {
@@ -209,18 +208,6 @@ fn clients_max(config: &Config, serves: &Serves) -> Option<u32> {
     let Serves::Pool(name) = serves else { return None };
     let pool = config.pools.iter().find(|pool| pool.name == *name)?;
     pool.client_connections.map(NonZeroU32::get)
-}
-
-/// Refuses pools whose protocol is not served: their clients would get Redis' errors.
-fn refuse_memcached(config: &Config) -> anyhow::Result<()> {
-    match config.pools.iter().find(|pool| !pool.redis) {
-        Some(pool) => anyhow::bail!(
-            "pool '{}' is for memcached, which is not served yet; write `redis: true` if its \
-             servers are Redis, or leave the pool to twemproxy",
-            pool.name
-        ),
-        None => Ok(()),
-    }
 }
 
 fn policy(persona: Persona) -> Policy {
@@ -390,7 +377,6 @@ impl Service {
 
     /// Goes on with another configuration; returns what is different.
     fn change(&mut self, config: Config, drained: Drained) -> Result<String, String> {
-        refuse_memcached(&config).map_err(|error| format!("{error:#}"))?;
         let change = self
             .sockets
             .prepare(&config, |pool| !drained.has_pool(&pool.name))

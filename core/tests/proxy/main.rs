@@ -13,5 +13,6 @@ mod failures;
 mod found;
 mod harness;
 mod limits;
+mod memcache;
 mod order;
 mod reload;
