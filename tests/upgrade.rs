@@ -10,6 +10,7 @@
 
 mod support;
 
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -26,6 +27,7 @@ on_every_runtime!(
     pipelining_clients_of_two_workers_do_not_notice_upgrades,
     what_a_connection_was_told_goes_with_it,
     a_process_that_can_not_serve_does_not_take_over,
+    listening_sockets_of_the_service_manager_are_used,
 );
 
 /// Requests that each client has under way.
@@ -201,6 +203,38 @@ fn what_a_connection_was_told_goes_with_it(runtime: Runtime) {
     assert_eq!(newcomer.ask(&["GET", "k"]), Reply::bulk("v"));
     // The new process takes commands at the same place.
     assert!(proxy.scratch.run("ringkeeper", &["reload"]).status.success());
+}
+
+/// Puts a descriptor where service managers put them, and becomes another program.
+const GIVE: &str = "
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')
+os.execv(sys.argv[2], sys.argv[2:])
+";
+
+/// As a service manager does that keeps the port open while nobody serves it.
+fn listening_sockets_of_the_service_manager_are_used(runtime: Runtime) {
+    need!("redis-server", "python3");
+    let redis = Redis::start();
+    let opened = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = opened.local_addr().unwrap();
+    let mut early = Client::connect(&Place::Tcp(at)).unwrap();
+    early.send(&request(&["SET", "k", "v"])).unwrap();
+    rustix::io::fcntl_setfd(&opened, rustix::io::FdFlags::empty()).unwrap();
+    let scratch = support::Scratch::new();
+    let text = format!("a:\n  listen: {at}\n  redis: true\n  servers:\n{}\n", redis.line("a"));
+    scratch.write("a.yml", &text);
+    let mut command = std::process::Command::new(support::lab::program("python3").unwrap());
+    command.args(["-c", GIVE, &opened.as_raw_fd().to_string()]).arg(scratch.path("ringkeeper"));
+    command.args(["run", "-c", "a.yml", "--stats-port", "0", "--runtime", runtime.name()]);
+    command.current_dir(scratch.path("")).env("RUNTIME_DIRECTORY", scratch.path(""));
+    command.stderr(std::fs::File::create(scratch.path("stderr")).unwrap());
+    let mut process = support::Process::new(command.spawn().unwrap());
+    drop(opened);
+    assert_eq!(early.reply().unwrap(), Reply::ok(), "it had connected before anybody served");
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait().code(), Some(0), "{}", scratch.read("stderr"));
 }
 
 fn a_process_that_can_not_serve_does_not_take_over(runtime: Runtime) {

@@ -372,7 +372,12 @@ fn serve(
         threads: Threads::Count(NonZeroU16::MIN),
         control: None,
         takeover: None,
-        stats: Stats { host: asked.stats_host.clone(), port: asked.stats_port, required: true },
+        stats: Some(Stats {
+            host: asked.stats_host.clone(),
+            port: asked.stats_port,
+            required: true,
+        }),
+        settings: loaded.settings,
     };
     match service::start(launch) {
         Ok(service) => {

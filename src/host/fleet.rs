@@ -169,6 +169,11 @@ impl Fleet {
         self.workers.iter().any(Running::has_ended)
     }
 
+    /// Returns whether every worker turned when it was last looked at.
+    pub(crate) fn is_turning(&self) -> bool {
+        !self.watches.iter().any(Watch::is_stalled)
+    }
+
     /// Looks after the workers, and reports those that do not turn.
     pub(crate) fn look(&mut self, now: Instant) {
         for (number, (worker, watch)) in self.workers.iter().zip(&mut self.watches).enumerate() {

@@ -193,6 +193,11 @@ impl Watch {
         finding
     }
 
+    /// Tells whether the worker was found not to turn.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.pulse.is_stalled()
+    }
+
     fn judge(&mut self, now: Instant) -> Finding {
         let turns = self.pulse.turns.load(Ordering::Relaxed);
         let late = now.saturating_duration_since(self.turned_at);

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use ringkeeper_core::config::native::{self, Limits, Settings};
 use ringkeeper_core::config::nutcracker::Config;
 use ringkeeper_core::io::Command;
 use ringkeeper_core::proxy::{ListenerRole, Plan, Policy};
@@ -18,6 +19,7 @@ use crate::host::fleet::Fleet;
 use crate::host::listen::{self, Address, OpenError, Request};
 use crate::host::log::Log;
 use crate::host::memory::Trimmer;
+use crate::host::notify::{self, Watchdog};
 use crate::host::runtime::{self, Choice};
 use crate::host::signal::{Persona, Signal, Signals};
 use crate::host::sockets::{self, Fresh, Serves, Sockets};
@@ -44,11 +46,11 @@ const DESCRIPTORS_RESERVED: u64 = 32;
 /// Room for fewer clients than this is worth a warning.
 const CLIENTS_FEW: u32 = 1000;
 
-/// How long clients may take to finish after the first SIGINT or SIGTERM.
-const DRAIN_LIMIT: Duration = Duration::from_secs(5);
-
-/// How much longer than [`DRAIN_LIMIT`] the worker may take to say that it is done.
+/// How much longer than its clients the worker may take to say that it is done.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+/// What the service manager shows.
+const SERVING: &str = "serving clients";
 
 /// Connections that may wait to be accepted on the statistics port.
 const STATS_BACKLOG: i32 = 64;
@@ -105,6 +107,8 @@ pub(crate) struct Reading {
     pub(crate) config: Option<Config>,
     /// What is to be said about it, for people; empty when all is well.
     pub(crate) text: String,
+    /// What it says about the process.
+    pub(crate) settings: Settings,
 }
 
 /// Reads the configuration again, and leaves in the log what is to be said about it.
@@ -122,8 +126,10 @@ pub(crate) struct Launch {
     pub(crate) runtime: Choice,
     /// How many workers.
     pub(crate) threads: Threads,
-    /// Where the figures are.
-    pub(crate) stats: Stats,
+    /// Where the figures are; none: nowhere.
+    pub(crate) stats: Option<Stats>,
+    /// What the file says about the process. Options may have said otherwise above.
+    pub(crate) settings: Settings,
     /// How the operator reaches the running process; none for a persona that has no such way.
     pub(crate) control: Option<Control>,
     /// The process that this one replaces.
@@ -139,6 +145,8 @@ pub(crate) struct Service {
     config: Config,
     drained: Drained,
     host: HostFacts,
+    /// What the file said about the process when it began.
+    settings: Settings,
     control: Option<Control>,
     takeover: Option<Takeover>,
     /// Another process has taken over.
@@ -152,7 +160,6 @@ pub(crate) struct Service {
 /// What could not be opened, why, and what to do.
 pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
     sys::tune_allocator();
-    refuse_memcached(&launch.config)?;
     let descriptors = match host::raise_descriptor_limit() {
         Ok(limit) => limit,
         Err(error) => {
@@ -161,14 +168,17 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
         }
     };
     let selected = runtime::select(launch.runtime)?;
-    let host = HostFacts::new(launch.persona, descriptors, launch.threads.count());
+    let host =
+        HostFacts::new(launch.persona, descriptors, launch.threads.count(), launch.settings.limits);
     let mut sockets = match &launch.takeover {
         Some(takeover) => Sockets::inheriting(takeover.listeners()?),
-        None => Sockets::default(),
+        None => Sockets::inheriting(sockets::given()),
     };
     let change = sockets.prepare(&launch.config, |_| true)?;
     let mut fresh = sockets.commit(change);
-    fresh.extend(open_stats(&launch.stats, &mut sockets)?);
+    if let Some(stats) = &launch.stats {
+        fresh.extend(open_stats(stats, &mut sockets)?);
+    }
     sockets.forget_inherited();
     for listener in &fresh {
         let at = listen::endpoint(&listener.listener.socket)?;
@@ -202,6 +212,7 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
         config: launch.config,
         drained: Drained::default(),
         host,
+        settings: launch.settings,
         control: launch.control,
         takeover,
         is_replaced: false,
@@ -213,18 +224,6 @@ fn clients_max(config: &Config, serves: &Serves) -> Option<u32> {
     let Serves::Pool(name) = serves else { return None };
     let pool = config.pools.iter().find(|pool| pool.name == *name)?;
     pool.client_connections.map(NonZeroU32::get)
-}
-
-/// Refuses pools whose protocol is not served: their clients would get Redis' errors.
-fn refuse_memcached(config: &Config) -> anyhow::Result<()> {
-    match config.pools.iter().find(|pool| !pool.redis) {
-        Some(pool) => anyhow::bail!(
-            "pool '{}' is for memcached, which is not served yet; write `redis: true` if its \
-             servers are Redis, or leave the pool to twemproxy",
-            pool.name
-        ),
-        None => Ok(()),
-    }
 }
 
 fn policy(persona: Persona) -> Policy {
@@ -241,10 +240,12 @@ struct HostFacts {
     started_unix_seconds: u64,
     descriptors: Option<u64>,
     threads: u16,
+    /// As the configuration in use has them.
+    limits: Limits,
 }
 
 impl HostFacts {
-    fn new(persona: Persona, descriptors: Option<u64>, threads: u16) -> Self {
+    fn new(persona: Persona, descriptors: Option<u64>, threads: u16, limits: Limits) -> Self {
         let system = rustix::system::uname();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
@@ -253,6 +254,7 @@ impl HostFacts {
             started_unix_seconds: now.as_secs(),
             descriptors,
             threads,
+            limits,
         }
     }
 
@@ -270,16 +272,19 @@ impl HostFacts {
         drained.apply(&mut plan);
         // What is meant for the process is shared out evenly, as the clients are.
         let threads = usize::from(self.threads);
-        plan.clients_input_bytes_max /= threads;
-        plan.clients_output_bytes_max /= threads;
+        plan.clients_input_bytes_max = self.limits.clients_input_bytes_max / threads;
+        plan.clients_output_bytes_max = self.limits.clients_output_bytes_max / threads;
         plan.clients_max = self.clients_max(&plan);
         plan
     }
 
-    /// Returns how many clients the descriptors leave room for, per worker.
+    /// Returns how many clients are wanted and the descriptors leave room for, per worker.
     fn clients_max(&self, plan: &Plan) -> u32 {
-        let Some(descriptors) = self.descriptors else { return plan.clients_max };
         let threads = u64::from(self.threads);
+        let asked_for = self.limits.clients_max.map_or(plan.clients_max, |most| {
+            most.get().div_ceil(u32::from(self.threads)).min(plan.clients_max)
+        });
+        let Some(descriptors) = self.descriptors else { return asked_for };
         let servers: u64 = plan
             .pools
             .iter()
@@ -291,13 +296,14 @@ impl HostFacts {
             })
             .fold(0, u64::saturating_add);
         let left = descriptors.saturating_sub(servers).saturating_sub(DESCRIPTORS_RESERVED);
-        plan.clients_max.min(u32::try_from(left / threads).unwrap_or(u32::MAX))
+        asked_for.min(u32::try_from(left / threads).unwrap_or(u32::MAX))
     }
 
     fn warn_if_few_clients(&self, plan: &Plan) {
         let clients_max = u64::from(plan.clients_max) * u64::from(self.threads);
         if let Some(descriptors) = self.descriptors
             && clients_max < u64::from(CLIENTS_FEW)
+            && self.limits.clients_max.is_none()
         {
             tracing::warn!(
                 clients_max,
@@ -339,18 +345,30 @@ impl Service {
     ///
     /// What is wrong; nothing has changed then.
     fn reload(&mut self) -> Result<String, String> {
-        let Reading { config, text } = (self.reread)();
+        notify::reloading();
+        let result = self.read_again();
+        notify::ready(SERVING);
+        result
+    }
+
+    fn read_again(&mut self) -> Result<String, String> {
+        let Reading { config, mut text, settings } = (self.reread)();
         let Some(config) = config else {
             tracing::error!("the configuration has errors: the old one stays in use");
             return Err(text);
         };
-        let drained = self.drained.clone();
-        match self.change(config, drained) {
+        let limits = std::mem::replace(&mut self.host.limits, settings.limits);
+        match self.change(config, self.drained.clone()) {
             Ok(summary) => {
                 tracing::info!("configuration is read again: {summary}");
+                if let Some(later) = for_the_next_start(&self.settings, &settings) {
+                    tracing::warn!("{later}");
+                    text.push_str(&format!("warning: {later}\n"));
+                }
                 Ok(format!("{text}configuration is read again: {summary}\n"))
             }
             Err(problem) => {
+                self.host.limits = limits;
                 tracing::error!("the old configuration stays in use: {problem}");
                 Err(format!("{text}error: {problem}; the old configuration stays in use\n"))
             }
@@ -375,7 +393,6 @@ impl Service {
 
     /// Goes on with another configuration; returns what is different.
     fn change(&mut self, config: Config, drained: Drained) -> Result<String, String> {
-        refuse_memcached(&config).map_err(|error| format!("{error:#}"))?;
         let change = self
             .sockets
             .prepare(&config, |pool| !drained.has_pool(&pool.name))
@@ -385,7 +402,7 @@ impl Service {
         for id in &change.closed {
             self.fleet.unlisten(*id);
         }
-        let result = self.fleet.reload(&Arc::new(plan), DRAIN_LIMIT);
+        let result = self.fleet.reload(&Arc::new(plan), self.host.limits.drain_timeout);
         let fresh = self.sockets.commit(change);
         for fresh in fresh {
             if let Ok(at) = listen::endpoint(&fresh.listener.socket)
@@ -448,6 +465,8 @@ impl Service {
             tracing::error!("no other process takes over: {problem}");
             format!("error: no other process takes over: {problem}; its log may tell more\n")
         })?;
+        // From here on the other one is to say that all is well.
+        notify::main_pid(replaced.id());
         for id in self.sockets.ids() {
             self.fleet.unlisten(id);
         }
@@ -467,6 +486,21 @@ impl Service {
             }
         }
     }
+}
+
+/// Says which changes wait for the next start.
+fn for_the_next_start(at_start: &Settings, new: &Settings) -> Option<String> {
+    let changed = [
+        ("threads", at_start.threads != new.threads),
+        ("runtime", at_start.runtime != new.runtime),
+        ("control", at_start.control != new.control),
+        ("admin", at_start.admin != new.admin),
+        ("stats", at_start.stats != new.stats),
+        ("log", at_start.log != new.log),
+    ];
+    let keys: Vec<&str> =
+        changed.iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| *key).collect();
+    (!keys.is_empty()).then(|| format!("to be used at the next start: {}", keys.join(", ")))
 }
 
 /// Says how two configurations differ, by the names of pools.
@@ -504,11 +538,13 @@ fn differences(before: &Config, after: &Config) -> String {
 /// Obeys signals and commands until the end of the process; returns its exit code.
 pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> ExitCode {
     let mut trimmer = Trimmer::new();
+    let mut watchdog = Watchdog::new();
+    notify::ready(SERVING);
     let mut draining_since: Option<Instant> = None;
     let mut looked_at = Instant::now();
     loop {
-        let is_over =
-            draining_since.is_some_and(|since| since.elapsed() > DRAIN_LIMIT + DRAIN_GRACE);
+        let limit = service.host.limits.drain_timeout;
+        let is_over = draining_since.is_some_and(|since| since.elapsed() > limit + DRAIN_GRACE);
         if service.fleet.is_drained() || is_over {
             return farewell(service.fleet.stop(), log);
         }
@@ -524,7 +560,8 @@ pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> E
                 Err(error) => failure(Err(error)),
             };
         }
-        let patience = trimmer.until_next_look().min(pulse::LOOK_EVERY);
+        watchdog.feed(Instant::now(), service.fleet.is_turning());
+        let patience = trimmer.until_next_look().min(pulse::LOOK_EVERY).min(watchdog.patience());
         let signal = match signals.wait(patience) {
             Ok(signal) => signal,
             Err(error) => return failure(Err(error)),
@@ -548,12 +585,13 @@ pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> E
             }
             (_, Signal::Interrupt | Signal::Terminate) => {
                 log.signal(&format!(
-                    "{} received: no new clients, those connected have {} s to finish",
+                    "{} received: no new clients, those connected have {} to finish",
                     signal.name(),
-                    DRAIN_LIMIT.as_secs()
+                    native::format_time(limit)
                 ));
+                notify::stopping("letting clients finish");
                 draining_since = Some(Instant::now());
-                service.fleet.command(&Command::Drain { limit: DRAIN_LIMIT });
+                service.fleet.command(&Command::Drain { limit });
             }
             (persona, Signal::Hangup) => {
                 hang_up(log);

@@ -10,6 +10,12 @@ use socket2::Socket;
 
 use crate::host::listen::{self, Address, OpenError, Request};
 use crate::host::runtime::Listener;
+#[cfg(target_os = "linux")]
+use crate::host::sys;
+
+/// Sockets that are taken from a service manager; one per pool is the most that makes sense.
+#[cfg(target_os = "linux")]
+const GIVEN_MAX: i32 = 1024;
 
 /// Whom a socket serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +82,37 @@ fn address(pool: &Pool) -> Address {
         ListenAddress::Tcp(at) => Address::Tcp { host: at.host.clone(), port: at.port },
         ListenAddress::Unix { path, mode } => Address::Unix { path: path.into(), mode: *mode },
     }
+}
+
+/// Returns the listening sockets that the service manager opened for this process, with the places
+/// where they listen.
+///
+/// Source: sd_listen_fds(3).
+#[cfg(target_os = "linux")]
+pub(crate) fn given() -> Vec<(String, Socket)> {
+    const FIRST: i32 = 3;
+    let number = |name| std::env::var(name).ok()?.parse::<i32>().ok();
+    let is_ours = u32::try_from(number("LISTEN_PID").unwrap_or(0)) == Ok(std::process::id());
+    let count = if is_ours { number("LISTEN_FDS").unwrap_or(0) } else { 0 };
+    let mut given = Vec::new();
+    for descriptor in FIRST..FIRST.saturating_add(count.clamp(0, GIVEN_MAX)) {
+        let Some(socket) = sys::inherited(descriptor).map(Socket::from) else { continue };
+        match listen::endpoint(&socket) {
+            Ok(place) if socket.set_nonblocking(true).is_ok() => {
+                given.push((place.to_string(), socket));
+            }
+            Ok(_) | Err(_) => {
+                tracing::warn!(descriptor, "what the service manager gave is no listening socket");
+            }
+        }
+    }
+    given
+}
+
+/// Other systems have no such service manager.
+#[cfg(not(target_os = "linux"))]
+pub(crate) const fn given() -> Vec<(String, Socket)> {
+    Vec::new()
 }
 
 impl Sockets {

@@ -145,6 +145,10 @@ impl Successor {
         }
         let value = format!("{}:{}", std::process::id(), theirs.as_raw_fd());
         command.args(arguments).env(VARIABLE, value);
+        // They name this process, or descriptors that it alone was given.
+        for variable in ["WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+            command.env_remove(variable);
+        }
         fcntl_setfd(&theirs, FdFlags::empty())?;
         let child = command.spawn()?;
         Ok(Self { child, link })

@@ -8,6 +8,7 @@ use crate::limits::{
     PIPELINE_START, WINDOW_BYTES,
 };
 use crate::proxy::replies::{Replies, Sequence};
+use crate::wire::memcache;
 use crate::wire::resp::request::RequestScanner;
 
 /// How far a client's connection is on its way to the end.
@@ -34,6 +35,8 @@ pub(crate) struct Client {
     pub(crate) is_authenticated: bool,
     /// The client has asked for RESP3; its requests go over connections that speak it.
     pub(crate) is_resp3: bool,
+    /// The client speaks memcached's protocol.
+    pub(crate) is_memcache: bool,
     /// A write is in flight.
     pub(crate) is_writing: bool,
     /// In the outbox' list of connections with something to write.
@@ -57,6 +60,9 @@ pub(crate) struct Client {
     pub(crate) input: Buffer,
     pub(crate) input_start: usize,
     pub(crate) scanner: RequestScanner,
+    pub(crate) memcache: memcache::RequestScanner,
+    /// Requests under way that want no reply.
+    pub(crate) silent: u32,
     pub(crate) replies: Replies,
     /// Replies on their way to the next write.
     pub(crate) out: Buffer,
@@ -81,6 +87,7 @@ impl Client {
             is_at_eof: false,
             is_authenticated,
             is_resp3: false,
+            is_memcache: false,
             is_writing: false,
             is_dirty: false,
             is_ready: false,
@@ -94,6 +101,8 @@ impl Client {
             input: Buffer::new(),
             input_start: 0,
             scanner: RequestScanner::default(),
+            memcache: memcache::RequestScanner::default(),
+            silent: 0,
             replies: Replies::default(),
             out: Buffer::new(),
             writing_bytes: 0,
@@ -201,7 +210,7 @@ impl Client {
 
     /// Tells whether nothing is under way for this client.
     pub(crate) fn is_settled(&self) -> bool {
-        self.replies.is_empty() && self.out.is_empty() && !self.is_writing
+        self.replies.is_empty() && self.out.is_empty() && !self.is_writing && self.silent == 0
     }
 }
 

@@ -16,6 +16,7 @@ mod connect;
 mod fragment;
 mod handover;
 mod local;
+mod memcache;
 mod outbox;
 mod plan;
 mod reload;
@@ -103,9 +104,12 @@ impl Proxy {
             self.shared.outbox.event(Event::ClientRefused { pool: id });
             return Err(AtCapacity);
         }
-        let is_authenticated = plan.auth.is_none();
+        let (is_authenticated, is_memcache) = (plan.auth.is_none(), plan.is_memcache);
         let key = self.clients.insert_with(|key| {
-            Client::new(ConnId::client(key.index, key.generation), id, is_authenticated)
+            let name = ConnId::client(key.index, key.generation);
+            let mut client = Client::new(name, id, is_authenticated);
+            client.is_memcache = is_memcache;
+            client
         });
         let Some(key) = key else {
             self.shared.outbox.event(Event::ClientRefused { pool: id });

@@ -14,5 +14,6 @@ mod found;
 mod handover;
 mod harness;
 mod limits;
+mod memcache;
 mod order;
 mod reload;

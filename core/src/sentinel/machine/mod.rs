@@ -14,8 +14,8 @@ mod ask;
 mod clients;
 mod commands;
 mod explain;
-mod help;
 mod hellos;
+mod help;
 mod info_text;
 mod lead;
 mod links;
@@ -197,9 +197,9 @@ impl Sentinel {
             Input::Resolved { query, result } => self.resolved(now, query, result),
             Input::Persisted { ticket, result } => self.persisted(now, ticket, result),
             Input::Exited { job, exit } => self.script_ended(now, job, exit),
-            Input::Notice(_) => {}
+            // The plan of the proxy is not a Sentinel's business.
+            Input::Notice(_) | Input::Command(Command::Reload { .. }) => {}
             Input::Command(Command::Drain { .. } | Command::HandOver { .. }) => self.stop(),
-            Input::Command(Command::Reload { .. }) => {}
         }
         self.settle(now);
     }

@@ -141,7 +141,7 @@ impl ReplyScanner {
             (State::Return, [b'\r', b'\n', after @ ..]) | (State::Feed, [b'\n', after @ ..]) => {
                 (after, true)
             }
-            (State::Return, [b'\r']) => (&rest[1..], false),
+            (State::Return, [b'\r', after @ ..]) if after.is_empty() => (after, false),
             _ => return Err(ReplyError::MissingLineEnd),
         };
         self.state = if is_over { State::Line } else { State::Feed };
