@@ -444,13 +444,11 @@ impl Reader<'_, '_> {
             }
             return Vec::new();
         };
-        let entries = match top.document.node(value).map(|node| &node.content) {
-            Some(Content::Mapping(entries)) => entries,
-            _ => {
-                let error = self.out.error("no-pools", &key, "\"pools\" holds no pool");
-                self.out.report(error.expected("a pool's name and a colon, indented below"));
-                return Vec::new();
-            }
+        let content = top.document.node(value).map(|node| &node.content);
+        let Some(Content::Mapping(entries)) = content else {
+            let error = self.out.error("no-pools", &key, "\"pools\" holds no pool");
+            self.out.report(error.expected("a pool's name and a colon, indented below"));
+            return Vec::new();
         };
         let mut names: BTreeMap<&str, Range<usize>> = BTreeMap::new();
         let mut pools = Vec::new();
