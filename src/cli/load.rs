@@ -77,45 +77,7 @@ pub(crate) fn check(path: &Path) -> Loaded {
         loaded.config = parsed.config;
         loaded.diagnostics = parsed.diagnostics;
     }
-    let unserved = loaded.config.iter().flat_map(|config| unserved_pools(config, &loaded.text));
-    loaded.diagnostics.extend(unserved.collect::<Vec<_>>());
     loaded
-}
-
-/// Warns of pools that the reader understands and the proxy does not serve.
-fn unserved_pools(config: &Config, text: &str) -> Vec<Diagnostic> {
-    let unserved = config.pools.iter().filter(|pool| !pool.redis);
-    unserved
-        .map(|pool| {
-            let (line, start) = place_of_pool(text, &pool.name);
-            Diagnostic {
-                severity: Severity::Warning,
-                code: "memcached-pool",
-                span: start..start.saturating_add(pool.name.len()),
-                line,
-                column: 1,
-                message: format!(
-                    "pool \"{}\" is for memcached, which is not served yet",
-                    pool.name
-                ),
-                expected: None,
-                hint: Some("write redis: true if its servers are Redis".to_owned()),
-                related: None,
-            }
-        })
-        .collect()
-}
-
-/// Returns the line, from 1, and the byte at which a pool begins.
-fn place_of_pool(text: &str, name: &str) -> (usize, usize) {
-    let mut start = 0;
-    for (number, line) in text.split_inclusive('\n').enumerate() {
-        if line.strip_prefix(name).is_some_and(|rest| rest.trim_start().starts_with(':')) {
-            return (number + 1, start);
-        }
-        start += line.len();
-    }
-    (1, 0)
 }
 
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
