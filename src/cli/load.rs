@@ -102,7 +102,7 @@ impl Loaded {
     /// Returns where a file is that the configuration names: a relative path is meant from the
     /// folder of the configuration.
     pub(crate) fn beside(&self, path: &str) -> PathBuf {
-        Path::new(&self.name).parent().unwrap_or(Path::new("")).join(path)
+        Path::new(&self.name).parent().unwrap_or_else(|| Path::new("")).join(path)
     }
 
     /// Returns the text of the file.
