@@ -248,3 +248,9 @@ pub const KEEPALIVED_LINE_BYTES_MAX: usize = 64 * 1024;
 
 /// Variables inside variables in a keepalived.conf.
 pub const KEEPALIVED_EXPANSIONS_MAX: usize = 100;
+
+/// Files that include files in a keepalived.conf, one inside the other.
+pub const KEEPALIVED_INCLUDES_MAX: usize = 64;
+
+/// Files that a keepalived.conf may include together.
+pub const KEEPALIVED_FILES_MAX: usize = 4096;
