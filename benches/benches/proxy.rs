@@ -173,7 +173,7 @@ fn answer(
     delivered: &mut u64,
 ) {
     match output {
-        Output::Connect { conn, .. } => inputs.push(Input::Connected { conn }),
+        Output::Connect { conn, .. } => inputs.push(Input::Connected { conn, local: None }),
         Output::Transmit { conn, buffer } => {
             if conn.is_server() {
                 let mut counts = Counts::default();
@@ -189,6 +189,8 @@ fn answer(
         other @ (Output::PauseRead(_)
         | Output::ResumeRead(_)
         | Output::Close { .. }
-        | Output::Resolve { .. }) => panic!("not expected here: {other:?}"),
+        | Output::Resolve { .. }
+        | Output::Errand(_)
+        | Output::Notice { .. }) => panic!("not expected here: {other:?}"),
     }
 }

@@ -35,7 +35,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::buf::Buffer;
-use crate::id::{ConnId, ListenerId, PoolId, QueryId, ServerId};
+use crate::id::{ConnId, JobId, ListenerId, PoolId, QueryId, ServerId, Ticket, WorkerId};
 use crate::time::Instant;
 
 /// Where a stream socket is.
@@ -63,6 +63,8 @@ pub enum Input<'a> {
     Connected {
         /// The connection.
         conn: ConnId,
+        /// Our end of it; `None` for a unix socket.
+        local: Option<SocketAddr>,
     },
     /// Bytes came; never empty. They are lent for the call only.
     Received {
@@ -97,8 +99,87 @@ pub enum Input<'a> {
         /// The addresses in the resolver's order (never empty), or why there are none.
         result: Result<Vec<SocketAddr>, ResolveError>,
     },
+    /// What became of an [`Errand::Persist`].
+    Persisted {
+        /// The errand's name.
+        ticket: Ticket,
+        /// Durable, or why not. After an error nothing is known of what the file holds.
+        result: Result<(), PersistError>,
+    },
+    /// A program asked for by [`Errand::Run`] has ended, or could not start.
+    Exited {
+        /// The program's name.
+        job: JobId,
+        /// How.
+        exit: Exit,
+    },
+    /// News from another worker.
+    Notice(Notice),
     /// The operator wants something.
     Command(Command),
+}
+
+/// What other threads leave for a worker; the runtime hands it over as an [`Input`].
+#[derive(Clone, Debug)]
+pub enum Mail {
+    /// From the operator.
+    Command(Command),
+    /// From another worker.
+    Notice(Notice),
+    /// From the host, about an [`Errand::Persist`].
+    Persisted {
+        /// The errand's name.
+        ticket: Ticket,
+        /// As in [`Input::Persisted`].
+        result: Result<(), PersistError>,
+    },
+    /// From the host, about an [`Errand::Run`].
+    Exited {
+        /// The program's name.
+        job: JobId,
+        /// How it ended.
+        exit: Exit,
+    },
+}
+
+impl Mail {
+    /// Tells whether a worker waits for it, so that it must not be dropped however full the
+    /// mailbox is. There is at most one for each errand under way.
+    pub const fn is_answer(&self) -> bool {
+        match self {
+            Self::Persisted { .. } | Self::Exited { .. } => true,
+            Self::Command(_) | Self::Notice(_) => false,
+        }
+    }
+}
+
+impl From<Mail> for Input<'static> {
+    fn from(mail: Mail) -> Self {
+        match mail {
+            Mail::Command(command) => Self::Command(command),
+            Mail::Notice(notice) => Self::Notice(notice),
+            Mail::Persisted { ticket, result } => Self::Persisted { ticket, result },
+            Mail::Exited { job, exit } => Self::Exited { job, exit },
+        }
+    }
+}
+
+/// Why something is not durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PersistError {
+    /// The step that failed and the operating system's words, for the log.
+    pub message: String,
+}
+
+/// How a program ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// It never ran; the operating system's words.
+    NotStarted(String),
 }
 
 /// Why a connection ended.
@@ -183,7 +264,92 @@ pub enum Output {
     },
     /// Something that the operator should know; no answer.
     Event(Event),
+    /// Work for the host that is the same on every runtime.
+    Errand(Errand),
+    /// News for other workers of this process; no answer, and lost if they are too busy to take
+    /// it in.
+    Notice {
+        /// Whom it is for.
+        to: Recipient,
+        /// What it says.
+        notice: Notice,
+    },
 }
+
+/// What a worker has done outside the event loop. A worker may have at most
+/// [`ERRANDS_MAX`](crate::limits::ERRANDS_MAX) of them under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Errand {
+    /// Make a change of a file durable. Answered by [`Input::Persisted`], in the order asked.
+    Persist {
+        /// Names the answer.
+        ticket: Ticket,
+        /// What to write, and where.
+        change: Change,
+    },
+    /// Run a program. Answered by [`Input::Exited`].
+    Run {
+        /// Names the program.
+        job: JobId,
+        /// What to run.
+        program: Program,
+    },
+    /// Send a signal to a program that runs; one that has ended hears nothing.
+    Kill {
+        /// The program.
+        job: JobId,
+        /// The signal's number.
+        signal: i32,
+    },
+}
+
+/// A change of a file that survives a crash at any moment: whole or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The file holds exactly these bytes afterwards: a temporary file beside it, fsync, rename,
+    /// fsync of the folder.
+    Replace {
+        /// Which file.
+        path: PathBuf,
+        /// What it holds.
+        bytes: Vec<u8>,
+    },
+    /// The file is cut to `at` bytes and these follow, then fsync.
+    Append {
+        /// Which file.
+        path: PathBuf,
+        /// Length of what is known to be good, bytes.
+        at: u64,
+        /// What follows.
+        bytes: Vec<u8>,
+    },
+}
+
+/// A program to run, without a shell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Path and arguments; the first is what is executed.
+    pub argv: Vec<Vec<u8>>,
+    /// Added to the environment of the process.
+    pub environment: Vec<(String, String)>,
+    /// Who runs it, and optionally as which group; `None` is the user of this process.
+    pub user: Option<(String, Option<String>)>,
+}
+
+/// Whom a notice is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recipient {
+    /// One worker.
+    Worker(WorkerId),
+    /// Every worker with clients, also the one that speaks if it is one.
+    Data,
+    /// The worker without clients: administration, Sentinel.
+    Control,
+}
+
+/// News between workers: a value, never a shared lock.
+#[derive(Clone, Debug)]
+pub enum Notice {}
 
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -347,6 +513,19 @@ pub struct Deadline {
 /// The worker has no room for another connection of this kind; close the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AtCapacity;
+
+/// What serves the outputs that are the same on every runtime. Called on the worker's thread: it
+/// must not block.
+pub trait Host {
+    /// Tells the operator.
+    fn event(&mut self, event: Event);
+
+    /// Has something done; the answer comes as [`Mail`].
+    fn errand(&mut self, errand: Errand);
+
+    /// Passes news on.
+    fn notice(&mut self, to: Recipient, notice: Notice);
+}
 
 /// What a runtime drives. The one implementation that ships is
 /// `node::Worker`; runtimes are tested with smaller ones.

@@ -15,6 +15,17 @@ pub const READS_IN_FLIGHT: usize = 64;
 /// Largest slice of one `Received`, bytes: one buffer of the runtime.
 pub const RECEIVE_BYTES_MAX: usize = 64 * 1024;
 
+/// Files to write and programs to run that one worker may have asked for at once. A master that
+/// fails over runs a handful of scripts; more than this wait in the machine that wants them.
+pub const ERRANDS_MAX: usize = 64;
+
+/// Mail that waits for a worker. An operator sends a few commands in a lifetime, workers some
+/// notices a second, and a turn takes microseconds: whoever gets here is broken, and what it sends
+/// is dropped. Answers to errands are not.
+pub const MAIL_MAX: usize = 1024;
+
+const _: () = assert!(ERRANDS_MAX < MAIL_MAX);
+
 /// Largest buffer that the pool keeps, bytes. Larger ones go back to the allocator, so that a
 /// burst of big values does not stay resident.
 pub const POOLED_BUFFER_BYTES_MAX: usize = 64 * 1024;

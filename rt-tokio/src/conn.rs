@@ -1,6 +1,7 @@
 //! One connection, and the table of all of them.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -30,6 +31,14 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.take_error(),
             Self::Unix(stream) => stream.take_error(),
+        }
+    }
+
+    /// Returns our end. `None` for a unix socket.
+    fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Unix(_) => None,
         }
     }
 
@@ -176,6 +185,11 @@ impl Conn {
     /// Returns the worker's name for it.
     pub(crate) const fn id(&self) -> ConnId {
         self.id
+    }
+
+    /// Returns our end. `None` for a unix socket.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        self.stream.local_address()
     }
 
     /// Tells whether the attempt to connect is still under way.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ringkeeper_core::buf::Buffer;
 use ringkeeper_core::id::ConnId;
-use ringkeeper_core::io::{CloseMode, CloseReason, Command, Drive, Endpoint, Event, Input, Output};
+use ringkeeper_core::io::{CloseMode, CloseReason, Drive, Endpoint, Host, Input, Mail, Output};
 use ringkeeper_core::limits::{BATCH_MAX, RECEIVE_BYTES_MAX};
 use ringkeeper_core::time::Instant;
 use tokio::time::Sleep;
@@ -19,7 +19,7 @@ use crate::Listener;
 use crate::conn::{Conn, ConnTable, ReadResult, Stream, WriteResult};
 use crate::connect::{self, close_reason, connect_reason};
 use crate::listen::{Accepted, Acceptor};
-use crate::mailbox::{Mail, Mailbox};
+use crate::mailbox::{Content, Mailbox};
 use crate::ready::{ReadyQueue, Source};
 use crate::resolve::{Answer, Resolver};
 
@@ -43,7 +43,7 @@ enum Completion {
     Sent(ConnId, Buffer),
     Closed(ConnId, CloseReason),
     Answer(Answer),
-    Command(Command),
+    Mail(Mail),
 }
 
 /// What follows a turn.
@@ -57,9 +57,9 @@ enum Next {
 }
 
 /// One worker and everything that the kernel holds for it.
-pub(crate) struct Driver<D, F> {
+pub(crate) struct Driver<D, H> {
     drive: D,
-    on_event: F,
+    host: H,
     clock: std::time::Instant,
     now: Instant,
     mailbox: Mailbox,
@@ -83,14 +83,14 @@ pub(crate) struct Driver<D, F> {
     is_stopping: bool,
 }
 
-impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
+impl<D: Drive, H: Host> Driver<D, H> {
     /// Takes everything over; must run inside the tokio runtime.
     pub(crate) async fn new(
         drive: D,
         clock: std::time::Instant,
         listeners: Vec<Listener>,
         mailbox: Mailbox,
-        on_event: F,
+        host: H,
     ) -> io::Result<Self> {
         let queue = ReadyQueue::new(poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
         // Nothing has been polled yet, so nothing would wake us: look at each once.
@@ -104,7 +104,7 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
         mailbox.set_waker(queue.waker(Source::Mailbox));
         Ok(Self {
             drive,
-            on_event,
+            host,
             clock,
             now: Instant::START,
             mailbox,
@@ -208,7 +208,7 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
                 Completion::Sent(conn, buffer) => Input::Sent { conn, buffer },
                 Completion::Closed(conn, reason) => Input::Closed { conn, reason },
                 Completion::Answer(Answer { query, result }) => Input::Resolved { query, result },
-                Completion::Command(command) => Input::Command(command),
+                Completion::Mail(mail) => mail.into(),
             };
             self.drive.handle(self.now, input);
         }
@@ -232,7 +232,8 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
                 self.fail(id, connect_reason(&error));
                 return 0;
             }
-            self.drive.handle(self.now, Input::Connected { conn: id });
+            let local = conn.local_address();
+            self.drive.handle(self.now, Input::Connected { conn: id, local });
             // One input per look, as the turn counts them.
             self.look_again(id);
             return 0;
@@ -307,9 +308,9 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
     }
 
     fn handle_mail(&mut self) {
-        let Mail { commands, stop } = self.mailbox.take();
+        let Content { mail, stop } = self.mailbox.take();
         self.is_stopping = stop;
-        self.completions.extend(commands.into_iter().map(Completion::Command));
+        self.completions.extend(mail.into_iter().map(Completion::Mail));
     }
 
     fn handle_answers(&mut self) {
@@ -337,7 +338,9 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
                 }
                 Output::Close { conn, mode } => self.close(conn, mode),
                 Output::Resolve { query, host, port } => self.resolver.ask(query, host, port),
-                Output::Event(event) => (self.on_event)(event),
+                Output::Event(event) => self.host.event(event),
+                Output::Errand(errand) => self.host.errand(errand),
+                Output::Notice { to, notice } => self.host.notice(to, notice),
             }
         }
     }

@@ -18,7 +18,7 @@ use std::io;
 use std::time::Instant;
 
 use ringkeeper_core::id::ListenerId;
-use ringkeeper_core::io::{Drive, Event};
+use ringkeeper_core::io::{Drive, Host};
 use ringkeeper_core::limits::BATCH_MAX;
 use tokio::task::coop::unconstrained;
 
@@ -42,9 +42,8 @@ pub struct Listener {
 /// Drives `drive` on this thread until [`Message::Stop`] arrives; every connection and listener
 /// is closed then.
 ///
-/// `start` is the zero of the worker's clock. `on_event` hears every
-/// [`Output::Event`](ringkeeper_core::io::Output::Event). The thread must not belong to another
-/// tokio runtime.
+/// `start` is the zero of the worker's clock; `host` serves what is not the runtime's business.
+/// The thread must not belong to another tokio runtime.
 ///
 /// # Errors
 ///
@@ -55,7 +54,7 @@ pub fn run<D: Drive>(
     start: Instant,
     listeners: Vec<Listener>,
     mailbox: Mailbox,
-    on_event: impl FnMut(Event),
+    host: impl Host,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -66,7 +65,7 @@ pub fn run<D: Drive>(
     // Unconstrained: tokio's budget of operations per poll would cut a turn in the middle;
     // BATCH_MAX bounds it already.
     let result = runtime.block_on(unconstrained(async {
-        driver::Driver::new(drive, start, listeners, mailbox, on_event).await?.run().await;
+        driver::Driver::new(drive, start, listeners, mailbox, host).await?.run().await;
         Ok(())
     }));
     // A resolver thread may hang in its system call; nobody waits for it.

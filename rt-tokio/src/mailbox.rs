@@ -6,17 +6,14 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use ringkeeper_core::io::Command;
-
-/// Commands that wait for the worker; further ones are dropped. An operator sends a few in a
-/// lifetime and a turn takes microseconds, so only a runaway caller gets here.
-const COMMANDS_MAX: usize = 256;
+use ringkeeper_core::io::Mail;
+use ringkeeper_core::limits::MAIL_MAX;
 
 /// What another thread may send to a running worker.
 #[derive(Clone, Debug)]
 pub enum Message {
     /// For the worker.
-    Command(Command),
+    Mail(Mail),
     /// For the runtime: close everything and return from [`run`](crate::run).
     Stop,
 }
@@ -35,8 +32,8 @@ pub struct Mailbox {
 
 #[derive(Debug, Default)]
 struct Shared {
-    commands: VecDeque<Command>,
-    // Not in the queue: a stop must never be dropped nor wait behind commands.
+    mail: VecDeque<Mail>,
+    // Not in the queue: a stop must never be dropped nor wait behind mail.
     stop: bool,
     waker: Option<Waker>,
     is_gone: bool,
@@ -55,8 +52,8 @@ impl fmt::Display for Stopped {
 impl std::error::Error for Stopped {}
 
 /// What was in the mailbox.
-pub(crate) struct Mail {
-    pub(crate) commands: VecDeque<Command>,
+pub(crate) struct Content {
+    pub(crate) mail: VecDeque<Mail>,
     pub(crate) stop: bool,
 }
 
@@ -72,7 +69,8 @@ pub fn mailbox() -> io::Result<(MailboxSender, Mailbox)> {
 
 impl MailboxSender {
     /// Leaves `message` for the worker and wakes it; never waits for the worker. A stop always
-    /// arrives, and before any command that still waits; a command too many is dropped.
+    /// arrives, and before any mail that still waits. Mail above
+    /// [`MAIL_MAX`] is dropped unless the worker waits for it.
     ///
     /// # Errors
     ///
@@ -83,10 +81,10 @@ impl MailboxSender {
             return Err(Stopped);
         }
         match message {
-            Message::Command(command) if shared.commands.len() < COMMANDS_MAX => {
-                shared.commands.push_back(command);
+            Message::Mail(mail) if shared.mail.len() < MAIL_MAX || mail.is_answer() => {
+                shared.mail.push_back(mail);
             }
-            Message::Command(_) => return Ok(()),
+            Message::Mail(_) => return Ok(()),
             Message::Stop => shared.stop = true,
         }
         if let Some(waker) = &shared.waker {
@@ -98,9 +96,9 @@ impl MailboxSender {
 
 impl Mailbox {
     /// Takes what is there.
-    pub(crate) fn take(&self) -> Mail {
+    pub(crate) fn take(&self) -> Content {
         let mut shared = lock(&self.shared);
-        Mail { commands: std::mem::take(&mut shared.commands), stop: shared.stop }
+        Content { mail: std::mem::take(&mut shared.mail), stop: shared.stop }
     }
 
     /// Names whom to wake for later messages.

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use common::*;
 use ringkeeper_core::id::{ConnId, ListenerId, QueryId};
-use ringkeeper_core::io::{AtCapacity, CloseMode, CloseReason, Command, Endpoint, Input, Output};
+use ringkeeper_core::io::{
+    AtCapacity, CloseMode, CloseReason, Command, Endpoint, Input, Mail, Output,
+};
 use ringkeeper_core::time::Instant;
 use rt_tokio::{Message, Stopped};
 use socket2::SockRef;
@@ -127,7 +129,10 @@ fn end_reporter(sender: std::sync::mpsc::Sender<CloseReason>) -> impl Machine {
         Input::Connected { .. }
         | Input::Sent { .. }
         | Input::Resolved { .. }
-        | Input::Command(_) => {}
+        | Input::Command(_)
+        | Input::Notice(_)
+        | Input::Persisted { .. }
+        | Input::Exited { .. } => {}
     })
 }
 
@@ -216,7 +221,7 @@ impl Machine for Forwarder {
                 self.advance(out, peer);
                 out.close(conn, CloseMode::Flush);
             }
-            Input::Connected { conn } | Input::Sent { conn, .. } => self.advance(out, conn),
+            Input::Connected { conn, .. } | Input::Sent { conn, .. } => self.advance(out, conn),
             Input::Closed { conn, reason } => {
                 if conn.is_server() {
                     self.reasons.send(reason).unwrap();
@@ -229,7 +234,12 @@ impl Machine for Forwarder {
                     out.close(peer, CloseMode::Abort);
                 }
             }
-            Input::Eof { .. } | Input::Resolved { .. } | Input::Command(_) => {}
+            Input::Eof { .. }
+            | Input::Resolved { .. }
+            | Input::Command(_)
+            | Input::Notice(_)
+            | Input::Persisted { .. }
+            | Input::Exited { .. } => {}
         }
     }
 }
@@ -375,6 +385,7 @@ fn unread_requests_do_not_turn_a_flushing_close_into_a_reset() {
                 out.push(Output::PauseRead(conn));
                 out.transmit(conn, b"!".to_vec()).unwrap();
             }
+            Input::Notice(_) | Input::Persisted { .. } | Input::Exited { .. } => {}
             Input::Command(_) => {
                 let conn = held.unwrap();
                 out.transmit(conn, pattern(10)).unwrap();
@@ -392,7 +403,10 @@ fn unread_requests_do_not_turn_a_flushing_close_into_a_reset() {
     assert_eq!(read_exactly(&mut stream, 1), b"!");
     // Little enough to lie in the worker's socket whole, and nobody reads it there.
     stream.write_all(&pattern(10_000)).unwrap();
-    running.mailbox.send(Message::Command(Command::Drain { limit: Duration::ZERO })).unwrap();
+    running
+        .mailbox
+        .send(Message::Mail(Mail::Command(Command::Drain { limit: Duration::ZERO })))
+        .unwrap();
     assert_eq!(read_to_end(&mut stream), pattern(10));
 }
 
@@ -411,7 +425,10 @@ fn an_aborting_close_does_not_wait_for_a_reader() {
             | Input::Eof { .. }
             | Input::Sent { .. }
             | Input::Resolved { .. }
-            | Input::Command(_) => {}
+            | Input::Command(_)
+            | Input::Notice(_)
+            | Input::Persisted { .. }
+            | Input::Exited { .. } => {}
         })
     });
     let mut stream = running.connect();
@@ -438,7 +455,10 @@ fn an_abort_overtakes_a_flush_that_cannot_finish() {
             | Input::Eof { .. }
             | Input::Sent { .. }
             | Input::Resolved { .. }
-            | Input::Command(_) => {}
+            | Input::Command(_)
+            | Input::Notice(_)
+            | Input::Persisted { .. }
+            | Input::Exited { .. } => {}
         })
     });
     let mut stream = running.connect();
@@ -459,6 +479,7 @@ fn nothing_is_read_while_paused() {
                     out.push(Output::PauseRead(conn));
                 }
             }
+            Input::Notice(_) | Input::Persisted { .. } | Input::Exited { .. } => {}
             Input::Command(_) => out.push(Output::ResumeRead(held.unwrap())),
             Input::Connected { .. }
             | Input::Eof { .. }
@@ -475,7 +496,10 @@ fn nothing_is_read_while_paused() {
     // The witness wrote later; its bytes being seen shows that the others could have been.
     witness.write_all(&[3; 30]).unwrap();
     assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), 30);
-    running.mailbox.send(Message::Command(Command::Drain { limit: Duration::ZERO })).unwrap();
+    running
+        .mailbox
+        .send(Message::Mail(Mail::Command(Command::Drain { limit: Duration::ZERO })))
+        .unwrap();
     assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), 20);
 }
 
@@ -629,7 +653,7 @@ fn commands_reach_the_worker_in_order_even_if_sent_before_it_runs() {
     });
     for seconds in 0..10 {
         let limit = Duration::from_secs(seconds);
-        running.mailbox.send(Message::Command(Command::Drain { limit })).unwrap();
+        running.mailbox.send(Message::Mail(Mail::Command(Command::Drain { limit }))).unwrap();
     }
     for seconds in 0..10 {
         assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), Duration::from_secs(seconds));

@@ -10,14 +10,14 @@ use socket2::Socket;
 use ringkeeper_core::buf::Buffer;
 use ringkeeper_core::id::{ConnId, QueryId};
 use ringkeeper_core::io::{
-    CloseMode, CloseReason, Drive, Endpoint, Event, Input, Output, ResolveError,
+    CloseMode, CloseReason, Drive, Endpoint, Host, Input, Output, ResolveError,
 };
 use ringkeeper_core::limits::{BATCH_MAX, READS_IN_FLIGHT};
 use ringkeeper_core::time::Instant;
 
 use crate::Listener;
 use crate::buffer::Chunk;
-use crate::mailbox::{Mail, Mailbox};
+use crate::mailbox::{Item, Mailbox};
 use crate::resolver::Resolver;
 use crate::ring::{Completion, Options, Ring};
 use crate::socket;
@@ -33,8 +33,8 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Drives `drive` on the current thread until [`Message::Stop`](crate::Message::Stop), with the best ring that the
-/// kernel gives. The drive's clock starts at `start`; `on_event` gets what the operator should
-/// know.
+/// kernel gives. The drive's clock starts at `start`; `host` serves what is not the runtime's
+/// business.
 ///
 /// After that everything in flight is cancelled and reaped and every socket is closed; the drive
 /// hears nothing of it.
@@ -47,10 +47,10 @@ pub fn run<D: Drive>(
     start: std::time::Instant,
     listeners: Vec<Listener>,
     mailbox: Mailbox,
-    on_event: impl FnMut(Event),
+    host: impl Host,
 ) -> io::Result<()> {
     let (ring, _) = Ring::best()?;
-    Driver::new(ring, drive, start, listeners, mailbox, on_event)?.run()
+    Driver::new(ring, drive, start, listeners, mailbox, host)?.run()
 }
 
 /// Like [`run`], with a ring made to measure.
@@ -64,10 +64,10 @@ pub fn run_with<D: Drive>(
     start: std::time::Instant,
     listeners: Vec<Listener>,
     mailbox: Mailbox,
-    on_event: impl FnMut(Event),
+    host: impl Host,
 ) -> io::Result<()> {
     let ring = Ring::new(&options)?;
-    Driver::new(ring, drive, start, listeners, mailbox, on_event)?.run()
+    Driver::new(ring, drive, start, listeners, mailbox, host)?.run()
 }
 
 /// A listener and when it may accept again.
@@ -76,11 +76,11 @@ struct Listening {
     rests_until: Option<Instant>,
 }
 
-struct Driver<D, F> {
+struct Driver<D, H> {
     // Before the sockets: the ring cancels what is in flight on them when it is dropped.
     ring: Ring,
     drive: D,
-    on_event: F,
+    host: H,
     table: Table,
     listeners: Vec<Listening>,
     mailbox: Mailbox,
@@ -100,14 +100,14 @@ struct Driver<D, F> {
     is_stopping: bool,
 }
 
-impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
+impl<D: Drive, H: Host> Driver<D, H> {
     fn new(
         mut ring: Ring,
         drive: D,
         start: std::time::Instant,
         listeners: Vec<Listener>,
         mailbox: Mailbox,
-        on_event: F,
+        host: H,
     ) -> io::Result<Self> {
         for (position, listener) in listeners.iter().enumerate() {
             socket::prepare_listener(&listener.socket, listener.tcp_keepalive)?;
@@ -118,7 +118,7 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
         Ok(Self {
             ring,
             drive,
-            on_event,
+            host,
             table: Table::default(),
             listeners: listeners.into_iter().map(listening).collect(),
             resolver: Resolver::new(mailbox.sender()),
@@ -395,7 +395,8 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
         if result < 0 {
             return self.end(conn, socket::connect_reason(result.saturating_neg()));
         }
-        self.tell(Input::Connected { conn });
+        let local = connection.socket().and_then(socket::local);
+        self.tell(Input::Connected { conn, local });
         self.arm(conn);
     }
 
@@ -407,8 +408,8 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
         }
         match self.mailbox.take() {
             None => self.has_mail = false,
-            Some(Mail::Command(command)) => self.tell(Input::Command(command)),
-            Some(Mail::Resolved { query, result }) => {
+            Some(Item::Mail(mail)) => self.tell(mail.into()),
+            Some(Item::Resolved { query, result }) => {
                 self.tell(Input::Resolved { query, result });
             }
         }
@@ -450,7 +451,9 @@ impl<D: Drive, F: FnMut(Event)> Driver<D, F> {
                         self.unasked.push_back(query);
                     }
                 }
-                Output::Event(event) => (self.on_event)(event),
+                Output::Event(event) => self.host.event(event),
+                Output::Errand(errand) => self.host.errand(errand),
+                Output::Notice { to, notice } => self.host.notice(to, notice),
             }
         }
     }

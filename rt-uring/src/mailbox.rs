@@ -11,13 +11,14 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use rustix::event::{EventfdFlags, eventfd};
 
 use ringkeeper_core::id::QueryId;
-use ringkeeper_core::io::{Command, ResolveError};
+use ringkeeper_core::io::{Mail, ResolveError};
+use ringkeeper_core::limits::MAIL_MAX;
 
 /// What a worker can be told from outside.
 #[derive(Clone, Debug)]
 pub enum Message {
-    /// The operator wants something.
-    Command(Command),
+    /// For the worker.
+    Mail(Mail),
     /// End [`run`](crate::run) at once; connections are closed without a farewell.
     Stop,
 }
@@ -34,31 +35,27 @@ impl fmt::Display for Stopped {
 
 impl std::error::Error for Stopped {}
 
-/// Mail that waits for the worker. An operator sends a few commands in a lifetime and a turn takes
-/// microseconds, so only a runaway caller gets here: its command is dropped, the resolver waits.
-const MAIL_MAX: usize = 256;
-
 /// What the resolver says.
 pub(crate) type Answer = Result<Vec<SocketAddr>, ResolveError>;
 
 /// What lies in the queue.
 #[derive(Debug)]
-pub(crate) enum Mail {
-    Command(Command),
+pub(crate) enum Item {
+    Mail(Mail),
     Resolved { query: QueryId, result: Answer },
 }
 
 /// The worker's end.
 #[derive(Debug)]
 pub struct Mailbox {
-    queue: Receiver<Mail>,
+    queue: Receiver<Item>,
     sender: MailboxSender,
 }
 
 /// The end for everybody else.
 #[derive(Clone, Debug)]
 pub struct MailboxSender {
-    queue: SyncSender<Mail>,
+    queue: SyncSender<Item>,
     shared: Arc<Shared>,
 }
 
@@ -87,8 +84,9 @@ pub fn mailbox() -> io::Result<(MailboxSender, Mailbox)> {
 }
 
 impl MailboxSender {
-    /// Puts a message in and wakes the worker; never waits. A stop always arrives, and before
-    /// commands that still lie there; a command too many is dropped.
+    /// Puts a message in and wakes the worker. A stop always arrives, and before mail that still
+    /// lies there. Mail above [`MAIL_MAX`] is dropped, except what the worker waits for: for room
+    /// for that the caller waits, so it is not for a worker's own thread.
     ///
     /// # Errors
     ///
@@ -99,7 +97,10 @@ impl MailboxSender {
         }
         match message {
             Message::Stop => self.shared.is_stopped.store(true, Ordering::Release),
-            Message::Command(command) => match self.queue.try_send(Mail::Command(command)) {
+            Message::Mail(mail) if mail.is_answer() => {
+                self.queue.send(Item::Mail(mail)).map_err(|_| Stopped)?;
+            }
+            Message::Mail(mail) => match self.queue.try_send(Item::Mail(mail)) {
                 Ok(()) | Err(TrySendError::Full(_)) => {}
                 Err(TrySendError::Disconnected(_)) => return Err(Stopped),
             },
@@ -110,7 +111,7 @@ impl MailboxSender {
 
     /// Brings an answer; waits while the mailbox is full, so not for the worker's own thread.
     pub(crate) fn answer(&self, query: QueryId, result: Answer) -> Result<(), Stopped> {
-        self.queue.send(Mail::Resolved { query, result }).map_err(|_| Stopped)?;
+        self.queue.send(Item::Resolved { query, result }).map_err(|_| Stopped)?;
         self.wake();
         Ok(())
     }
@@ -143,7 +144,7 @@ impl Mailbox {
     }
 
     /// Takes the next mail, if there is any.
-    pub(crate) fn take(&self) -> Option<Mail> {
+    pub(crate) fn take(&self) -> Option<Item> {
         self.queue.try_recv().ok()
     }
 }
@@ -158,14 +159,16 @@ impl Drop for Mailbox {
 mod tests {
     use std::time::Duration;
 
+    use ringkeeper_core::io::Command;
+
     use super::*;
 
     #[test]
     fn a_stop_arrives_although_the_queue_is_full() {
         let (sender, mailbox) = mailbox().unwrap();
-        let command = Command::Drain { limit: Duration::ZERO };
         for _ in 0..2 * MAIL_MAX {
-            sender.send(Message::Command(command)).unwrap();
+            let command = Command::Drain { limit: Duration::ZERO };
+            sender.send(Message::Mail(Mail::Command(command))).unwrap();
         }
         assert!(!mailbox.is_stopped());
         sender.send(Message::Stop).unwrap();

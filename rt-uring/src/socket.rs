@@ -61,6 +61,11 @@ pub(crate) fn peer(socket: &Socket) -> Option<Endpoint> {
     }
 }
 
+/// Returns our end. `None` for a unix socket.
+pub(crate) fn local(socket: &Socket) -> Option<SocketAddr> {
+    socket.local_addr().ok()?.as_socket()
+}
+
 /// Says what an error number means for a connection.
 pub(crate) const fn reason(errno: i32) -> CloseReason {
     match errno {

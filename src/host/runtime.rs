@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use ringkeeper_core::id::ListenerId;
-use ringkeeper_core::io::{Command, Drive, Event};
+use ringkeeper_core::io::{Command, Drive, Errand, Event, Host, Mail, Notice, Recipient};
 use socket2::Socket;
 
 use crate::host::signal;
@@ -111,6 +111,30 @@ enum Sender {
     Tokio(rt_tokio::MailboxSender),
 }
 
+/// What one worker asks of the rest of the process.
+struct Desk<F> {
+    log_event: F,
+    is_drained: Arc<AtomicBool>,
+}
+
+impl<F: FnMut(&Event)> Host for Desk<F> {
+    fn event(&mut self, event: Event) {
+        (self.log_event)(&event);
+        if event == Event::Drained {
+            self.is_drained.store(true, Ordering::Release);
+            signal::call_for_attention();
+        }
+    }
+
+    fn errand(&mut self, errand: Errand) {
+        debug_assert!(false, "the proxy has no errands, but gave {errand:?}");
+    }
+
+    fn notice(&mut self, _: Recipient, notice: Notice) {
+        match notice {}
+    }
+}
+
 /// A worker on a thread of its own. Dropped, it goes on.
 pub(crate) struct Running {
     thread: JoinHandle<io::Result<()>>,
@@ -125,10 +149,10 @@ impl Running {
         match &self.sender {
             #[cfg(all(feature = "uring", target_os = "linux"))]
             Sender::Uring(sender) => {
-                let _ = sender.send(rt_uring::Message::Command(command));
+                let _ = sender.send(rt_uring::Message::Mail(Mail::Command(command)));
             }
             Sender::Tokio(sender) => {
-                let _ = sender.send(rt_tokio::Message::Command(command));
+                let _ = sender.send(rt_tokio::Message::Mail(Mail::Command(command)));
             }
         }
     }
@@ -172,17 +196,10 @@ pub(crate) fn start<D: Drive + Send + 'static>(
     drive: D,
     start: Instant,
     listeners: Vec<Listener>,
-    mut log_event: impl FnMut(&Event) + Send + 'static,
+    log_event: impl FnMut(&Event) + Send + 'static,
 ) -> io::Result<Running> {
     let is_drained = Arc::new(AtomicBool::new(false));
-    let drained = Arc::clone(&is_drained);
-    let on_event = move |event: Event| {
-        log_event(&event);
-        if event == Event::Drained {
-            drained.store(true, Ordering::Release);
-            signal::call_for_attention();
-        }
-    };
+    let desk = Desk { log_event, is_drained: Arc::clone(&is_drained) };
     let (thread, sender) = match selected {
         #[cfg(all(feature = "uring", target_os = "linux"))]
         Selected::Uring => {
@@ -195,7 +212,7 @@ pub(crate) fn start<D: Drive + Send + 'static>(
                     tcp_keepalive,
                 })
                 .collect();
-            let body = move || rt_uring::run(drive, start, listeners, mailbox, on_event);
+            let body = move || rt_uring::run(drive, start, listeners, mailbox, desk);
             (spawn(body)?, Sender::Uring(sender))
         }
         Selected::Tokio => {
@@ -208,7 +225,7 @@ pub(crate) fn start<D: Drive + Send + 'static>(
                     tcp_keepalive,
                 })
                 .collect();
-            let body = move || rt_tokio::run(drive, start, listeners, mailbox, on_event);
+            let body = move || rt_tokio::run(drive, start, listeners, mailbox, desk);
             (spawn(body)?, Sender::Tokio(sender))
         }
     };

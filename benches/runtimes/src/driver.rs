@@ -154,6 +154,8 @@ impl<R: Runtime> Driver<R> {
                 self.handle(Input::Resolved { query, result: Err(ResolveError::NotFound) });
             }
             Output::Event(event) => eprintln!("{event:?}"),
+            Output::Errand(errand) => eprintln!("not done: {errand:?}"),
+            Output::Notice { notice, .. } => match notice {},
         }
     }
 
@@ -184,7 +186,7 @@ impl<R: Runtime> Driver<R> {
             match result {
                 Ok(stream) => {
                     driver.open(id, stream);
-                    driver.handle(Input::Connected { conn: id });
+                    driver.handle(Input::Connected { conn: id, local: None });
                 }
                 Err(error) => {
                     let reason = close_reason(&error);

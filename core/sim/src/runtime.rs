@@ -173,7 +173,7 @@ impl World {
                 self.links[link].phase = Phase::Open;
                 let conn = self.conn(link)?;
                 self.trace.push(self.now, Line::Border("> connected", conn, 0));
-                machine.handle(self.now, Input::Connected { conn });
+                machine.handle(self.now, Input::Connected { conn, local: None });
                 return Ok(true);
             }
             Phase::Connected(Err(reason)) => {
@@ -379,6 +379,8 @@ impl World {
                 Ok(())
             }
             Output::Event(event) => self.told(&event),
+            Output::Errand(errand) => Err(format!("the proxy has no errands, but gave {errand:?}")),
+            Output::Notice { notice, .. } => match notice {},
         }
     }
 

@@ -148,7 +148,7 @@ impl Proxy {
             Input::Received { conn, bytes } => self.client_received(conn, bytes),
             Input::Sent { conn, buffer } if conn.is_server() => self.server_sent(conn, buffer),
             Input::Sent { conn, buffer } => self.client_sent(conn, buffer),
-            Input::Connected { conn } => self.shared.connected(key_of(conn)),
+            Input::Connected { conn, .. } => self.shared.connected(key_of(conn)),
             Input::Eof { conn } if conn.is_server() => self.server_eof(conn),
             Input::Eof { conn } => self.client_eof(conn),
             Input::Closed { conn, reason } if conn.is_server() => self.server_closed(conn, reason),
@@ -159,6 +159,10 @@ impl Proxy {
                 }
             }
             Input::Command(Command::Drain { limit }) => self.drain(now + limit),
+            Input::Notice(notice) => match notice {},
+            Input::Persisted { .. } | Input::Exited { .. } => {
+                debug_assert!(false, "an answer to an errand that the proxy never gives");
+            }
         }
     }
 

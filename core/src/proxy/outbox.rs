@@ -35,7 +35,11 @@ impl Outbox {
             | Output::Transmit { conn, .. }
             | Output::PauseRead(conn)
             | Output::ResumeRead(conn) => *conn != gone,
-            Output::Connect { .. } | Output::Resolve { .. } | Output::Event(_) => true,
+            Output::Connect { .. }
+            | Output::Resolve { .. }
+            | Output::Event(_)
+            | Output::Errand(_)
+            | Output::Notice { .. } => true,
         });
     }
 

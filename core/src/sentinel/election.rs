@@ -19,7 +19,8 @@ use std::time::Duration;
 
 use super::ask::Answer;
 use super::instance::{Epoch, MasterName, RunId};
-use super::state::{Durable, DurableMaster, Record, Ticket};
+use super::state::{Durable, DurableMaster, Record};
+use crate::id::Ticket;
 use crate::limits;
 use crate::rng::Rng;
 use crate::time::Instant;

@@ -7,10 +7,6 @@ use crate::config::sentinel::Config;
 use crate::config::sentinel::value::canonical_number;
 use crate::hash::Hash;
 
-/// Numbers the records in the order in which they have to become durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub u64);
-
 /// One fact that is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {

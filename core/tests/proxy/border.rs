@@ -73,7 +73,7 @@ fn a_server_that_closed_in_the_same_turn_is_not_greeted() {
     let client = h.client();
     h.send(client, request(&["AUTH", "secret"]) + &request(&["GET", "x"]));
     let server = h.server("127.0.0.1:1");
-    h.worker.handle(h.now, Input::Connected { conn: server });
+    h.worker.handle(h.now, Input::Connected { conn: server, local: None });
     h.worker.handle(h.now, Input::Closed { conn: server, reason: CloseReason::Reset });
     let said = outputs(&mut h);
     let to_server = |output: &Output| match output {
@@ -82,7 +82,9 @@ fn a_server_that_closed_in_the_same_turn_is_not_greeted() {
         | Output::PauseRead(_)
         | Output::ResumeRead(_)
         | Output::Resolve { .. }
-        | Output::Event(_) => false,
+        | Output::Event(_)
+        | Output::Errand(_)
+        | Output::Notice { .. } => false,
     };
     assert!(!said.iter().any(to_server), "{said:?}");
 }

@@ -81,7 +81,7 @@ fn nothing_is_said_about_a_connection_that_closed_in_the_turn_in_which_it_was_gi
     let Some(Output::Connect { conn: server, .. }) = worker.poll_output() else {
         panic!("a request wants a connection");
     };
-    worker.handle(now, Input::Connected { conn: server });
+    worker.handle(now, Input::Connected { conn: server, local: None });
     let _ = outputs(&mut worker);
     worker.handle(now, Input::Eof { conn: server });
     worker.handle(now, Input::Closed { conn: server, reason: CloseReason::Reset });

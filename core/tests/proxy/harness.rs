@@ -100,7 +100,7 @@ impl Harness {
     }
 
     pub(crate) fn connect(&mut self, conn: ConnId) {
-        self.worker.handle(self.now, Input::Connected { conn });
+        self.worker.handle(self.now, Input::Connected { conn, local: None });
         self.pump();
     }
 
@@ -160,7 +160,7 @@ impl Harness {
                     self.wires.insert(conn, Wire::default());
                     self.connects.push((conn, endpoint.to_string()));
                     if self.is_connecting_at_once {
-                        self.worker.handle(self.now, Input::Connected { conn });
+                        self.worker.handle(self.now, Input::Connected { conn, local: None });
                     }
                 }
                 Output::Transmit { conn, buffer } => {
@@ -183,6 +183,8 @@ impl Harness {
                 }
                 Output::Resolve { query, host, .. } => self.queries.push((query, host)),
                 Output::Event(event) => self.events.push(event),
+                Output::Errand(errand) => panic!("the proxy has no errands, but gave {errand:?}"),
+                Output::Notice { notice, .. } => match notice {},
             }
         }
     }

@@ -235,7 +235,7 @@ impl Play {
     fn connected(&mut self, id: ConnId) {
         let Some(server) = self.servers.get_mut(&id) else { return };
         if !std::mem::replace(&mut server.is_connected, true) {
-            self.worker.handle(self.now, Input::Connected { conn: id });
+            self.worker.handle(self.now, Input::Connected { conn: id, local: None });
         }
     }
 
@@ -455,6 +455,8 @@ impl Play {
                 assert!(!std::mem::replace(&mut self.is_drained, true), "drained twice");
             }
             Output::Event(_) => {}
+            Output::Errand(errand) => panic!("the proxy has no errands, but gave {errand:?}"),
+            Output::Notice { notice, .. } => match notice {},
         }
     }
 

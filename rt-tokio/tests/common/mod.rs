@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use ringkeeper_core::id::{ConnId, ListenerId};
 use ringkeeper_core::io::{
-    AtCapacity, CloseMode, CloseReason, Command, Deadline, Drive, Endpoint, Input, Output,
+    AtCapacity, CloseMode, CloseReason, Command, Deadline, Drive, Endpoint, Errand, Event, Host,
+    Input, Notice, Output, Recipient,
 };
 use ringkeeper_core::limits::{BATCH_MAX, RECEIVE_BYTES_MAX};
 use ringkeeper_core::time::Instant;
@@ -124,7 +125,7 @@ impl<M: Machine> Harness<M> {
     fn check(&mut self, input: &Input<'_>) {
         let conns = &mut self.out.conns;
         match input {
-            Input::Connected { conn } => {
+            Input::Connected { conn, .. } => {
                 let state = conns.get_mut(conn).expect("Connected after Closed");
                 assert!(std::mem::replace(&mut state.is_connecting, false), "Connected twice");
             }
@@ -150,7 +151,10 @@ impl<M: Machine> Harness<M> {
             Input::Resolved { result, .. } => {
                 assert!(result.as_ref().map_or(true, |addresses| !addresses.is_empty()));
             }
-            Input::Command(Command::Drain { .. }) => {}
+            Input::Command(Command::Drain { .. })
+            | Input::Notice(_)
+            | Input::Persisted { .. }
+            | Input::Exited { .. } => {}
         }
     }
 }
@@ -179,7 +183,10 @@ impl<M: Machine> Drive for Harness<M> {
             Input::Connected { .. }
             | Input::Closed { .. }
             | Input::Resolved { .. }
-            | Input::Command(_) => false,
+            | Input::Command(_)
+            | Input::Notice(_)
+            | Input::Persisted { .. }
+            | Input::Exited { .. } => false,
         };
         if !is_ignored {
             self.machine.handle(&mut self.out, now, input);
@@ -265,7 +272,12 @@ impl Machine for Echo {
             Input::Closed { conn, .. } => {
                 self.conns.remove(&conn);
             }
-            Input::Connected { .. } | Input::Resolved { .. } | Input::Command(_) => {}
+            Input::Connected { .. }
+            | Input::Resolved { .. }
+            | Input::Command(_)
+            | Input::Notice(_)
+            | Input::Persisted { .. }
+            | Input::Exited { .. } => {}
         }
     }
 }
@@ -322,7 +334,7 @@ impl Running {
         let (sender, mailbox) = rt_tokio::mailbox().unwrap();
         let thread = std::thread::spawn(move || {
             let start = std::time::Instant::now();
-            rt_tokio::run(Harness::new(make()), start, listeners, mailbox, |_| {})
+            rt_tokio::run(Harness::new(make()), start, listeners, mailbox, Deaf)
         });
         Self { address, path, mailbox: sender, thread: Some(thread), directory }
     }
@@ -408,4 +420,13 @@ pub fn tcp(address: SocketAddr) -> Endpoint {
 
 pub fn unix(path: &Path) -> Endpoint {
     Endpoint::Unix(path.to_owned())
+}
+
+/// A host that hears everything and does nothing.
+struct Deaf;
+
+impl Host for Deaf {
+    fn event(&mut self, _: Event) {}
+    fn errand(&mut self, _: Errand) {}
+    fn notice(&mut self, _: Recipient, _: Notice) {}
 }

@@ -3,7 +3,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use ringkeeper_core::id::ListenerId;
-use ringkeeper_core::io::{AtCapacity, Deadline};
+use ringkeeper_core::io::{AtCapacity, Deadline, Errand, Event, Notice, Recipient};
 
 use super::*;
 
@@ -28,7 +28,10 @@ impl Drive for Recorder {
             | Input::Sent { .. }
             | Input::Closed { .. }
             | Input::Resolved { .. }
-            | Input::Command(_) => panic!("{input:?}"),
+            | Input::Command(_)
+            | Input::Notice(_)
+            | Input::Persisted { .. }
+            | Input::Exited { .. } => panic!("{input:?}"),
         }
     }
 
@@ -52,7 +55,7 @@ fn bytes_beyond_what_a_paused_worker_must_expect_wait_for_it_in_order() {
     let (_sender, mailbox) = crate::mailbox().unwrap();
     let start = std::time::Instant::now();
     let drive = Recorder::default();
-    let mut driver = Driver::new(ring, drive, start, Vec::new(), mailbox, |_event| ()).unwrap();
+    let mut driver = Driver::new(ring, drive, start, Vec::new(), mailbox, Deaf).unwrap();
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let conn = ConnId::client(0, 0);
     driver.admit(conn, Socket::from(OwnedFd::from(ours)));
@@ -82,4 +85,12 @@ fn bytes_beyond_what_a_paused_worker_must_expect_wait_for_it_in_order() {
     driver.give_inputs();
     assert_eq!(driver.drive.bytes, b"early late ");
     assert_eq!(driver.drive.eofs, 1);
+}
+
+struct Deaf;
+
+impl Host for Deaf {
+    fn event(&mut self, _: Event) {}
+    fn errand(&mut self, _: Errand) {}
+    fn notice(&mut self, _: Recipient, _: Notice) {}
 }

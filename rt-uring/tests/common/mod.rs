@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use ringkeeper_core::id::{ConnId, ListenerId};
 use ringkeeper_core::io::{
-    AtCapacity, CloseMode, CloseReason, Command, Deadline, Drive, Endpoint, Input, Output,
+    AtCapacity, CloseMode, CloseReason, Command, Deadline, Drive, Endpoint, Errand, Event, Host,
+    Input, Mail, Notice, Output, Recipient,
 };
 use ringkeeper_core::limits::{BATCH_MAX, READS_IN_FLIGHT, RECEIVE_BYTES_MAX};
 use ringkeeper_core::time::Instant;
@@ -164,7 +165,7 @@ impl<M: Machine> Checked<M> {
     /// Checks an input and copies it.
     fn check(&mut self, input: Input<'_>) -> Seen {
         match input {
-            Input::Connected { conn } => {
+            Input::Connected { conn, .. } => {
                 let life = self.lives.get_mut(&conn).expect("a known connection");
                 assert!(life.is_connecting, "connected twice");
                 life.is_connecting = false;
@@ -202,6 +203,8 @@ impl<M: Machine> Checked<M> {
             Input::Command(Command::Drain { limit }) => {
                 Seen::Signal(u64::try_from(limit.as_nanos()).unwrap())
             }
+            Input::Notice(notice) => match notice {},
+            Input::Persisted { .. } | Input::Exited { .. } => panic!("{input:?}"),
         }
     }
 }
@@ -276,7 +279,10 @@ impl<M: Machine> Drive for Checked<M> {
                     life.is_closing = true;
                 }
             }
-            Output::Resolve { .. } | Output::Event(_) => {}
+            Output::Resolve { .. }
+            | Output::Event(_)
+            | Output::Errand(_)
+            | Output::Notice { .. } => {}
         }
         Some(output)
     }
@@ -321,10 +327,8 @@ pub fn start_with(
     let thread = std::thread::spawn(move || {
         let start = std::time::Instant::now();
         match options {
-            Some(options) => {
-                rt_uring::run_with(options, drive, start, listeners, mailbox, |_event| ())
-            }
-            None => rt_uring::run(drive, start, listeners, mailbox, |_event| ()),
+            Some(options) => rt_uring::run_with(options, drive, start, listeners, mailbox, Deaf),
+            None => rt_uring::run(drive, start, listeners, mailbox, Deaf),
         }
     });
     Running { mailbox: sender, log: seen, address, thread: Some(thread) }
@@ -360,7 +364,7 @@ impl Running {
     /// Lets the machine see [`Seen::Signal`].
     pub fn signal(&self, number: u64) {
         let limit = Duration::from_nanos(number);
-        self.mailbox.send(Message::Command(Command::Drain { limit })).unwrap();
+        self.mailbox.send(Message::Mail(Mail::Command(Command::Drain { limit }))).unwrap();
     }
 
     pub fn stop(mut self) {
@@ -474,4 +478,13 @@ impl Machine for Echo {
             Seen::Connected(_) | Seen::Resolved(..) | Seen::Signal(_) | Seen::TimedOut => {}
         }
     }
+}
+
+/// A host that hears everything and does nothing.
+struct Deaf;
+
+impl Host for Deaf {
+    fn event(&mut self, _: Event) {}
+    fn errand(&mut self, _: Errand) {}
+    fn notice(&mut self, _: Recipient, _: Notice) {}
 }

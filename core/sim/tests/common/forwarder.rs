@@ -473,7 +473,7 @@ impl Drive for Forwarder {
 
     fn handle(&mut self, now: Instant, input: Input<'_>) {
         match input {
-            Input::Connected { conn } => {
+            Input::Connected { conn, .. } => {
                 let at = self.server_of(conn);
                 self.servers[at].is_open = true;
                 self.pump_server(at);
@@ -503,6 +503,8 @@ impl Drive for Forwarder {
             }
             Input::Sent { conn, buffer } => self.sent(now, conn, buffer.len()),
             Input::Closed { conn, .. } => self.closed(conn),
+            Input::Notice(notice) => match notice {},
+            Input::Persisted { .. } | Input::Exited { .. } => panic!("{input:?}"),
             Input::Command(Command::Drain { .. }) => {
                 self.is_draining = true;
                 let clients: Vec<ConnId> = self.clients.keys().copied().collect();
