@@ -9,6 +9,8 @@ use std::task::Waker;
 use ringkeeper_core::io::Mail;
 use ringkeeper_core::limits::MAIL_MAX;
 
+use crate::datagram::Opener;
+
 /// What another thread may send to a running worker.
 #[derive(Clone, Debug)]
 pub enum Message {
@@ -28,6 +30,7 @@ pub struct MailboxSender {
 #[derive(Debug)]
 pub struct Mailbox {
     shared: Arc<Mutex<Shared>>,
+    opener: Opener,
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +67,10 @@ pub(crate) struct Content {
 /// None on this runtime; the signature is the one of the runtimes that need a descriptor.
 pub fn mailbox() -> io::Result<(MailboxSender, Mailbox)> {
     let shared = Arc::new(Mutex::new(Shared::default()));
-    Ok((MailboxSender { shared: Arc::clone(&shared) }, Mailbox { shared }))
+    Ok((
+        MailboxSender { shared: Arc::clone(&shared) },
+        Mailbox { shared, opener: Opener::default() },
+    ))
 }
 
 impl MailboxSender {
@@ -95,6 +101,15 @@ impl MailboxSender {
 }
 
 impl Mailbox {
+    /// Lets the worker have channels: `opener` opens them, on the worker's thread.
+    pub fn set_opener(&mut self, opener: Opener) {
+        self.opener = opener;
+    }
+
+    pub(crate) fn take_opener(&mut self) -> Opener {
+        std::mem::take(&mut self.opener)
+    }
+
     /// Takes what is there.
     pub(crate) fn take(&self) -> Content {
         let mut shared = lock(&self.shared);

@@ -132,7 +132,10 @@ fn end_reporter(sender: std::sync::mpsc::Sender<CloseReason>) -> impl Machine {
         | Input::Command(_)
         | Input::Notice(_)
         | Input::Persisted { .. }
-        | Input::Exited { .. } => {}
+        | Input::Exited { .. }
+        | Input::ChannelOpened { .. }
+        | Input::Datagram { .. }
+        | Input::Trouble { .. } => {}
     })
 }
 
@@ -239,7 +242,10 @@ impl Machine for Forwarder {
             | Input::Command(_)
             | Input::Notice(_)
             | Input::Persisted { .. }
-            | Input::Exited { .. } => {}
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => {}
         }
     }
 }
@@ -385,7 +391,12 @@ fn unread_requests_do_not_turn_a_flushing_close_into_a_reset() {
                 out.push(Output::PauseRead(conn));
                 out.transmit(conn, b"!".to_vec()).unwrap();
             }
-            Input::Notice(_) | Input::Persisted { .. } | Input::Exited { .. } => {}
+            Input::Notice(_)
+            | Input::Persisted { .. }
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => {}
             Input::Command(_) => {
                 let conn = held.unwrap();
                 out.transmit(conn, pattern(10)).unwrap();
@@ -428,7 +439,10 @@ fn an_aborting_close_does_not_wait_for_a_reader() {
             | Input::Command(_)
             | Input::Notice(_)
             | Input::Persisted { .. }
-            | Input::Exited { .. } => {}
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => {}
         })
     });
     let mut stream = running.connect();
@@ -458,7 +472,10 @@ fn an_abort_overtakes_a_flush_that_cannot_finish() {
             | Input::Command(_)
             | Input::Notice(_)
             | Input::Persisted { .. }
-            | Input::Exited { .. } => {}
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => {}
         })
     });
     let mut stream = running.connect();
@@ -479,7 +496,12 @@ fn nothing_is_read_while_paused() {
                     out.push(Output::PauseRead(conn));
                 }
             }
-            Input::Notice(_) | Input::Persisted { .. } | Input::Exited { .. } => {}
+            Input::Notice(_)
+            | Input::Persisted { .. }
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => {}
             Input::Command(_) => out.push(Output::ResumeRead(held.unwrap())),
             Input::Connected { .. }
             | Input::Eof { .. }

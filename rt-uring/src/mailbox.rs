@@ -14,6 +14,8 @@ use ringkeeper_core::id::QueryId;
 use ringkeeper_core::io::{Mail, ResolveError};
 use ringkeeper_core::limits::MAIL_MAX;
 
+use crate::datagram::Opener;
+
 /// What a worker can be told from outside.
 #[derive(Clone, Debug)]
 pub enum Message {
@@ -50,6 +52,7 @@ pub(crate) enum Item {
 pub struct Mailbox {
     queue: Receiver<Item>,
     sender: MailboxSender,
+    opener: Opener,
 }
 
 /// The end for everybody else.
@@ -80,7 +83,7 @@ pub fn mailbox() -> io::Result<(MailboxSender, Mailbox)> {
     });
     let (sender, queue) = sync_channel(MAIL_MAX);
     let sender = MailboxSender { queue: sender, shared };
-    Ok((sender.clone(), Mailbox { queue, sender }))
+    Ok((sender.clone(), Mailbox { queue, sender, opener: Opener::default() }))
 }
 
 impl MailboxSender {
@@ -123,6 +126,15 @@ impl MailboxSender {
 }
 
 impl Mailbox {
+    /// Lets the worker have channels: `opener` opens them, on the worker's thread.
+    pub fn set_opener(&mut self, opener: Opener) {
+        self.opener = opener;
+    }
+
+    pub(crate) fn take_opener(&mut self) -> Opener {
+        std::mem::take(&mut self.opener)
+    }
+
     /// Returns the descriptor that becomes readable when there is mail.
     pub(crate) fn wake(&self) -> &OwnedFd {
         &self.sender.shared.wake

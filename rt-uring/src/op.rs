@@ -19,6 +19,10 @@ pub(crate) enum Op {
     Cancel = 6,
     /// Cancels everything; no name.
     CancelAll = 7,
+    /// Multishot poll of a channel; the name is the channel.
+    Channel = 8,
+    /// Cancels the poll of a channel; no name.
+    CancelChannel = 9,
 }
 
 const NAME_BITS: u32 = 56;
@@ -39,6 +43,8 @@ pub(crate) const fn parse(user_data: u64) -> Option<(Op, u64)> {
         5 => Op::Wake,
         6 => Op::Cancel,
         7 => Op::CancelAll,
+        8 => Op::Channel,
+        9 => Op::CancelChannel,
         _ => return None,
     };
     Some((op, user_data & NAME_MASK))
@@ -50,8 +56,17 @@ mod tests {
 
     #[test]
     fn an_operation_and_its_name_survive_the_kernel() {
-        let ops =
-            [Op::Accept, Op::Receive, Op::Send, Op::Connect, Op::Wake, Op::Cancel, Op::CancelAll];
+        let ops = [
+            Op::Accept,
+            Op::Receive,
+            Op::Send,
+            Op::Connect,
+            Op::Wake,
+            Op::Cancel,
+            Op::CancelAll,
+            Op::Channel,
+            Op::CancelChannel,
+        ];
         for op in ops {
             for name in [0, 1, NAME_MASK] {
                 assert_eq!(parse(user_data(op, name)), Some((op, name)));

@@ -1,5 +1,7 @@
 //! Turns the worker's events into log lines: transitions at info, oddities at warn.
 
+mod routers;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -89,6 +91,9 @@ impl EventLog {
                 tracing::warn!(pool, held, "client cut off: {}", excess(*limit));
             }
             Event::Drained => tracing::debug!("all clients are gone"),
+            Event::Router { .. } | Event::Check { .. } | Event::ChannelFailed { .. } => {
+                routers::log(event);
+            }
         }
     }
 

@@ -5,6 +5,7 @@ pub mod checksum;
 pub mod ethernet;
 pub mod ip;
 pub mod ndp;
+pub mod netlink;
 pub mod resp;
 pub mod vrrp;
 

@@ -154,7 +154,10 @@ impl<M: Machine> Harness<M> {
             Input::Command(Command::Drain { .. })
             | Input::Notice(_)
             | Input::Persisted { .. }
-            | Input::Exited { .. } => {}
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => {}
         }
     }
 }
@@ -186,7 +189,10 @@ impl<M: Machine> Drive for Harness<M> {
             | Input::Command(_)
             | Input::Notice(_)
             | Input::Persisted { .. }
-            | Input::Exited { .. } => false,
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => false,
         };
         if !is_ignored {
             self.machine.handle(&mut self.out, now, input);
@@ -277,7 +283,10 @@ impl Machine for Echo {
             | Input::Command(_)
             | Input::Notice(_)
             | Input::Persisted { .. }
-            | Input::Exited { .. } => {}
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => {}
         }
     }
 }

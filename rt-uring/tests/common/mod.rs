@@ -204,7 +204,11 @@ impl<M: Machine> Checked<M> {
                 Seen::Signal(u64::try_from(limit.as_nanos()).unwrap())
             }
             Input::Notice(notice) => match notice {},
-            Input::Persisted { .. } | Input::Exited { .. } => panic!("{input:?}"),
+            Input::Persisted { .. }
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => panic!("{input:?}"),
         }
     }
 }
@@ -282,7 +286,10 @@ impl<M: Machine> Drive for Checked<M> {
             Output::Resolve { .. }
             | Output::Event(_)
             | Output::Errand(_)
-            | Output::Notice { .. } => {}
+            | Output::Notice { .. }
+            | Output::OpenChannel { .. }
+            | Output::CloseChannel(_)
+            | Output::Datagram { .. } => {}
         }
         Some(output)
     }
