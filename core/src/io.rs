@@ -361,6 +361,9 @@ pub enum ChannelSpec {
     Frames {
         /// The interface.
         interface: u32,
+        /// If it has a MAC of its own: the interface that it lies on, which must not answer for
+        /// its addresses.
+        below: Option<u32>,
     },
     /// The kernel's routing netlink.
     Netlink {
