@@ -60,7 +60,7 @@ impl Reader<'_, '_> {
                 let message = format!("{address} has no mask, the address alone is meant");
                 self.warn("missing-mask", &word.span, message);
             }
-            let prefix = prefix.unwrap_or(host_bits(address));
+            let prefix = prefix.unwrap_or_else(|| host_bits(address));
             let mut made = VirtualAddress {
                 address,
                 prefix,
@@ -164,7 +164,7 @@ impl Reader<'_, '_> {
                 other => match network(other).filter(|_| !has_destination) {
                     Some((address, prefix)) => {
                         has_destination = true;
-                        route.destination = (address, prefix.unwrap_or(host_bits(address)));
+                        route.destination = (address, prefix.unwrap_or_else(|| host_bits(address)));
                     }
                     None => {
                         let message = format!(

@@ -98,7 +98,7 @@ impl Keeper {
     /// Gives a router that stays its new settings, and the kernel the difference of addresses.
     fn replace_slot(&mut self, place: usize, instance: Instance) {
         let Some(router) = self.routers.get(place) else { return };
-        let source = instance.source.unwrap_or(router.settings().rules.source);
+        let source = instance.source.unwrap_or_else(|| router.settings().rules.source);
         let (settings, trackers) = self.settings_of(&instance, source);
         let is_same = *router.settings() == settings;
         let replaced = match self.routers.get_mut(place) {

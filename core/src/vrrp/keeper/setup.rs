@@ -126,7 +126,7 @@ impl Keeper {
 
     /// Adds a virtual router; one whose settings cannot be used is told and left out.
     pub(super) fn add_slot(&mut self, instance: Instance) {
-        let source = instance.source.unwrap_or(nowhere(instance.family));
+        let source = instance.source.unwrap_or_else(|| nowhere(instance.family));
         let (settings, trackers) = self.settings_of(&instance, source);
         match VirtualRouter::new(settings) {
             Ok(router) => {
