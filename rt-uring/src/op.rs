@@ -19,10 +19,12 @@ pub(crate) enum Op {
     Cancel = 6,
     /// Cancels everything; no name.
     CancelAll = 7,
+    /// Cancels the accept of a listener; no name, for the accept's own completion tells.
+    CancelAccept = 8,
     /// Multishot poll of a channel; the name is the channel.
-    Channel = 8,
+    Channel = 9,
     /// Cancels the poll of a channel; no name.
-    CancelChannel = 9,
+    CancelChannel = 10,
 }
 
 const NAME_BITS: u32 = 56;
@@ -43,8 +45,9 @@ pub(crate) const fn parse(user_data: u64) -> Option<(Op, u64)> {
         5 => Op::Wake,
         6 => Op::Cancel,
         7 => Op::CancelAll,
-        8 => Op::Channel,
-        9 => Op::CancelChannel,
+        8 => Op::CancelAccept,
+        9 => Op::Channel,
+        10 => Op::CancelChannel,
         _ => return None,
     };
     Some((op, user_data & NAME_MASK))
@@ -64,6 +67,7 @@ mod tests {
             Op::Wake,
             Op::Cancel,
             Op::CancelAll,
+            Op::CancelAccept,
             Op::Channel,
             Op::CancelChannel,
         ];

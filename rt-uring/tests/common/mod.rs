@@ -208,7 +208,8 @@ impl<M: Machine> Checked<M> {
             | Input::Exited { .. }
             | Input::ChannelOpened { .. }
             | Input::Datagram { .. }
-            | Input::Trouble { .. } => panic!("{input:?}"),
+            | Input::Trouble { .. }
+            | Input::Command(Command::Reload { .. }) => panic!("{input:?}"),
         }
     }
 }

@@ -508,7 +508,8 @@ impl Drive for Forwarder {
             | Input::Exited { .. }
             | Input::ChannelOpened { .. }
             | Input::Datagram { .. }
-            | Input::Trouble { .. } => panic!("{input:?}"),
+            | Input::Trouble { .. }
+            | Input::Command(Command::Reload { .. }) => panic!("{input:?}"),
             Input::Command(Command::Drain { .. }) => {
                 self.is_draining = true;
                 let clients: Vec<ConnId> = self.clients.keys().copied().collect();

@@ -226,6 +226,14 @@ impl Keeper {
                 self.judge(|check| check.resolved(query, &result));
             }
             Input::Command(Command::Drain { .. }) => self.stop(),
+            Input::Command(Command::Reload { plan, .. }) => {
+                let config = plan.open::<Config>();
+                debug_assert!(config.is_some(), "a plan that is for another machine");
+                if let Some(config) = config {
+                    self.replace(now, Config::clone(&config));
+                    self.outputs.push_back(Output::Event(Event::Reloaded(plan)));
+                }
+            }
             // Checks send nothing and want nothing but the connection.
             Input::Received { .. } | Input::Eof { .. } | Input::Sent { .. } => {}
             Input::Notice(_) | Input::Persisted { .. } => {}
