@@ -636,6 +636,21 @@ pub enum Event {
         /// The operating system's error number; zero if its other end is gone.
         errno: i32,
     },
+    /// The process is to end at once: a client said SHUTDOWN, or asked for a crash.
+    Exit {
+        /// What it returns.
+        code: u8,
+    },
+    /// What a Sentinel tells, in the words of its protocol.
+    Sentinel {
+        /// How loud it is.
+        loudness: Loudness,
+        /// The event's name, which is the channel of its subscribers; empty for what only the log
+        /// is told.
+        name: &'static str,
+        /// What it says.
+        message: String,
+    },
 }
 
 /// What happened to a virtual router.
@@ -681,6 +696,17 @@ pub enum RouterNews {
     Unusable(String),
     /// An advert or announcement was not sent.
     Unsent(i32),
+}
+
+/// How loud what a Sentinel tells is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loudness {
+    /// `-` in the log.
+    Verbose,
+    /// `*` in the log.
+    Notice,
+    /// `#` in the log.
+    Warning,
 }
 
 /// A bound that a client can go over.

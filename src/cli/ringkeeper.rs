@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+#[cfg(target_os = "linux")]
+use crate::cli::keepalived;
 use crate::cli::{load, route};
 use crate::host::log::{Format, Log, Verbosity};
 use crate::host::reason;
@@ -90,7 +92,11 @@ enum Verb {
 struct RunArgs {
     /// Configuration file, in the format of twemproxy's nutcracker.yml.
     #[arg(short, long = "config", visible_alias = "conf-file", value_name = "FILE")]
-    config: PathBuf,
+    #[arg(required_unless_present = "keepalived")]
+    config: Option<PathBuf>,
+    /// Virtual routers, in the format of keepalived.conf (Linux).
+    #[arg(long, value_name = "FILE")]
+    keepalived: Option<PathBuf>,
     /// What drives the sockets.
     #[arg(long, value_enum, default_value_t)]
     runtime: Choice,
@@ -211,14 +217,29 @@ fn run(arguments: RunArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let loaded = load::read(&arguments.config);
     let is_for_people = matches!(format, Format::Text) && arguments.log_file.is_none();
+    let Some(config) = &arguments.config else {
+        return run_routers(&arguments, is_for_people, &log, &signals);
+    };
+    let loaded = load::read(config);
     if is_for_people {
         eprint!("{}", loaded.human());
     } else {
         loaded.log();
     }
     let Some(config) = loaded.config else { return ExitCode::FAILURE };
+    #[cfg(target_os = "linux")]
+    let routers = match &arguments.keepalived {
+        None => None,
+        Some(path) => {
+            let loaded = keepalived::read(path, None);
+            loaded.log();
+            match keepalived::start(loaded, arguments.runtime) {
+                Some(routers) => Some(routers),
+                None => return ExitCode::FAILURE,
+            }
+        }
+    };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
@@ -232,19 +253,58 @@ fn run(arguments: RunArgs) -> ExitCode {
         port: arguments.stats_port.unwrap_or(STATS_PORT),
     };
     let launch = Launch { config, persona: Persona::Ringkeeper, runtime: arguments.runtime, stats };
-    match service::start(launch) {
+    let code = match service::start(launch) {
         Ok(running) => service::supervise(running, Persona::Ringkeeper, &log, &signals),
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
+    };
+    #[cfg(target_os = "linux")]
+    if let Some(routers) = routers {
+        routers.leave();
     }
+    code
+}
+
+/// Runs virtual routers and nothing else.
+#[cfg(target_os = "linux")]
+fn run_routers(arguments: &RunArgs, is_for_people: bool, log: &Log, signals: &Signals) -> ExitCode {
+    let Some(path) = &arguments.keepalived else { return ExitCode::FAILURE };
+    let loaded = keepalived::read(path, None);
+    if is_for_people {
+        eprint!("{}", loaded.human());
+    } else {
+        loaded.log();
+    }
+    keepalived::serve(loaded, arguments.runtime, None, log, signals, || ())
+}
+
+/// Virtual routers need what only Linux has.
+#[cfg(not(target_os = "linux"))]
+fn run_routers(_: &RunArgs, _: bool, _: &Log, _: &Signals) -> ExitCode {
+    tracing::error!("virtual routers are for Linux only");
+    ExitCode::FAILURE
 }
 
 fn check(arguments: &CheckArgs) -> ExitCode {
     let mut has_errors = false;
     let mut has_warnings = false;
     for file in &arguments.files {
+        #[cfg(target_os = "linux")]
+        if keepalived::is_one(file) {
+            let loaded = keepalived::read(file, None);
+            has_errors |= loaded.config.is_none();
+            has_warnings |= loaded.has_warnings();
+            match arguments.format {
+                ReportFormat::Json => say(&loaded.json()),
+                ReportFormat::Human => {
+                    eprint!("{}", loaded.human());
+                    say(&loaded.verdict());
+                }
+            }
+            continue;
+        }
         let loaded = load::read(file);
         has_errors |= loaded.has_errors();
         has_warnings |= loaded.has_warnings();

@@ -1,15 +1,27 @@
 //! The operating system: what the process opens, asks and obeys.
 
+#[cfg(target_os = "linux")]
+pub(crate) mod channels;
 pub(crate) mod daemon;
+pub(crate) mod errands;
 pub(crate) mod events;
+#[cfg(target_os = "linux")]
+pub(crate) mod guardian;
 pub(crate) mod listen;
 pub(crate) mod log;
 pub(crate) mod memory;
 pub(crate) mod pidfile;
 pub(crate) mod runtime;
+#[cfg(target_os = "linux")]
+pub(crate) mod script;
+pub(crate) mod sentinel;
 pub(crate) mod service;
 pub(crate) mod signal;
 pub(crate) mod sys;
+#[cfg(target_os = "linux")]
+pub(crate) mod vrrp;
+#[cfg(target_os = "linux")]
+mod watch;
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read};

@@ -2,6 +2,7 @@
 //!
 //! The proxy is the only machine here so far.
 
+pub mod sentinel;
 pub mod vrrp;
 
 use std::sync::Arc;

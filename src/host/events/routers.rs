@@ -26,6 +26,9 @@ pub(crate) fn log(event: &Event) {
         | Event::ServerProtocolError { .. }
         | Event::ClientRefused { .. }
         | Event::ClientOverLimit { .. }
+        | Event::Reloaded(_)
+        | Event::Exit { .. }
+        | Event::Sentinel { .. }
         | Event::Drained => {}
     }
 }

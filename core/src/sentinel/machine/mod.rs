@@ -14,8 +14,8 @@ mod ask;
 mod clients;
 mod commands;
 mod explain;
-mod help;
 mod hellos;
+mod help;
 mod info_text;
 mod lead;
 mod links;
@@ -199,6 +199,12 @@ impl Sentinel {
             Input::Exited { job, exit } => self.script_ended(now, job, exit),
             Input::Notice(_) => {}
             Input::Command(Command::Drain { .. }) => self.stop(),
+            Input::Command(Command::Reload { .. }) => {
+                debug_assert!(false, "a Sentinel has no plan");
+            }
+            Input::ChannelOpened { .. } | Input::Datagram { .. } | Input::Trouble { .. } => {
+                debug_assert!(false, "a Sentinel has no channels");
+            }
         }
         self.settle(now);
     }
