@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -319,8 +320,9 @@ pub(crate) fn read(path: &Path, id: Option<&str>) -> Loaded {
     let mut diagnostics = parsed.diagnostics;
     loaded.config = parsed.config.filter(|_| !assembled.has_errors());
     if let Some(config) = &mut loaded.config {
-        loaded.is_insecure = config.runs_programs() && !config.global.has_script_security;
         diagnostics.extend(drop_unusable(config, &assembled));
+        diagnostics.extend(missing_interfaces(config, &assembled));
+        loaded.is_insecure = config.runs_programs() && !config.global.has_script_security;
     }
     diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
     let files = assembled.by_source(diagnostics);
@@ -490,7 +492,8 @@ fn drop_unusable(config: &mut Config, assembled: &Assembled) -> Vec<Diagnostic> 
             false => Ok(()),
         });
         let Err(problem) = checked else { return true };
-        told.push(warning(assembled, command, &format!("{program}: {problem}; it is not used")));
+        let message = format!("{program}: {problem}; it is not used");
+        told.push(warning(assembled, &command.span, "script-not-usable", message));
         false
     };
     let mut gone = Vec::new();
@@ -523,16 +526,32 @@ fn drop_unusable(config: &mut Config, assembled: &Assembled) -> Vec<Diagnostic> 
     told
 }
 
-fn warning(assembled: &Assembled, command: &Command, message: &str) -> Diagnostic {
-    let before = assembled.text().get(..command.span.start).unwrap_or_default();
+/// Tells which interfaces are not there; they may come later.
+fn missing_interfaces(config: &Config, assembled: &Assembled) -> Vec<Diagnostic> {
+    let is_there = |name: &str| Path::new("/sys/class/net").join(name).exists();
+    let missing = config.instances.iter().filter(|instance| !is_there(&instance.interface));
+    let tell = |instance: &config::Instance| {
+        let message = format!("there is no interface {}; it is waited for", instance.interface);
+        warning(assembled, &instance.span, "missing-interface", message)
+    };
+    missing.map(tell).collect()
+}
+
+fn warning(
+    assembled: &Assembled,
+    span: &Range<usize>,
+    code: &'static str,
+    message: String,
+) -> Diagnostic {
+    let before = assembled.text().get(..span.start).unwrap_or_default();
     let start = before.rfind('\n').map_or(0, |end| end + 1);
     Diagnostic {
         severity: Severity::Warning,
-        code: "script-not-usable",
-        span: command.span.clone(),
+        code,
+        span: span.clone(),
         line: before.matches('\n').count() + 1,
         column: before.get(start..).unwrap_or_default().chars().count() + 1,
-        message: message.to_owned(),
+        message,
         expected: None,
         hint: None,
         related: None,

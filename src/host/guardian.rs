@@ -59,6 +59,8 @@ pub(crate) fn main() -> ExitCode {
     // It ends when the one that it guards has ended, not before.
     let signals = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE];
     let _ = SignalSet::new(&signals).block();
+    // As lists of processes show it; it was started through a link.
+    let _ = std::fs::write("/proc/self/comm", "rk-guardian");
     let stdin = io::stdin();
     let mut guardian = Guardian::default();
     let mut bytes = vec![0; WILL_BYTES_MAX];

@@ -5,6 +5,7 @@
 pub mod fake;
 pub mod lab;
 pub mod resp;
+pub mod segment;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};

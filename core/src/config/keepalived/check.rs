@@ -64,6 +64,7 @@ impl Reader<'_, '_> {
         }
         self.config.instances.push(Instance {
             name: name.text.clone(),
+            span: name.span.clone(),
             interface,
             vrid,
             family,
@@ -173,10 +174,8 @@ impl Reader<'_, '_> {
         draft.group = draft.group.filter(|&group| Family::of(group) == family);
         let is_self = |peer: &super::model::Peer| Some(peer.address) == draft.source;
         if draft.peers.iter().any(|(peer, _)| is_self(peer)) {
-            let message = "one of the peers is the router itself, ignored";
+            let message = "one of the peers is the router itself";
             self.warn("peer-is-self", &draft.name.span, message);
-            let source = draft.source;
-            draft.peers.retain(|(peer, _)| Some(peer.address) != source);
         }
         family
     }

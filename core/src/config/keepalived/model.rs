@@ -341,6 +341,8 @@ pub enum ListCheck {
 pub struct Instance {
     /// Its name.
     pub name: String,
+    /// Where its name stands in the text.
+    pub span: Range<usize>,
     /// Interface that it is on.
     pub interface: String,
     /// Its number.
