@@ -98,7 +98,7 @@ fn judge(segment: &mut Segment, shape: Shape) {
     let fields = ["vrrp.version", "vrrp.prio", hops, "vrrp.checksum.status", source];
     if !shape.is_unicast {
         let adverts = segment.recorded("vrrp", &fields);
-        assert!(adverts.len() > 20, "few adverts: {}", adverts.len());
+        assert!(adverts.len() >= 5, "few adverts: {}", adverts.len());
         let mut goodbyes = 0;
         for advert in &adverts {
             assert_eq!(advert[0], shape.version.to_string(), "{advert:?}");

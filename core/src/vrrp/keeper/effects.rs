@@ -212,7 +212,7 @@ impl Keeper {
 
     // Neighbours.
 
-    fn announce(&mut self, place: usize, copies: u8) {
+    pub(super) fn announce(&mut self, place: usize, copies: u8) {
         let Some(slot) = self.slots.get(place) else { return };
         let gaps = (slot.instance.announcing.arp_gap, slot.instance.announcing.neighbour_gap);
         let targets: Vec<(u32, IpAddr)> = slot

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::super::fsm::Phase;
 use super::setup::change;
 use super::{Keeper, Stage};
-use crate::config::keepalived::{Config, Instance};
+use crate::config::keepalived::{Config, Instance, VirtualAddress};
 use crate::io::RouterNews;
 use crate::wire::netlink;
 
@@ -115,14 +115,20 @@ impl Keeper {
                 .collect(),
             Some(_) | None => Vec::new(),
         };
+        let mut routes = Vec::new();
         if let Some(slot) = self.slots.get_mut(place) {
+            routes.clone_from(&slot.instance.routes);
             (slot.instance, slot.trackers) = (instance, trackers);
         }
         self.open_sockets(place);
         self.first_readings(place);
         self.remove_old(place, &old);
-        if self.slots.get(place).is_some_and(|slot| slot.holds) && !is_same {
+        let Some(slot) = self.slots.get(place) else { return };
+        let is_new =
+            |address: &VirtualAddress| !old.iter().any(|(_, known, _)| *known == address.address);
+        if slot.holds && (slot.addresses().any(is_new) || slot.instance.routes != routes) {
             self.add_addresses(place);
+            self.announce(place, 1);
         }
     }
 
