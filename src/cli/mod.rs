@@ -1,12 +1,15 @@
 //! Command lines. The name that the program was started under decides which one is spoken.
 
 mod getopt;
+mod import;
 #[cfg(target_os = "linux")]
 mod keepalived;
 mod load;
+mod manual;
 mod nutcracker;
 mod ringkeeper;
 mod route;
+mod secrets;
 mod sentinel;
 
 use std::ffi::OsString;

@@ -209,7 +209,10 @@ impl<M: Machine> Checked<M> {
             | Input::ChannelOpened { .. }
             | Input::Datagram { .. }
             | Input::Trouble { .. }
-            | Input::Command(Command::Reload { .. }) => panic!("{input:?}"),
+            | Input::Released { .. }
+            | Input::Command(Command::Reload { .. } | Command::HandOver { .. }) => {
+                panic!("{input:?}")
+            }
         }
     }
 }
@@ -284,7 +287,8 @@ impl<M: Machine> Drive for Checked<M> {
                     life.is_closing = true;
                 }
             }
-            Output::Resolve { .. }
+            Output::Release { .. }
+            | Output::Resolve { .. }
             | Output::Event(_)
             | Output::Errand(_)
             | Output::Notice { .. }

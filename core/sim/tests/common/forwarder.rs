@@ -509,7 +509,9 @@ impl Drive for Forwarder {
             | Input::ChannelOpened { .. }
             | Input::Datagram { .. }
             | Input::Trouble { .. }
-            | Input::Command(Command::Reload { .. }) => panic!("{input:?}"),
+            | Input::Command(Command::Reload { .. } | Command::HandOver { .. }) => {
+                panic!("{input:?}")
+            }
             Input::Command(Command::Drain { .. }) => {
                 self.is_draining = true;
                 let clients: Vec<ConnId> = self.clients.keys().copied().collect();
@@ -520,7 +522,7 @@ impl Drive for Forwarder {
                     self.outputs.push_back(Output::Event(Event::Drained));
                 }
             }
-            Input::Resolved { .. } => {}
+            Input::Resolved { .. } | Input::Released { .. } => {}
         }
     }
 

@@ -225,7 +225,7 @@ impl Keeper {
             Input::Resolved { query, result } => {
                 self.judge(|check| check.resolved(query, &result));
             }
-            Input::Command(Command::Drain { .. }) => self.stop(),
+            Input::Command(Command::Drain { .. } | Command::HandOver { .. }) => self.stop(),
             Input::Command(Command::Reload { plan, .. }) => {
                 let config = plan.open::<Config>();
                 debug_assert!(config.is_some(), "a plan that is for another machine");
@@ -235,7 +235,10 @@ impl Keeper {
                 }
             }
             // Checks send nothing and want nothing but the connection.
-            Input::Received { .. } | Input::Eof { .. } | Input::Sent { .. } => {}
+            Input::Received { .. }
+            | Input::Eof { .. }
+            | Input::Sent { .. }
+            | Input::Released { .. } => {}
             Input::Notice(_) | Input::Persisted { .. } => {}
         }
     }
