@@ -2,12 +2,12 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::cli::{load, route};
+use crate::cli::{load, route, sentinel};
 use crate::host::log::{Format, Log, Verbosity};
 use crate::host::reason;
 use crate::host::runtime::Choice;
@@ -36,6 +36,7 @@ Examples:
   ringkeeper run -c nutcracker.yml
   ringkeeper run -c nutcracker.yml --log-format json --stats-addr 0.0.0.0
   ringkeeper run -c nutcracker.yml --runtime tokio
+  ringkeeper run --sentinel sentinel.conf
 
 Signals:
   INT, TERM    let clients finish for 5 s, then end with exit code 0; twice: end at once
@@ -90,7 +91,11 @@ enum Verb {
 struct RunArgs {
     /// Configuration file, in the format of twemproxy's nutcracker.yml.
     #[arg(short, long = "config", visible_alias = "conf-file", value_name = "FILE")]
-    config: PathBuf,
+    #[arg(required_unless_present = "sentinel")]
+    config: Option<PathBuf>,
+    /// Run a Sentinel instead, with this sentinel.conf, in which it keeps what it learns.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "stats_addr", "stats_port"])]
+    sentinel: Option<PathBuf>,
     /// What drives the sockets.
     #[arg(long, value_enum, default_value_t)]
     runtime: Choice,
@@ -211,7 +216,10 @@ fn run(arguments: RunArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let loaded = load::read(&arguments.config);
+    if let Some(file) = &arguments.sentinel {
+        return watch(file, arguments.runtime, &log, &signals);
+    }
+    let loaded = load::read(&arguments.config.unwrap_or_default());
     let is_for_people = matches!(format, Format::Text) && arguments.log_file.is_none();
     if is_for_people {
         eprint!("{}", loaded.human());
@@ -236,6 +244,16 @@ fn run(arguments: RunArgs) -> ExitCode {
         Ok(running) => service::supervise(running, Persona::Ringkeeper, &log, &signals),
         Err(error) => {
             tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn watch(file: &Path, runtime: Choice, log: &Log, signals: &Signals) -> ExitCode {
+    match sentinel::read(file, "") {
+        Ok(loaded) => sentinel::serve(loaded, runtime, log, signals, || {}),
+        Err(problem) => {
+            eprint!("{problem}");
             ExitCode::FAILURE
         }
     }

@@ -2,6 +2,7 @@
 //! --sentinel`, the program takes Redis' command line.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -146,6 +147,17 @@ pub(crate) fn read(file: &Path, options: &str) -> Result<Loaded, String> {
         let first = parsed.diagnostics.iter().find(|d| d.severity == Severity::Error);
         return Err(first.map(|found| fatal(&whole, found)).unwrap_or_default());
     };
+    if !config.resolve_hostnames {
+        let is_name = |host: &str| host.parse::<IpAddr>().is_err();
+        let named = config.masters.iter().find(|m| is_name(m.monitor.address.host()));
+        if let Some(master) = named {
+            let (name, host) = (&master.name, master.monitor.address.host());
+            return Err(format!(
+                "\n*** FATAL CONFIG FILE ERROR (Redis {REDIS_VERSION}) ***\n>>> 'sentinel monitor \
+                 {name} {host}'\nCan't resolve instance hostname.\n"
+            ));
+        }
+    }
     sentinel::check_writable(&path).map_err(|error| {
         let why = reason(&error);
         format!("Sentinel config file {shown} is not writable: {why}. Exiting...\n")

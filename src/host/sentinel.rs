@@ -71,7 +71,8 @@ impl Host for Desk {
             | Event::GreetingRefused { .. }
             | Event::ServerProtocolError { .. }
             | Event::ClientRefused { .. }
-            | Event::ClientOverLimit { .. }) => {
+            | Event::ClientOverLimit { .. }
+            | Event::Reloaded(_)) => {
                 debug_assert!(false, "a Sentinel has no pools, but gave {other:?}");
             }
         }

@@ -4,6 +4,7 @@
 
 pub mod fake;
 pub mod lab;
+pub mod quorum;
 pub mod resp;
 
 use std::fs;
@@ -32,6 +33,7 @@ impl Scratch {
         fs::create_dir_all(&path).unwrap();
         symlink(env!("CARGO_BIN_EXE_ringkeeper"), path.join("nutcracker")).unwrap();
         symlink(env!("CARGO_BIN_EXE_ringkeeper"), path.join("ringkeeper")).unwrap();
+        symlink(env!("CARGO_BIN_EXE_ringkeeper"), path.join("redis-sentinel")).unwrap();
         Self(path)
     }
 

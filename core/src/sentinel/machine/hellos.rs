@@ -153,7 +153,7 @@ impl Sentinel {
         ));
     }
 
-    fn heard(&mut self, now: Instant, id: MasterId, output: peers::Output) {
+    pub(super) fn heard(&mut self, now: Instant, id: MasterId, output: peers::Output) {
         match output {
             peers::Output::Added(peer, address) => {
                 self.hear_of_peer(now, id, peer, &address);
