@@ -63,7 +63,8 @@ impl Host for Desk {
                 self.exit.store(0, Ordering::Release);
                 signal::call_for_attention();
             }
-            other @ (Event::ServerDown { .. }
+            other @ (Event::Reloaded(_)
+            | Event::ServerDown { .. }
             | Event::ServerUp { .. }
             | Event::ServerSilent { .. }
             | Event::Ejected { .. }

@@ -110,8 +110,7 @@ impl Ours {
         self.names.clear();
         self.conns.clear();
         self.planned = None;
-        let boot =
-            Boot { files: self.disk.files.clone(), seed: ctx.rng.next_u64(), now: ctx.now };
+        let boot = Boot { files: self.disk.files.clone(), seed: ctx.rng.next_u64(), now: ctx.now };
         match (self.make)(&boot) {
             Ok(machine) => self.machine = Some(machine),
             Err(why) => {
@@ -283,6 +282,7 @@ impl Ours {
                     machine.handle(ctx.now, Input::Received { conn: name, bytes: &bytes });
                 }
             }
+            Output::Release { conn, .. } => panic!("a Sentinel gives no client away: {conn:?}"),
             Output::Close { conn: name, .. } => {
                 let wire = self.wire(name, "Close");
                 wire.is_closing = true;
