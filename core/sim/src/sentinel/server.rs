@@ -58,7 +58,7 @@ enum Upstream {
     Idle,
     Connecting(Conn),
     /// Waits for the master's data to arrive and be loaded.
-    Syncing { conn: Conn, input: Bytes },
+    Syncing { conn: Conn, input: Bytes, is_answered: bool },
     Up { conn: Conn, input: Bytes, last_io: Instant },
 }
 
@@ -148,10 +148,6 @@ impl Server {
         self.replica_of.is_none()
     }
 
-    pub(crate) const fn offset(&self) -> u64 {
-        self.offset
-    }
-
     pub(crate) fn handle(&mut self, happening: Happening, ctx: &mut Context<'_>) {
         match happening {
             Happening::Started => self.started(ctx),
@@ -235,7 +231,7 @@ impl Server {
             let port = self.address.port().to_string();
             let next = (self.offset + 1).to_string();
             ctx.send(conn, command(&["PSYNC", &self.replid, &next, &port]));
-            self.upstream = Upstream::Syncing { conn, input: Bytes::default() };
+            self.upstream = Upstream::Syncing { conn, input: Bytes::default(), is_answered: false };
         }
     }
 
@@ -307,11 +303,12 @@ impl Server {
 
     fn upstream_received(&mut self, bytes: &[u8], ctx: &mut Context<'_>) {
         match &mut self.upstream {
-            Upstream::Syncing { input, .. } => {
+            Upstream::Syncing { input, is_answered, .. } => {
                 input.push(bytes);
-                // The data is here when its last byte is; loading it takes a while.
-                if let Some((first, used)) = first_line(input.as_slice()) {
+                // The data is here when its last byte is; what follows waits until it is loaded.
+                if !*is_answered && let Some((first, used)) = first_line(input.as_slice()) {
                     input.skip(used);
+                    *is_answered = true;
                     self.sync_answered(&first, ctx);
                 }
             }
@@ -354,12 +351,14 @@ impl Server {
     }
 
     fn synced(&mut self, ctx: &mut Context<'_>) {
-        if let Upstream::Syncing { conn, input } =
-            std::mem::replace(&mut self.upstream, Upstream::Idle)
-        {
-            self.upstream = Upstream::Up { conn, input, last_io: ctx.now };
-            self.down_since = None;
-            self.follow(ctx);
+        match std::mem::replace(&mut self.upstream, Upstream::Idle) {
+            // An alarm of a synchronization before this one finds it unanswered.
+            Upstream::Syncing { conn, input, is_answered: true } => {
+                self.upstream = Upstream::Up { conn, input, last_io: ctx.now };
+                self.down_since = None;
+                self.follow(ctx);
+            }
+            other => self.upstream = other,
         }
     }
 

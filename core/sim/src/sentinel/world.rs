@@ -30,7 +30,6 @@ pub(crate) enum Event {
     Drain { node: NodeId },
     Fault(Fault),
     Write,
-    Probe,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,7 +185,6 @@ impl World {
             Event::Drain { node } => self.drain(node),
             Event::Fault(fault) => self.apply_fault(fault),
             Event::Write => self.write(),
-            Event::Probe => {}
         }
         true
     }
