@@ -226,7 +226,7 @@ impl World {
                 let slow = if is_broken && is_slow { 700 } else { 2 };
                 ours.disk.delay = Duration::from_millis(slow);
             }
-            Process::Server(_) | Process::Observer(_) => {}
+            Process::Server(_) | Process::Observer(_) | Process::Stranger(_) => {}
         }
     }
 

@@ -16,6 +16,7 @@ use super::observer::Observer;
 use super::ours::Ours;
 use super::process::{Conn, Context, Effect, Happening, NodeId};
 use super::server::Server;
+use super::stranger::Stranger;
 use crate::clock::Agenda;
 
 /// The wall clock at the start of every run, milliseconds.
@@ -47,6 +48,7 @@ pub(crate) enum Process {
     Genuine(Genuine),
     Ours(Ours),
     Observer(Observer),
+    Stranger(Stranger),
 }
 
 /// A machine with one process.
@@ -266,6 +268,7 @@ impl World {
             Process::Genuine(genuine) => genuine.handle(happening, &mut context),
             Process::Ours(ours) => ours.handle(happening, &mut context),
             Process::Observer(observer) => observer.handle(happening, &mut context),
+            Process::Stranger(stranger) => stranger.handle(happening, &mut context),
         }
         let at = self.now + context.busy;
         node.busy_until = at;
