@@ -99,7 +99,7 @@ fn simulated(seed: u64) -> Option<BTreeMap<Name, Vec<Sent>>> {
         ..Plan::calm(vec![genuine; 3])
     };
     let mut fleet = Fleet::new(seed, plan);
-    fleet.run_for(Duration::from_millis(11_000 + seed % 977));
+    fleet.run_for(Duration::from_millis(11_000 + seed * 7_919 % 20_000));
     fleet.record_commands();
     let peer = fleet.introduce_stranger();
     fleet.run_for(KILLED);
@@ -123,15 +123,16 @@ fn simulated(seed: u64) -> Option<BTreeMap<Name, Vec<Sent>>> {
     Some(links)
 }
 
-/// Tells on which links the simulated Sentinels sent what the genuine ones did.
-fn matches(
+/// Tells whether the simulated Sentinel `ours` sent on all its links what `genuine` did on its.
+fn is_same(
     recorded: &BTreeMap<Name, Vec<Sent>>,
+    genuine: usize,
     simulated: &BTreeMap<Name, Vec<Sent>>,
-) -> Vec<Name> {
-    let is_same = |(name, sent): &(&Name, &Vec<Sent>)| {
-        simulated.get(*name).is_some_and(|ours| ours.starts_with(sent))
-    };
-    recorded.iter().filter(is_same).map(|(name, _)| name.clone()).collect()
+    ours: usize,
+) -> bool {
+    recorded.iter().filter(|((number, _), _)| *number == genuine).all(|((_, role), sent)| {
+        simulated.get(&(ours, role.clone())).is_some_and(|said| said.starts_with(sent))
+    })
 }
 
 #[test]
@@ -147,24 +148,18 @@ fn the_recording_is_understood() {
 #[test]
 fn the_same_commands_leave_in_the_same_order_on_every_link() {
     let recorded = recorded();
-    let mut seen: BTreeMap<Name, u64> = BTreeMap::new();
-    let mut best = Vec::new();
+    let mut seen = [0_u64; 3];
     let mut tried = 0;
-    // Which phase the periods had is chance; a seed has to have the same on all links at once.
-    for seed in 0..SEEDS {
+    // Which phases the periods of a Sentinel have is chance, so it takes some seeds until one has
+    // those of the recording, on all links of a Sentinel at once.
+    while seen.contains(&0) && tried < SEEDS {
         tried += 1;
-        let Some(simulated) = simulated(seed) else { continue };
-        let found = matches(&recorded, &simulated);
-        for name in &found {
-            *seen.entry(name.clone()).or_default() += 1;
-        }
-        if found.len() > best.len() {
-            best = found;
-        }
-        if best.len() == recorded.len() {
-            break;
+        let Some(simulated) = simulated(tried) else { continue };
+        // Only the first knows the stranger; the other two are alike.
+        for (genuine, ours) in [(0, 0), (1, 1), (1, 2), (2, 1), (2, 2)] {
+            seen[genuine] += u64::from(is_same(&recorded, genuine, &simulated, ours));
         }
     }
-    println!("after {tried} seeds: {} links at once; each by itself: {seen:?}", best.len());
-    assert_eq!(best.len(), recorded.len(), "{best:?}");
+    println!("after {tried} seeds: {seen:?}");
+    assert!(!seen.contains(&0), "{seen:?}");
 }

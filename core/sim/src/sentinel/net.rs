@@ -110,7 +110,7 @@ impl World {
         self.links.push(Link { ends, is_open: false, early: Vec::new(), tap });
         self.nodes[from].links.insert(conn);
         match called {
-            Some(called) => {
+            Some(_) => {
                 let delay = self.paths.draw(&mut self.rng);
                 self.agenda.plan(at + delay, Event::Syn { conn });
             }
