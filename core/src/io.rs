@@ -434,6 +434,32 @@ pub enum Event {
     },
     /// All clients are gone after [`Command::Drain`].
     Drained,
+    /// The process is to end at once: a client said SHUTDOWN, or asked for a crash.
+    Exit {
+        /// What it returns.
+        code: u8,
+    },
+    /// What a Sentinel tells, in the words of its protocol.
+    Sentinel {
+        /// How loud it is.
+        loudness: Loudness,
+        /// The event's name, which is the channel of its subscribers; empty for what only the log
+        /// is told.
+        name: &'static str,
+        /// What it says.
+        message: String,
+    },
+}
+
+/// How loud what a Sentinel tells is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loudness {
+    /// `-` in the log.
+    Verbose,
+    /// `*` in the log.
+    Notice,
+    /// `#` in the log.
+    Warning,
 }
 
 /// A bound that a client can go over.

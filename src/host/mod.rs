@@ -1,12 +1,14 @@
 //! The operating system: what the process opens, asks and obeys.
 
 pub(crate) mod daemon;
+pub(crate) mod errands;
 pub(crate) mod events;
 pub(crate) mod listen;
 pub(crate) mod log;
 pub(crate) mod memory;
 pub(crate) mod pidfile;
 pub(crate) mod runtime;
+pub(crate) mod sentinel;
 pub(crate) mod service;
 pub(crate) mod signal;
 pub(crate) mod sys;

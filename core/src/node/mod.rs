@@ -2,6 +2,8 @@
 //!
 //! The proxy is the only machine here so far.
 
+pub mod sentinel;
+
 use std::sync::Arc;
 
 use crate::id::{ConnId, ListenerId};

@@ -185,6 +185,11 @@ pub enum Address {
 pub struct Secret(pub(in crate::config) String);
 
 impl Secret {
+    /// Takes a password from here on to be kept out of logs.
+    pub const fn new(password: String) -> Self {
+        Self(password)
+    }
+
     /// Returns the password.
     pub fn expose(&self) -> &str {
         &self.0
