@@ -1,5 +1,7 @@
 //! Fleets of Sentinels under seeded faults: ours, genuine ones, and both in one quorum.
 
+mod fleet;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use ringkeeper_sim::sentinel::{ALL_FAULTS, Defects, Ending, Fleet, Member, Plan}
 fn draw(seed: u64, members: Vec<Member>, masters: usize) -> Plan {
     let mut rng = Rng::new(seed ^ 0x5eed);
     let mut plan = Plan::calm(members);
+    plan.make = Some(fleet::make());
     plan.masters = masters;
     plan.replicas = 1 + rng.below(2) as usize;
     plan.down_after = Duration::from_millis([500, 1_000, 3_000][rng.below(3) as usize]);
@@ -64,5 +67,23 @@ fn genuine_sentinels_alone_survive_storms_mostly() {
         let begun = std::time::Instant::now();
         let sum = run_all(0..count, |seed| draw(seed, vec![genuine; 3], masters));
         println!("{masters} masters: {sum:?} {:?}", begun.elapsed());
+    }
+}
+
+#[test]
+fn ours_alone_do_nothing_where_nothing_is_wrong() {
+    let members = vec![Member::Ours(None); 3];
+    let sum = run_all(0..5, |seed| Plan { faults: Vec::new(), is_recording: true, ..draw(seed, members.clone(), 1) });
+    println!("{sum:?}");
+}
+
+#[test]
+fn ours_alone_survive_storms() {
+    let members = vec![Member::Ours(None); 3];
+    for seed in 0..40 {
+        match Fleet::run(seed, draw(seed, members.clone(), 1)) {
+            Ok(report) => println!("{seed} {report:?}"),
+            Err(failure) => println!("{seed} FAIL {:?} {}", failure.breach.rule, failure.breach.what),
+        }
     }
 }
