@@ -166,7 +166,11 @@ impl World {
                 self.agenda.plan(end, Event::Fault(Fault::Heal(cuts)));
             }
             FaultKind::Break => {
-                let open: Vec<_> = self.nodes[node].links.iter().copied().collect();
+                let links = self.nodes[node].links.iter().copied();
+                let is_seen = |conn: &usize| {
+                    !self.links[*conn].ends.iter().any(|end| self.nodes[end.node].is_observer)
+                };
+                let open: Vec<_> = links.filter(is_seen).collect();
                 if !open.is_empty() {
                     let conn = open[self.rng.below(open.len() as u64) as usize];
                     self.net_break(conn);

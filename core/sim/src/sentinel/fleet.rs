@@ -131,6 +131,8 @@ pub struct Failure {
     pub breach: Breach,
     /// The events before it.
     pub told: Vec<Told>,
+    /// How the nodes were left.
+    pub nodes: Vec<String>,
 }
 
 impl fmt::Display for Failure {
@@ -139,6 +141,9 @@ impl fmt::Display for Failure {
         for told in self.told.iter().rev().take(120).rev() {
             let Told { at, sentinel, channel, payload } = told;
             writeln!(f, "{:>11.4} sentinel {sentinel} {channel} {payload}", seconds(*at))?;
+        }
+        for node in &self.nodes {
+            writeln!(f, "            {node}")?;
         }
         let Breach { at, rule, what } = &self.breach;
         write!(f, "seed {} at {:.4}: {rule}: {what}", self.seed, seconds(*at))
@@ -504,7 +509,11 @@ impl Fleet {
         let now = self.world.now;
         let breach = checker.failure.take().unwrap_or(Breach { at: now, rule, what });
         let told = std::mem::take(&mut checker.told);
-        Err(Box::new(Failure { seed: self.seed, breach, told }))
+        let nodes = self.world.nodes.iter().filter_map(|node| match &node.process {
+            Process::Server(server) => Some(format!("{:?} {}", node.state, server.sketch())),
+            _ => None,
+        });
+        Err(Box::new(Failure { seed: self.seed, breach, told, nodes: nodes.collect() }))
     }
 }
 

@@ -111,7 +111,12 @@ impl World {
         self.nodes[from].links.insert(conn);
         match called {
             Some(_) => {
-                let delay = self.paths.draw(&mut self.rng);
+                let is_observer = self.nodes[from].is_observer;
+                let delay = if is_observer {
+                    Duration::from_nanos(1)
+                } else {
+                    self.paths.draw(&mut self.rng)
+                };
                 self.agenda.plan(at + delay, Event::Syn { conn });
             }
             None => self.fly(at, conn, CALLER, Segment::Over(CloseReason::Unreachable)),
@@ -123,7 +128,9 @@ impl World {
         if self.links[conn].ends[CALLER].is_gone {
             return;
         }
-        if self.paths.is_cut(from, to) || !self.nodes[to].is_powered {
+        let is_heard = self.nodes[from].is_observer
+            || !self.paths.is_cut(from, to) && self.nodes[to].is_powered;
+        if !is_heard {
             self.held.push(conn);
             return;
         }

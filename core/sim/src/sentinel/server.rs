@@ -144,6 +144,21 @@ impl Server {
         matches!(self.upstream, Upstream::Up { .. })
     }
 
+    /// Says what matters of it in one line.
+    pub(crate) fn sketch(&self) -> String {
+        let short = |id: &str| id[..6].to_owned();
+        let before = self.replid2.as_ref().map(|(id, end)| format!(" before {} to {end}", short(id)));
+        format!(
+            "{} follows {:?}, in step: {}, history {} to {}{}",
+            self.address,
+            self.replica_of,
+            self.is_in_step(),
+            short(&self.replid),
+            self.offset,
+            before.unwrap_or_default()
+        )
+    }
+
     pub(crate) const fn takes_writes(&self) -> bool {
         self.replica_of.is_none()
     }

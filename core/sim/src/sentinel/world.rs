@@ -341,6 +341,11 @@ impl World {
         node.state = State::Dead;
         node.is_powered = false;
         for conn in std::mem::take(&mut node.links) {
+            let link = &self.links[conn];
+            if link.ends.iter().any(|end| self.nodes[end.node].is_observer) {
+                self.net_close(self.now, id, conn, CloseReason::Reset);
+                continue;
+            }
             let link = &mut self.links[conn];
             let side = usize::from(link.ends[0].node != id);
             link.ends[side].is_gone = true;
