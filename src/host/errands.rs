@@ -132,10 +132,9 @@ fn wait(child: &mut Child, job: JobId, running: &Running) -> Exit {
     if let Some(pid) = pid {
         // Waits without taking the number back, so that a signal meanwhile hits nobody else.
         let how = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        while matches!(
-            rustix::process::waitid(WaitId::Pid(pid), how),
-            Err(rustix::io::Errno::INTR)
-        ) {}
+        while matches!(rustix::process::waitid(WaitId::Pid(pid), how), Err(rustix::io::Errno::INTR))
+        {
+        }
     }
     let mut running = lock(running);
     running.remove(&job);

@@ -268,9 +268,8 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        const MONTHS: [&str; 12] = [
-            "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-        ];
+        const MONTHS: [&str; 12] =
+            ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         write!(writer, "{}:X ", std::process::id())?;
         if let Some(t) = sys::local_time(i64::try_from(since.as_secs()).unwrap_or(i64::MAX)) {

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use ringkeeper_core::config::sentinel::{Config, RunId, PORT_DEFAULT};
+use ringkeeper_core::config::sentinel::{Config, PORT_DEFAULT, RunId};
 use ringkeeper_core::id::ListenerId;
 use ringkeeper_core::io::{Errand, Event, Host, Mail, Notice, Recipient};
 use ringkeeper_core::node::sentinel::SentinelWorker;
@@ -205,8 +205,7 @@ fn spawn(
                     tcp_keepalive,
                 })
                 .collect();
-            let thread =
-                thread(move || rt_uring::run(worker, start, listeners, mailbox, desk))?;
+            let thread = thread(move || rt_uring::run(worker, start, listeners, mailbox, desk))?;
             let stop = Box::new(move || {
                 let _ = sender.send(rt_uring::Message::Stop);
             });
@@ -227,8 +226,7 @@ fn spawn(
                     tcp_keepalive,
                 })
                 .collect();
-            let thread =
-                thread(move || rt_tokio::run(worker, start, listeners, mailbox, desk))?;
+            let thread = thread(move || rt_tokio::run(worker, start, listeners, mailbox, desk))?;
             let stop = Box::new(move || {
                 let _ = sender.send(rt_tokio::Message::Stop);
             });

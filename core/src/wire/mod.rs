@@ -4,6 +4,7 @@ pub mod arp;
 pub mod checksum;
 pub mod ethernet;
 pub mod ip;
+pub mod memcache;
 pub mod ndp;
 pub mod resp;
 pub mod vrrp;

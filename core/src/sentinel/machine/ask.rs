@@ -81,9 +81,8 @@ impl Sentinel {
     }
 
     fn find_by_address(&self, address: &Address) -> Option<MasterId> {
-        let is_it = |master: &super::master::Master| {
-            self.is_same_place(&master.server.address, address)
-        };
+        let is_it =
+            |master: &super::master::Master| self.is_same_place(&master.server.address, address);
         self.each_master().find(|(_, master)| is_it(master)).map(|(id, _)| id)
     }
 

@@ -11,9 +11,7 @@ use crate::limits;
 use crate::sentinel::reply::Protocol;
 use crate::slab::{Slab, SlabKey};
 use crate::time::Instant;
-use crate::wire::resp::{
-    RequestLimits, RequestScan, RequestScanner, Span, encode, encode_inline,
-};
+use crate::wire::resp::{RequestLimits, RequestScan, RequestScanner, Span, encode, encode_inline};
 
 /// Names a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

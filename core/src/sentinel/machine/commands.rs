@@ -229,9 +229,8 @@ impl Sentinel {
 
     fn encode_replicas(&self, now: Instant, id: MasterId, protocol: Protocol, out: &mut Vec<u8>) {
         let Some(master) = self.masters.get(&id) else { return };
-        let is_shown = |server: &Server| {
-            server.replica_report().is_none_or(|(_, report)| report.is_announced)
-        };
+        let is_shown =
+            |server: &Server| server.replica_report().is_none_or(|(_, report)| report.is_announced);
         let shown: Vec<(&u32, &Server)> =
             master.replicas.iter().filter(|(_, server)| is_shown(server)).collect();
         encode::array_header(out, shown.len());
@@ -396,10 +395,8 @@ impl Sentinel {
     }
 
     fn info_cache(&self, now: Instant, names: &[&[u8]], out: &mut Vec<u8>) {
-        let found: Vec<&Master> = names
-            .iter()
-            .filter_map(|name| self.masters.get(&self.find(name)?))
-            .collect();
+        let found: Vec<&Master> =
+            names.iter().filter_map(|name| self.masters.get(&self.find(name)?)).collect();
         encode::array_header(out, found.len() * 2);
         for master in found {
             encode::bulk(out, master.name().as_str().as_bytes());

@@ -28,7 +28,10 @@ impl Sentinel {
         }
         let usable = self.usable(id);
         if !usable.reaches_quorum() {
-            lines.push(format!("only {} Sentinels can be reached, fewer than the quorum", usable.usable));
+            lines.push(format!(
+                "only {} Sentinels can be reached, fewer than the quorum",
+                usable.usable
+            ));
         }
         if !usable.reaches_majority() {
             let (up, all) = (usable.usable, usable.voters);

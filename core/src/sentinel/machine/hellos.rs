@@ -51,12 +51,7 @@ impl Sentinel {
         due.at(now + self.periods.publish);
     }
 
-    fn publish_hello(
-        &mut self,
-        link: super::links::LinkId,
-        owner: Owner,
-        id: MasterId,
-    ) -> bool {
+    fn publish_hello(&mut self, link: super::links::LinkId, owner: Owner, id: MasterId) -> bool {
         let Some(known) = self.links.get(link).filter(|link| link.is_open()) else { return false };
         if known.pending() >= self.pending_max(owner) {
             return false;

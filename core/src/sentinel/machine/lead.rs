@@ -59,7 +59,7 @@ impl Sentinel {
             .collect();
         let standing = self.elections.asks(master.name());
         let candidate = standing.map(|_| self.myid);
-        let epoch = standing.unwrap_or(self.elections.current_epoch());
+        let epoch = standing.unwrap_or_else(|| self.elections.current_epoch());
         for peer in asks {
             if self.ask(now, id, &peer, epoch, candidate) {
                 due.at(now + period);
@@ -424,12 +424,7 @@ impl Sentinel {
     }
 
     /// Sends the transaction that makes a server a replica of `of`, or a master.
-    pub(super) fn send_slaveof(
-        &mut self,
-        id: MasterId,
-        node: Node,
-        of: Option<&Address>,
-    ) -> bool {
+    pub(super) fn send_slaveof(&mut self, id: MasterId, node: Node, of: Option<&Address>) -> bool {
         let Some(link) = self.masters.get(&id).and_then(|m| m.server(node)).map(|s| s.commands)
         else {
             return false;
@@ -639,11 +634,8 @@ impl Sentinel {
     }
 
     fn crash_if_wanted(&mut self, plain: Plain) {
-        let wanted = match plain {
-            Plain::ElectedLeader => self.failure.after_election,
-            Plain::PromotedSlave => self.failure.after_promotion,
-            _ => false,
-        };
+        let wanted = (plain == Plain::ElectedLeader && self.failure.after_election)
+            || (plain == Plain::PromotedSlave && self.failure.after_promotion);
         if wanted {
             self.out.push_back(Effect::Event(crate::io::Event::Exit { code: 99 }));
         }

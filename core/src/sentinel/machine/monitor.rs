@@ -245,10 +245,13 @@ impl Sentinel {
             return WATCH_PERIOD;
         }
         let is_link_down = master.server(node).and_then(|server| server.replica_report());
-        let is_link_down =
-            is_link_down.is_some_and(|(_, r)| matches!(r.link, MasterLink::Down(_)));
+        let is_link_down = is_link_down.is_some_and(|(_, r)| matches!(r.link, MasterLink::Down(_)));
         let is_busy = *master.failover.state() != State::None || master.server.watch.is_down();
-        if is_busy || is_link_down { self.periods.info.min(self.periods.ping) } else { self.periods.info }
+        if is_busy || is_link_down {
+            self.periods.info.min(self.periods.ping)
+        } else {
+            self.periods.info
+        }
     }
 
     fn ask_info(&mut self, now: Instant, id: MasterId, node: Node, due: &mut Due) {

@@ -178,7 +178,8 @@ impl Sentinel {
         let known = ["nosave", "save", "now", "force", "abort"];
         let is_known = |word: &&[u8]| known.iter().any(|k| word.eq_ignore_ascii_case(k.as_bytes()));
         let wants = |what: &[u8]| rest.iter().any(|word| word.eq_ignore_ascii_case(what));
-        let contradicts = (wants(b"save") && wants(b"nosave")) || (wants(b"abort") && rest.len() > 1);
+        let contradicts =
+            (wants(b"save") && wants(b"nosave")) || (wants(b"abort") && rest.len() > 1);
         if !rest.iter().all(is_known) || contradicts {
             encode::error(out, "ERR syntax error");
             return Served::Done;
@@ -366,13 +367,15 @@ impl Sentinel {
             Protocol::Resp2 => 2,
             Protocol::Resp3 => 3,
         };
-        let mut line = format!("id={} addr={peer} laddr={local} fd=0 name={}", client.id, client.name);
+        let mut line =
+            format!("id={} addr={peer} laddr={local} fd=0 name={}", client.id, client.name);
         let (age, idle) = (now.since(client.since), now.since(client.active_at));
         let _ = write!(line, " age={} idle={} flags={flags} db=0", seconds(age), seconds(idle));
         let _ = write!(line, " sub={} psub={}", client.channels.len(), client.patterns.len());
         let _ = write!(line, " ssub=0 multi=-1 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0");
         let _ = write!(line, " rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r");
-        let _ = write!(line, " cmd={} user={} redir=-1 resp={resp}", client.last_command, client.user);
+        let _ =
+            write!(line, " cmd={} user={} redir=-1 resp={resp}", client.last_command, client.user);
         line
     }
 
@@ -390,7 +393,8 @@ impl Sentinel {
             }
             ("list", []) => {
                 encode::array_header(out, 1);
-                let secret = if self.globals.server.requirepass.is_some() { "#…" } else { "nopass" };
+                let secret =
+                    if self.globals.server.requirepass.is_some() { "#…" } else { "nopass" };
                 encode::bulk(out, format!("user default on {secret} ~* &* +@all").as_bytes());
             }
             ("cat", []) => {

@@ -32,8 +32,7 @@ impl Sentinel {
     fn is_stray(&self, now: Instant, id: MasterId, node: Node, due: &mut Due) -> bool {
         let Some(master) = self.masters.get(&id) else { return false };
         let Some(server) = master.server(node) else { return false };
-        if server.watch.is_down() || !self.links.is_open(server.commands) || server.info.is_none()
-        {
+        if server.watch.is_down() || !self.links.is_open(server.commands) || server.info.is_none() {
             return false;
         }
         let (since, patience) = match server.role {

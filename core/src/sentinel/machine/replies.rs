@@ -162,14 +162,7 @@ impl Sentinel {
         self.hear(now, way, message);
     }
 
-    fn answered(
-        &mut self,
-        now: Instant,
-        link: LinkId,
-        owner: Owner,
-        expect: Expect,
-        frame: &[u8],
-    ) {
+    fn answered(&mut self, now: Instant, link: LinkId, owner: Owner, expect: Expect, frame: &[u8]) {
         match (expect, owner) {
             // What was not taken is told again when it is time.
             (Expect::Ignored | Expect::Published, _) => {}
@@ -368,8 +361,7 @@ impl Sentinel {
         let unknown: Vec<Address> = replicas.iter().filter(unknown).cloned().collect();
         for address in unknown {
             let Some(master) = self.masters.get_mut(&id) else { return };
-            let added =
-                master.add_replica(now, id, address, &self.periods, &mut self.links);
+            let added = master.add_replica(now, id, address, &self.periods, &mut self.links);
             if let Some(at) = added {
                 self.say_plain(id, Plain::Slave, Node::Replica(at));
                 self.store.want();

@@ -40,8 +40,7 @@ impl Sentinel {
             let argv = [path.as_str(), channel, &text].map(|word| word.as_bytes().to_vec());
             self.scripts.queue(argv.to_vec(), Vec::new());
         }
-        let event =
-            io::Event::Sentinel { loudness: loudness(level), name: channel, message: text };
+        let event = io::Event::Sentinel { loudness: loudness(level), name: channel, message: text };
         self.out.push_back(Output::Event(event));
     }
 

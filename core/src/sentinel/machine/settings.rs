@@ -78,8 +78,7 @@ impl Sentinel {
         let quorum = parse_integer(quorum).ok_or("ERR Invalid quorum")?;
         let port = parse_integer(port).ok_or("ERR Invalid port")?;
         let quorum = i32::try_from(quorum).ok().and_then(|quorum| u32::try_from(quorum).ok());
-        let quorum =
-            quorum.and_then(NonZeroU32::new).ok_or("ERR Quorum must be 1 or greater.")?;
+        let quorum = quorum.and_then(NonZeroU32::new).ok_or("ERR Quorum must be 1 or greater.")?;
         let host = std::str::from_utf8(host).unwrap_or_default();
         let is_number = host.parse::<IpAddr>().is_ok();
         if !is_number && !self.globals.resolve_hostnames {
@@ -378,9 +377,7 @@ fn rename(settings: &mut config::Master, from: &str, more: &[String]) -> Outcome
     }
     settings.renamed_commands.retain(|known| !known.from.eq_ignore_ascii_case(from));
     if !from.eq_ignore_ascii_case(to) {
-        settings
-            .renamed_commands
-            .push(RenamedCommand { from: from.to_owned(), to: to.clone() });
+        settings.renamed_commands.push(RenamedCommand { from: from.to_owned(), to: to.clone() });
     }
     Outcome::Set(vec![from.to_owned(), to.clone()])
 }

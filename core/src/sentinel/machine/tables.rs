@@ -29,8 +29,7 @@ impl Sentinel {
         let name = settings.name.clone();
         self.elections.add_master(&name);
         let own = self.own_addresses();
-        let master =
-            Master::new(now, id, settings, self.myid, own, &self.periods, &mut self.links);
+        let master = Master::new(now, id, settings, self.myid, own, &self.periods, &mut self.links);
         let peers: Vec<(RunId, Address)> =
             master.peers.iter().map(|(id, address, _)| (*id, address.clone())).collect();
         self.names.insert(name, id);
@@ -153,7 +152,8 @@ impl Sentinel {
                     }
                 }
                 if let Some(run_id) = server.run_id {
-                    let _ = watch.handle_run(now, run_id, server.history().unwrap_or_default(), None);
+                    let _ =
+                        watch.handle_run(now, run_id, server.history().unwrap_or_default(), None);
                 }
                 server.watch = watch;
             }
