@@ -56,7 +56,22 @@ fn measure(down_after: Duration, stops: bool) -> Times {
         first("+elected-leader", &mut times.elected);
         first("+promoted-slave", &mut times.promoted);
         let switches = when("+switch-master");
-        assert!(switches.len() >= 3, "seed {seed}: {switches:?} {:#?}", fleet.told().iter().filter(|t| t.at > start).map(|t| format!("{:?} {} {} {}", t.at.since(start), t.sentinel, t.channel, t.payload)).collect::<Vec<_>>());
+        assert!(
+            switches.len() >= 3,
+            "seed {seed}: {switches:?} {:#?}",
+            fleet
+                .told()
+                .iter()
+                .filter(|t| t.at > start)
+                .map(|t| format!(
+                    "{:?} {} {} {}",
+                    t.at.since(start),
+                    t.sentinel,
+                    t.channel,
+                    t.payload
+                ))
+                .collect::<Vec<_>>()
+        );
         times.switch_first.push(switches[0]);
         times.switch_last.push(switches[2]);
         times.twice += u64::from(when("+promoted-slave").len() > 1);

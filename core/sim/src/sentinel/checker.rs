@@ -58,8 +58,9 @@ struct View {
     is_down: bool,
     tried: u64,
     asked: u64,
-    /// The election that it leads.
+    /// The election that it leads, and when that was over.
     leads: Option<u64>,
+    led_until: Option<Instant>,
     config_epoch: u64,
     belief: Option<SocketAddr>,
     before: Option<(Instant, SocketAddr)>,
@@ -249,10 +250,10 @@ impl Checker {
                 self.check_reasons(at, node, master);
             }
             "+elected-leader" => self.elected(at, node, master),
-            "+failover-end" => self.view(node, master).leads = None,
+            "+failover-end" => self.view(node, master).led_until = Some(at),
             _ if channel.starts_with("-failover-abort") => {
                 self.aborts += 1;
-                self.view(node, master).leads = None;
+                self.view(node, master).led_until = Some(at);
             }
             _ => {}
         }
@@ -290,6 +291,7 @@ impl Checker {
         let view = self.view(node, master);
         let epoch = if is_ours { view.asked.max(view.tried) } else { view.tried };
         view.leads = Some(epoch);
+        view.led_until = None;
         let votes = self.counted.get(&(node, master, epoch)).map_or(0, BTreeSet::len) as u32 + 1;
         let majority = self.sentinels.len() as u32 / 2 + 1;
         if votes < majority.max(self.quorum) && !self.is_forced {
@@ -359,7 +361,8 @@ impl Checker {
         }
         let before = std::mem::replace(&mut sentinel.current_epoch, epoch);
         if epoch < before || config_epoch > epoch {
-            let what = format!("is at epoch {epoch} after {before}, with a master's {config_epoch}");
+            let what =
+                format!("is at epoch {epoch} after {before}, with a master's {config_epoch}");
             self.breach(at, "S3", Some(from), what);
         }
         let before = std::mem::replace(&mut self.view(from, master).config_epoch, config_epoch);
@@ -370,9 +373,8 @@ impl Checker {
         self.believe(at, from, master, address);
         let known = *self.addresses.entry((master, config_epoch)).or_insert(address);
         if known != address {
-            let what = format!(
-                "configuration {config_epoch} of master {master} is {known} and {address}"
-            );
+            let what =
+                format!("configuration {config_epoch} of master {master} is {known} and {address}");
             self.breach(at, "S4", None, what);
         }
     }
@@ -409,9 +411,11 @@ impl Checker {
 
     /// S5: who orders servers about, and by what right.
     pub(crate) fn judge_orders(&mut self, now: Instant) {
-        while self.orders.first().is_some_and(|order| {
-            now.since(order.at) > Duration::from_millis(1)
-        }) {
+        while self
+            .orders
+            .first()
+            .is_some_and(|order| now.since(order.at) > Duration::from_millis(1))
+        {
             let order = self.orders.remove(0);
             self.judge(&order);
         }
@@ -421,11 +425,12 @@ impl Checker {
         let (at, from, master) = (order.at, order.from, order.master);
         let is_tilted = self.sentinels[&from].is_tilted;
         let view = self.view(from, master);
-        let (leads, belief, before) = (view.leads, view.belief, view.before);
+        let (belief, before) = (view.belief, view.before);
+        let is_over = view.led_until.is_some_and(|until| order.at > until);
+        let leads = view.leads.filter(|_| !is_over);
         if let Some(target) = order.target {
-            let is_recent = before.is_some_and(|(when, before)| {
-                before == target && at.since(when) <= BELIEF_GRACE
-            });
+            let is_recent = before
+                .is_some_and(|(when, before)| before == target && at.since(when) <= BELIEF_GRACE);
             if belief.is_some_and(|belief| belief != target) && !is_recent {
                 let what = format!("has a server follow {target}, and believes in {belief:?}");
                 self.breach(at, "S5", Some(from), what);

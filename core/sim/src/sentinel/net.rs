@@ -85,7 +85,8 @@ impl Paths {
     }
 
     fn draw(&self, rng: &mut Rng) -> Duration {
-        let mut delay = self.latency + Duration::from_nanos(rng.below(self.jitter.as_nanos() as u64));
+        let mut delay =
+            self.latency + Duration::from_nanos(rng.below(self.jitter.as_nanos() as u64));
         if self.tail_one_in > 0 && rng.is_one_in(1, self.tail_one_in) {
             delay += Duration::from_nanos(rng.below(self.tail.as_nanos() as u64));
         }
@@ -143,7 +144,8 @@ impl World {
         self.links[conn].is_open = true;
         self.fly(self.now, conn, CALLER, Segment::Opened);
         // Every connection comes from a port of its own.
-        let address = SocketAddr::new(self.nodes[from].address.ip(), 32_768 + (conn % 28_000) as u16);
+        let address =
+            SocketAddr::new(self.nodes[from].address.ip(), 32_768 + (conn % 28_000) as u16);
         self.deliver(to, Happening::Accepted { conn, from: address });
     }
 

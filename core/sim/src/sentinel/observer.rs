@@ -35,7 +35,7 @@ impl Observer {
             Happening::Gone { .. } => {
                 self.conn = None;
                 self.input.clear();
-                ctx.wake_in(Duration::from_micros(100), 0);
+                ctx.wake_in(Duration::from_millis(2), 0);
             }
             Happening::Received { bytes, .. } => {
                 self.input.push(&bytes);

@@ -58,8 +58,16 @@ enum Upstream {
     Idle,
     Connecting(Conn),
     /// Waits for the master's data to arrive and be loaded.
-    Syncing { conn: Conn, input: Bytes, is_answered: bool },
-    Up { conn: Conn, input: Bytes, last_io: Instant },
+    Syncing {
+        conn: Conn,
+        input: Bytes,
+        is_answered: bool,
+    },
+    Up {
+        conn: Conn,
+        input: Bytes,
+        last_io: Instant,
+    },
 }
 
 /// What a server keeps over a restart.
@@ -147,7 +155,8 @@ impl Server {
     /// Says what matters of it in one line.
     pub(crate) fn sketch(&self) -> String {
         let short = |id: &str| id[..6].to_owned();
-        let before = self.replid2.as_ref().map(|(id, end)| format!(" before {} to {end}", short(id)));
+        let before =
+            self.replid2.as_ref().map(|(id, end)| format!(" before {} to {end}", short(id)));
         format!(
             "{} follows {:?}, in step: {}, history {} to {}{}",
             self.address,
@@ -169,12 +178,8 @@ impl Server {
             Happening::Woken(ALARM_CRON) => self.cron(ctx),
             Happening::Woken(ALARM_SYNCED) => self.synced(ctx),
             Happening::Accepted { conn, from } => {
-                let client = Client {
-                    input: Bytes::default(),
-                    from,
-                    kind: Use::Normal,
-                    transaction: None,
-                };
+                let client =
+                    Client { input: Bytes::default(), from, kind: Use::Normal, transaction: None };
                 self.clients.insert(conn, client);
             }
             Happening::Connected(conn) => self.upstream_connected(conn, ctx),
@@ -390,7 +395,8 @@ impl Server {
                     ctx.send(*conn, bytes.clone());
                 }
             }
-            let words: Vec<&str> = words.iter().filter_map(|w| std::str::from_utf8(w).ok()).collect();
+            let words: Vec<&str> =
+                words.iter().filter_map(|w| std::str::from_utf8(w).ok()).collect();
             match words[..] {
                 ["SET", value] => self.data.push(value.to_owned()),
                 ["PUBLISH", channel, payload] => {

@@ -197,7 +197,7 @@ impl Sentinel {
             Input::Resolved { query, result } => self.resolved(now, query, result),
             Input::Persisted { ticket, result } => self.persisted(now, ticket, result),
             Input::Exited { job, exit } => self.script_ended(now, job, exit),
-            Input::Notice(_) => {}
+            Input::Notice(_) | Input::Command(Command::Reload { .. }) => {}
             Input::Command(Command::Drain { .. }) => self.stop(),
         }
         self.settle(now);
