@@ -172,6 +172,8 @@ impl Checker {
         if let Some(sentinel) = self.sentinels.get_mut(&node) {
             sentinel.is_tilted = false;
             sentinel.last_epoch = 0;
+            // An election that was only heard of need not be remembered.
+            sentinel.current_epoch = 0;
         }
         for ((of, _), view) in &mut self.views {
             if *of == node {
@@ -220,9 +222,9 @@ impl Checker {
         let view = self.view(node, master);
         if view.belief != Some(address) {
             view.before = view.belief.map(|before| (at, before));
-            view.belief = Some(address);
             // What was believed of the old address says nothing of the new one.
-            view.is_down = false;
+            view.is_down &= view.belief.is_none();
+            view.belief = Some(address);
         }
     }
 

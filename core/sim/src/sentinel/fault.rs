@@ -107,6 +107,10 @@ impl World {
     }
 
     pub(crate) fn apply_fault(&mut self, fault: Fault) {
+        let is_trouble = matches!(fault, Fault::Kill(_) | Fault::Pause(_));
+        if is_trouble && self.schedule.is_over {
+            return;
+        }
         match fault {
             Fault::Strike => self.strike(),
             Fault::Kill(node) => self.kill(node),
