@@ -6,12 +6,35 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ringkeeper_core::rng::Rng;
+use ringkeeper_sim::Seeds;
 use ringkeeper_sim::sentinel::{ALL_FAULTS, Defects, Ending, FaultKind, Fleet, Member, Plan};
 
-/// Draws the circumstances of a run with these members.
-fn draw(seed: u64, members: Vec<Member>, masters: usize) -> Plan {
+/// Who votes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Voters {
+    Ours,
+    Mixed,
+    Genuine,
+}
+
+impl Voters {
+    fn draw(self, rng: &mut Rng) -> Vec<Member> {
+        let count = if rng.is_one_in(1, 4) { 5 } else { 3 };
+        let genuine = match self {
+            Self::Ours => 0,
+            Self::Mixed => 1 + rng.below(count - 1),
+            Self::Genuine => count,
+        };
+        let mut members = vec![Member::Genuine(Defects::SHIPPED); genuine as usize];
+        members.resize(count as usize, Member::Ours(None));
+        members
+    }
+}
+
+/// Draws the circumstances of a run.
+fn draw(seed: u64, voters: Voters, masters: usize) -> Plan {
     let mut rng = Rng::new(seed ^ 0x5eed);
-    let mut plan = Plan::calm(members);
+    let mut plan = Plan::calm(voters.draw(&mut rng));
     plan.make = Some(fleet::make());
     plan.masters = masters;
     plan.replicas = 1 + rng.below(2) as usize;
@@ -28,7 +51,6 @@ fn draw(seed: u64, members: Vec<Member>, masters: usize) -> Plan {
 #[derive(Debug, Default)]
 #[allow(dead_code, reason = "printed")]
 struct Sum {
-    seeds: u64,
     steps: u64,
     faults: u64,
     tries: u64,
@@ -40,11 +62,21 @@ struct Sum {
     shipped: BTreeMap<&'static str, u64>,
 }
 
-fn run_all(seeds: std::ops::Range<u64>, make: impl Fn(u64) -> Plan) -> Sum {
+/// Runs as many seeds as the environment says, or as fit into `seconds`.
+fn run_all(name: &str, first: u64, seconds: u64, make: impl Fn(u64) -> Plan) -> Sum {
     let mut sum = Sum::default();
-    for seed in seeds {
-        let report = Fleet::run(seed, make(seed)).unwrap_or_else(|failure| panic!("{failure}"));
-        sum.seeds += 1;
+    let is_survey = std::env::var_os("RINGKEEPER_SURVEY").is_some();
+    let seeds = Seeds::from_environment(first, Duration::from_secs(seconds));
+    let count = seeds.each(|seed| {
+        let report = match Fleet::run(seed, make(seed)) {
+            Ok(report) => report,
+            Err(failure) if is_survey => {
+                let breach = failure.breach;
+                println!("{name}: seed {seed}: {}: {}", breach.rule, breach.what);
+                return Ok(());
+            }
+            Err(failure) => return Err(failure),
+        };
         sum.steps += report.steps;
         sum.faults += report.faults;
         sum.tries += report.tries;
@@ -56,46 +88,46 @@ fn run_all(seeds: std::ops::Range<u64>, make: impl Fn(u64) -> Plan) -> Sum {
         for (rule, count) in report.shipped {
             *sum.shipped.entry(rule).or_default() += count;
         }
-    }
+        Ok(())
+    });
+    let count = count.unwrap_or_else(|failure| panic!("{name}: {failure}"));
+    println!("{name}: {count} seeds, {sum:?}");
     sum
 }
 
-#[test]
-fn genuine_sentinels_alone_survive_storms_mostly() {
-    for masters in [1, 5, 20] {
-        let genuine = Member::Genuine(Defects::SHIPPED);
-        let count = 60 / masters as u64 + 5;
-        let begun = std::time::Instant::now();
-        let sum = run_all(0..count, |seed| draw(seed, vec![genuine; 3], masters));
-        println!("{masters} masters: {sum:?} {:?}", begun.elapsed());
-    }
-}
-
-#[test]
-fn ours_alone_do_nothing_where_nothing_is_wrong() {
-    let members = vec![Member::Ours(None); 3];
-    let sum = run_all(0..5, |seed| Plan {
-        faults: Vec::new(),
-        is_recording: true,
-        ..draw(seed, members.clone(), 1)
-    });
-    println!("{sum:?}");
-}
-
-#[test]
-fn ours_alone_survive_storms() {
-    let members = vec![Member::Ours(None); 3];
-    let one = std::env::var("RINGKEEPER_SEED").ok().and_then(|seed| seed.parse().ok());
-    for seed in one.map_or(0..300, |seed: u64| seed..seed + 1) {
-        match Fleet::run(seed, draw(seed, members.clone(), 1)) {
-            Ok(_) => {}
-            Err(failure) => {
-                if one.is_some() {
-                    println!("{failure}")
-                } else {
-                    println!("{seed} FAIL {:?} {}", failure.breach.rule, failure.breach.what)
-                }
+macro_rules! fleets {
+    ($($name:ident: $voters:ident, $masters:literal, $first:literal, $seconds:literal;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                run_all(stringify!($name), $first, $seconds, |seed| {
+                    draw(seed, Voters::$voters, $masters)
+                });
             }
-        }
-    }
+        )*
+    };
+}
+
+fleets! {
+    ours_keep_one_master_through_every_storm: Ours, 1, 0, 8;
+    ours_keep_five_masters_through_every_storm: Ours, 5, 1_000_000, 8;
+    ours_keep_twenty_masters_through_every_storm: Ours, 20, 2_000_000, 8;
+    ours_keep_their_promises_beside_genuine_ones_with_one_master: Mixed, 1, 3_000_000, 8;
+    ours_keep_their_promises_beside_genuine_ones_with_five_masters: Mixed, 5, 4_000_000, 8;
+    ours_keep_their_promises_beside_genuine_ones_with_twenty_masters: Mixed, 20, 5_000_000, 8;
+}
+
+#[test]
+fn genuine_ones_elect_two_leaders_in_one_election_as_they_are_known_to() {
+    let sum = run_all("genuine", 6_000_000, 4, |seed| draw(seed, Voters::Genuine, 5));
+    let is_one = std::env::var_os("RINGKEEPER_SEED").is_some();
+    assert!(is_one || sum.shipped.contains_key("S2"), "{:?}", sum.shipped);
+}
+
+#[test]
+fn nothing_starts_where_nothing_is_wrong() {
+    run_all("calm", 7_000_000, 3, |seed| {
+        let voters = if seed % 2 == 0 { Voters::Ours } else { Voters::Mixed };
+        Plan { faults: Vec::new(), ..draw(seed, voters, 1 + seed as usize % 3) }
+    });
 }

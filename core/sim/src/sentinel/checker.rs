@@ -48,6 +48,8 @@ struct Sentinel {
     /// Breaches of it are failures; those of genuine ones are only counted.
     is_ours: bool,
     is_tilted: bool,
+    /// Its disk has failed since it was started; it can't be expected to remember.
+    is_excused: bool,
     last_epoch: u64,
     current_epoch: u64,
 }
@@ -61,6 +63,8 @@ struct View {
     /// The election that it leads, and when that was over.
     leads: Option<u64>,
     led_until: Option<Instant>,
+    /// What it says next need not be more than what it said before.
+    is_excused: bool,
     config_epoch: u64,
     belief: Option<SocketAddr>,
     before: Option<(Instant, SocketAddr)>,
@@ -169,8 +173,10 @@ impl Checker {
     }
 
     pub(crate) fn started(&mut self, _at: Instant, node: NodeId) {
+        let mut is_excused = false;
         if let Some(sentinel) = self.sentinels.get_mut(&node) {
             sentinel.is_tilted = false;
+            is_excused = std::mem::take(&mut sentinel.is_excused);
             sentinel.last_epoch = 0;
             // An election that was only heard of need not be remembered.
             sentinel.current_epoch = 0;
@@ -178,14 +184,18 @@ impl Checker {
         for ((of, _), view) in &mut self.views {
             if *of == node {
                 let config_epoch = view.config_epoch;
-                *view = View { config_epoch, ..View::default() };
+                let is_excused = is_excused || view.is_excused;
+                *view = View { config_epoch, is_excused, ..View::default() };
             }
         }
     }
 
-    pub(crate) fn died(&mut self, _at: Instant, _node: NodeId) {}
-
-    pub(crate) fn paused(&mut self, _node: NodeId, _is_paused: bool) {}
+    /// A Sentinel's disk does not take what it writes.
+    pub(crate) fn disk_failed(&mut self, node: NodeId) {
+        if let Some(sentinel) = self.sentinels.get_mut(&node) {
+            sentinel.is_excused = true;
+        }
+    }
 
     /// A Sentinel published something.
     pub(crate) fn told(&mut self, at: Instant, node: NodeId, channel: &str, payload: &str) {
@@ -367,8 +377,9 @@ impl Checker {
                 format!("is at epoch {epoch} after {before}, with a master's {config_epoch}");
             self.breach(at, "S3", Some(from), what);
         }
+        let is_excused = std::mem::take(&mut self.view(from, master).is_excused);
         let before = std::mem::replace(&mut self.view(from, master).config_epoch, config_epoch);
-        if config_epoch < before {
+        if config_epoch < before && !is_excused {
             let what = format!("goes back from configuration {before} to {config_epoch}");
             self.breach(at, "S3", Some(from), what);
         }

@@ -225,6 +225,9 @@ impl World {
 
     fn set_disk(&mut self, node: NodeId, is_broken: bool) {
         let is_slow = self.rng.is_one_in(1, 3);
+        if is_broken && !is_slow {
+            self.checker.disk_failed(node);
+        }
         match &mut self.nodes[node].process {
             Process::Genuine(genuine) => {
                 genuine.is_disk_broken = is_broken && !is_slow;

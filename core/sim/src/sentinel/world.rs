@@ -315,6 +315,10 @@ impl World {
         node.busy_until = now;
         self.deliver(id, Happening::Started);
         self.checker.started(now, id);
+        let is_its = |node: &Node| matches!(&node.process, Process::Observer(observer) if observer.about() == id);
+        if let Some(observer) = self.nodes.iter().position(is_its) {
+            self.deliver(observer, Happening::Woken(0));
+        }
         // Machines that had fallen silent answer again, if only by a reset.
         self.net_again(|_, to| to == id);
     }
@@ -328,7 +332,6 @@ impl World {
         for conn in std::mem::take(&mut self.nodes[id].links) {
             self.net_close(self.now, id, conn, CloseReason::Reset);
         }
-        self.checker.died(self.now, id);
         self.crashed(id);
     }
 
@@ -350,21 +353,18 @@ impl World {
             let side = usize::from(link.ends[0].node != id);
             link.ends[side].is_gone = true;
         }
-        self.checker.died(self.now, id);
         self.crashed(id);
     }
 
     pub(crate) fn pause(&mut self, id: NodeId) {
         if self.nodes[id].state == State::Running {
             self.nodes[id].state = State::Paused;
-            self.checker.paused(id, true);
         }
     }
 
     pub(crate) fn resume(&mut self, id: NodeId) {
         if self.nodes[id].state == State::Paused {
             self.nodes[id].state = State::Running;
-            self.checker.paused(id, false);
             self.agenda.plan(self.now, Event::Drain { node: id });
         }
     }

@@ -8,7 +8,7 @@ use ringkeeper_core::sentinel::machine::Setup;
 use ringkeeper_sim::sentinel::{Boot, Make};
 
 /// Makes machines as a host does that has found these files.
-pub fn make() -> Make {
+pub(crate) fn make() -> Make {
     Rc::new(|boot: &Boot| {
         let path = PathBuf::from("sentinel.conf");
         let bytes = boot.files.get(&path).ok_or("there is no file")?;
