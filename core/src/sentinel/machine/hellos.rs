@@ -127,7 +127,7 @@ impl Sentinel {
         };
         master.peers.handle_hello(now, way, &hello, belief, self.periods.publish, &mut found);
         if let Some(voice) = master.voices.get_mut(&hello.run_id) {
-            voice.told = Some((hello.config_epoch, hello.address.clone()));
+            voice.told = Some((now, hello.config_epoch, hello.address.clone()));
         }
         for output in found {
             self.heard(now, id, output);

@@ -123,8 +123,8 @@ pub(super) struct Voice {
     pub(super) answer: Option<(Instant, Answer)>,
     /// Its last vote.
     pub(super) vote: (Option<RunId>, Epoch),
-    /// Where it says that the master is, and since which election.
-    pub(super) told: Option<(Epoch, Address)>,
+    /// Where it says that the master is, since which election, and when it said so.
+    pub(super) told: Option<(Instant, Epoch, Address)>,
 }
 
 impl Voice {
