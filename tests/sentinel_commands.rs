@@ -14,7 +14,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use support::eventually;
@@ -31,6 +31,8 @@ on_every_runtime!(
     passwords_are_asked_for_and_given,
     redis_py_and_redis_cli_find_the_master,
     a_process_without_a_file_to_write_does_not_start,
+    the_native_form_only_reads_its_file_and_remembers_beside_it,
+    a_peer_that_is_gone_for_good_is_forgotten_and_no_majority_with_it,
 );
 
 fn pair(runtime: Runtime) -> Quorum {
@@ -207,15 +209,16 @@ fn settings_are_changed_written_and_refused_in_the_same_words(runtime: Runtime) 
     assert!(file.contains("# kept"), "{file}");
     assert_eq!(watcher.field("quorum"), "3");
     let port = all.servers[1].place.port().to_string();
-    assert_eq!(watcher.ask(&["SENTINEL", "MONITOR", "other", "127.0.0.1", &port, "1"]), Reply::ok());
+    assert_eq!(
+        watcher.ask(&["SENTINEL", "MONITOR", "other", "127.0.0.1", &port, "1"]),
+        Reply::ok()
+    );
     assert!(watcher.file().contains(&format!("sentinel monitor other 127.0.0.1 {port} 1")));
     assert_eq!(watcher.ask(&["SENTINEL", "REMOVE", "other"]), Reply::ok());
     assert!(!watcher.file().contains("other"));
     assert_eq!(watcher.ask(&["SENTINEL", "RESET", "my*"]), Reply::Integer(1));
     // INFO is asked for at once, so the replica is back without waiting for its period.
-    eventually("the replica is found again", || {
-        (watcher.field("num-slaves") == "1").then_some(())
-    });
+    eventually("the replica is found again", || (watcher.field("num-slaves") == "1").then_some(()));
     let explained = watcher.ask(&["SENTINEL", "EXPLAIN", NAME]);
     let lines: Vec<String> = explained.items().iter().map(Reply::text).collect();
     assert!(lines.iter().any(|line| line == "no fail-over is under way"), "{lines:?}");
@@ -250,9 +253,12 @@ fn scripts_run_with_their_arguments_and_without_our_descriptors(runtime: Runtime
         let text = scratch.read("out");
         (text.contains(&reconfig) && text.contains(&notified)).then_some(())
     });
-    // Three standard streams, and the folder that ls itself opens.
+    // The same as when this process runs it, whose own descriptors the Sentinel has inherited.
     let counts = scratch.read("out.descriptors");
-    assert!(counts.lines().all(|line| line.trim() == "4"), "{counts}");
+    assert!(Command::new(&script).stdout(Stdio::null()).status().unwrap().success());
+    let all = scratch.read("out.descriptors");
+    let own = all.lines().last().unwrap().trim();
+    assert!(counts.lines().all(|line| line.trim() == own), "{counts} and {own}");
     let pending = eventually("no script is left", || {
         let reply = watcher.ask(&["SENTINEL", "PENDING-SCRIPTS"]);
         reply.items().is_empty().then_some(reply)
@@ -339,7 +345,10 @@ fn a_process_without_a_file_to_write_does_not_start(runtime: Runtime) {
     };
     let (code, text) = run(&[]);
     assert_eq!(code, Some(1));
-    assert!(text.contains("Sentinel needs config file on disk to save state. Exiting..."), "{text}");
+    assert!(
+        text.contains("Sentinel needs config file on disk to save state. Exiting..."),
+        "{text}"
+    );
     let (code, text) = run(&["none.conf"]);
     assert_eq!(code, Some(1));
     assert!(text.contains("can't open config file 'none.conf'"), "{text}");
@@ -350,4 +359,55 @@ fn a_process_without_a_file_to_write_does_not_start(runtime: Runtime) {
     assert!(text.contains("*** FATAL CONFIG FILE ERROR"), "{text}");
     assert!(text.contains("at line 2\n>>> 'sentinel monitor m 127.0.0.1 1 0'"), "{text}");
     assert!(start.elapsed() < Duration::from_secs(10));
+}
+
+fn the_native_form_only_reads_its_file_and_remembers_beside_it(runtime: Runtime) {
+    need!("redis-server");
+    let servers = start_servers(1);
+    let scratch = support::Scratch::new();
+    let port = support::free_port();
+    let text = format!(
+        "port {port}\nbind 127.0.0.1\nsentinel monitor {NAME} 127.0.0.1 {} 1\n",
+        servers[0].place.port()
+    );
+    scratch.write("s.conf", &text);
+    let run = || {
+        let arguments = ["run", "--sentinel", "s.conf", "--runtime", runtime.name()];
+        let process = scratch.start("ringkeeper", &arguments);
+        let place = support::resp::Place::Tcp(([127, 0, 0, 1], port).into());
+        let client = eventually("the Sentinel answers", || {
+            let mut client = support::resp::Client::connect(&place).ok()?;
+            client.try_ask(&["PING"]).ok().map(|_| client)
+        });
+        (process, client)
+    };
+    let (process, mut client) = run();
+    let id = client.ask(&["SENTINEL", "MYID"]);
+    assert_eq!(client.ask(&["SENTINEL", "FLUSHCONFIG"]), Reply::ok());
+    drop(process);
+    eventually("the port is free", || std::net::TcpListener::bind(("127.0.0.1", port)).ok());
+    let (process, mut client) = run();
+    assert_eq!(client.ask(&["SENTINEL", "MYID"]), id);
+    assert_eq!(scratch.read("s.conf"), text);
+    drop(process);
+    let state = scratch.read("s.conf.state");
+    assert!(state.contains(&format!("sentinel myid {}", id.text())), "{state}");
+    scratch.write("s.conf.state", &state.replace("myid", "myidd"));
+    let output = scratch.run("ringkeeper", &["run", "--sentinel", "s.conf"]);
+    assert!(!output.status.success());
+    assert!(support::stderr(&output).contains("is damaged"), "{}", support::stderr(&output));
+}
+
+fn a_peer_that_is_gone_for_good_is_forgotten_and_no_majority_with_it(runtime: Runtime) {
+    need!("redis-server");
+    let mut all = Quorum::start(&[Make::Ours(runtime); 3], 1000);
+    let gone = all.watchers[2].ask(&["SENTINEL", "MYID"]).text();
+    all.watchers[2].kill();
+    let watcher = &all.watchers[0];
+    assert_eq!(watcher.ask(&["SENTINEL", "FORGET", NAME, &gone]), Reply::ok());
+    assert_eq!(watcher.field("num-other-sentinels"), "1");
+    assert!(!watcher.file().contains(&gone), "{}", watcher.file());
+    let other = all.watchers[1].ask(&["SENTINEL", "MYID"]).text();
+    let refused = watcher.ask(&["SENTINEL", "FORGET", NAME, &other]).text();
+    assert!(refused.contains("no majority"), "{refused}");
 }

@@ -159,7 +159,7 @@ struct RunArgs {
     #[arg(short, long = "config", visible_alias = "conf-file", value_name = "FILE")]
     #[arg(required_unless_present = "sentinel")]
     config: Option<PathBuf>,
-    /// Run a Sentinel instead, with this sentinel.conf, in which it keeps what it learns.
+    /// Run a Sentinel instead, with this sentinel.conf; what it learns goes into FILE.state.
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     sentinel: Option<PathBuf>,
     /// What drives the sockets [default: what the file says, else auto]
@@ -399,7 +399,7 @@ fn watch(arguments: &RunArgs, signals: &Signals) -> ExitCode {
         }
     };
     let file = arguments.sentinel.clone().unwrap_or_default();
-    match sentinel::read(&file, "") {
+    match sentinel::read(&file, "", sentinel::State::Beside) {
         Ok(loaded) => {
             sentinel::serve(loaded, arguments.runtime.unwrap_or_default(), &log, signals, || {})
         }

@@ -219,9 +219,7 @@ pub fn start_servers(replicas: usize) -> Vec<Redis> {
     let port = master.place.port().to_string();
     let options = ["--replicaof", "127.0.0.1", &port, fast[0], fast[1]];
     let mut servers = vec![master];
-    servers.extend(
-        (0..replicas).map(|_| Redis::start_with(Ipv4Addr::LOCALHOST.into(), &options)),
-    );
+    servers.extend((0..replicas).map(|_| Redis::start_with(Ipv4Addr::LOCALHOST.into(), &options)));
     for server in &servers[1..] {
         eventually("a replica is in step", || {
             let text = server.client().ask(&["INFO", "replication"]).text();

@@ -7,7 +7,7 @@ use super::{MasterId, Sentinel};
 use crate::sentinel::event::{Event, Plain};
 use crate::sentinel::failover::Input;
 use crate::sentinel::hello::{CHANNEL, Hello};
-use crate::sentinel::instance::{Address, Epoch, RunId};
+use crate::sentinel::instance::{Address, Epoch, Role, RunId};
 use crate::sentinel::peers::{self, Way};
 use crate::time::Instant;
 use crate::wire::resp::encode;
@@ -128,6 +128,10 @@ impl Sentinel {
         master.peers.handle_hello(now, way, &hello, belief, self.periods.publish, &mut found);
         if let Some(voice) = master.voices.get_mut(&hello.run_id) {
             voice.told = Some((now, hello.config_epoch, hello.address.clone()));
+        }
+        // It may be what a stray waits for.
+        if master.replicas.values().any(|replica| replica.role == Role::Master) {
+            self.dirty.insert(id);
         }
         for output in found {
             self.heard(now, id, output);
