@@ -9,6 +9,7 @@ mod ringkeeper;
 mod route;
 mod secrets;
 mod sentinel;
+mod sentinel_check;
 
 use std::ffi::OsString;
 use std::path::Path;

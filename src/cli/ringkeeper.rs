@@ -10,7 +10,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use ringkeeper_core::config::native::{self, Settings};
 
-use crate::cli::{import, load, manual, route, sentinel};
+use crate::cli::{import, load, manual, route, sentinel, sentinel_check};
 use crate::host::control::{self, Answer, Control};
 use crate::host::log::{Format, Log, Verbosity};
 use crate::host::reason;
@@ -254,6 +254,9 @@ struct CheckArgs {
     /// Configuration files.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Of a sentinel.conf: also ask the masters that it names, for 2 s at most.
+    #[arg(long)]
+    live: bool,
     /// Treat warnings as a failure.
     #[arg(long)]
     strict: bool,
@@ -533,6 +536,18 @@ fn check(arguments: &CheckArgs) -> ExitCode {
     let mut has_errors = false;
     let mut has_warnings = false;
     for file in &arguments.files {
+        if let Some(report) = sentinel_check::check(file, arguments.live) {
+            has_errors |= report.has_errors();
+            has_warnings |= report.has_warnings();
+            match arguments.format {
+                ReportFormat::Json => say(&report.json()),
+                ReportFormat::Human => {
+                    eprint!("{}", report.human());
+                    say(&report.verdict());
+                }
+            }
+            continue;
+        }
         let loaded = load::check(file);
         has_errors |= loaded.has_errors();
         has_warnings |= loaded.has_warnings();

@@ -190,6 +190,8 @@ pub(super) struct Master {
     pub(super) is_fast_down: bool,
     /// Whether two addresses are told for one election.
     pub(super) has_conflict: bool,
+    /// Peers that an operator had us forget, and when; their hellos are not heard for a while.
+    pub(super) forgotten: BTreeMap<RunId, Instant>,
 }
 
 pub(super) fn patience(
@@ -246,6 +248,7 @@ impl Master {
             armed: None,
             is_fast_down: false,
             has_conflict: false,
+            forgotten: BTreeMap::new(),
             settings,
         };
         for replica in master.settings.known_replicas.clone() {
