@@ -48,6 +48,8 @@ struct Sentinel {
     /// Breaches of it are failures; those of genuine ones are only counted.
     is_ours: bool,
     is_tilted: bool,
+    /// Its disk has failed since it was started; it can't be expected to remember.
+    is_excused: bool,
     last_epoch: u64,
     current_epoch: u64,
 }
@@ -58,8 +60,11 @@ struct View {
     is_down: bool,
     tried: u64,
     asked: u64,
-    /// The election that it leads.
+    /// The election that it leads, and when that was over.
     leads: Option<u64>,
+    led_until: Option<Instant>,
+    /// What it says next need not be more than what it said before.
+    is_excused: bool,
     config_epoch: u64,
     belief: Option<SocketAddr>,
     before: Option<(Instant, SocketAddr)>,
@@ -168,21 +173,29 @@ impl Checker {
     }
 
     pub(crate) fn started(&mut self, _at: Instant, node: NodeId) {
+        let mut is_excused = false;
         if let Some(sentinel) = self.sentinels.get_mut(&node) {
             sentinel.is_tilted = false;
+            is_excused = std::mem::take(&mut sentinel.is_excused);
             sentinel.last_epoch = 0;
+            // An election that was only heard of need not be remembered.
+            sentinel.current_epoch = 0;
         }
         for ((of, _), view) in &mut self.views {
             if *of == node {
                 let config_epoch = view.config_epoch;
-                *view = View { config_epoch, ..View::default() };
+                let is_excused = is_excused || view.is_excused;
+                *view = View { config_epoch, is_excused, ..View::default() };
             }
         }
     }
 
-    pub(crate) fn died(&mut self, _at: Instant, _node: NodeId) {}
-
-    pub(crate) fn paused(&mut self, _node: NodeId, _is_paused: bool) {}
+    /// A Sentinel's disk does not take what it writes.
+    pub(crate) fn disk_failed(&mut self, node: NodeId) {
+        if let Some(sentinel) = self.sentinels.get_mut(&node) {
+            sentinel.is_excused = true;
+        }
+    }
 
     /// A Sentinel published something.
     pub(crate) fn told(&mut self, at: Instant, node: NodeId, channel: &str, payload: &str) {
@@ -219,9 +232,9 @@ impl Checker {
         let view = self.view(node, master);
         if view.belief != Some(address) {
             view.before = view.belief.map(|before| (at, before));
-            view.belief = Some(address);
             // What was believed of the old address says nothing of the new one.
-            view.is_down = false;
+            view.is_down &= view.belief.is_none();
+            view.belief = Some(address);
         }
     }
 
@@ -249,10 +262,10 @@ impl Checker {
                 self.check_reasons(at, node, master);
             }
             "+elected-leader" => self.elected(at, node, master),
-            "+failover-end" => self.view(node, master).leads = None,
+            "+failover-end" => self.view(node, master).led_until = Some(at),
             _ if channel.starts_with("-failover-abort") => {
                 self.aborts += 1;
-                self.view(node, master).leads = None;
+                self.view(node, master).led_until = Some(at);
             }
             _ => {}
         }
@@ -290,6 +303,7 @@ impl Checker {
         let view = self.view(node, master);
         let epoch = if is_ours { view.asked.max(view.tried) } else { view.tried };
         view.leads = Some(epoch);
+        view.led_until = None;
         let votes = self.counted.get(&(node, master, epoch)).map_or(0, BTreeSet::len) as u32 + 1;
         let majority = self.sentinels.len() as u32 / 2 + 1;
         if votes < majority.max(self.quorum) && !self.is_forced {
@@ -363,8 +377,9 @@ impl Checker {
                 format!("is at epoch {epoch} after {before}, with a master's {config_epoch}");
             self.breach(at, "S3", Some(from), what);
         }
+        let is_excused = std::mem::take(&mut self.view(from, master).is_excused);
         let before = std::mem::replace(&mut self.view(from, master).config_epoch, config_epoch);
-        if config_epoch < before {
+        if config_epoch < before && !is_excused {
             let what = format!("goes back from configuration {before} to {config_epoch}");
             self.breach(at, "S3", Some(from), what);
         }
@@ -423,7 +438,9 @@ impl Checker {
         let (at, from, master) = (order.at, order.from, order.master);
         let is_tilted = self.sentinels[&from].is_tilted;
         let view = self.view(from, master);
-        let (leads, belief, before) = (view.leads, view.belief, view.before);
+        let (belief, before) = (view.belief, view.before);
+        let is_over = view.led_until.is_some_and(|until| order.at > until);
+        let leads = view.leads.filter(|_| !is_over);
         if let Some(target) = order.target {
             let is_recent = before
                 .is_some_and(|(when, before)| before == target && at.since(when) <= BELIEF_GRACE);

@@ -16,6 +16,7 @@ use super::observer::Observer;
 use super::ours::{Make, Ours};
 use super::process::NodeId;
 use super::server::{Server, hex_id};
+use super::stranger::Stranger;
 use super::tap::Line;
 use super::world::{Event, Process, State, World};
 
@@ -130,6 +131,8 @@ pub struct Failure {
     pub breach: Breach,
     /// The events before it.
     pub told: Vec<Told>,
+    /// How the nodes were left.
+    pub nodes: Vec<String>,
 }
 
 impl fmt::Display for Failure {
@@ -138,6 +141,9 @@ impl fmt::Display for Failure {
         for told in self.told.iter().rev().take(120).rev() {
             let Told { at, sentinel, channel, payload } = told;
             writeln!(f, "{:>11.4} sentinel {sentinel} {channel} {payload}", seconds(*at))?;
+        }
+        for node in &self.nodes {
+            writeln!(f, "            {node}")?;
         }
         let Breach { at, rule, what } = &self.breach;
         write!(f, "seed {} at {:.4}: {rule}: {what}", self.seed, seconds(*at))
@@ -176,7 +182,8 @@ impl Fleet {
         let is_uniform = plan.blames_all || plan.members.iter().all(is_ours);
         let mut checker = Checker::new(plan.quorum, is_uniform, plan.is_recording);
         checker.blames_all = plan.blames_all;
-        let nodes = plan.masters * (plan.replicas + 1) + plan.members.len() * 2;
+        // And one more for a stranger.
+        let nodes = plan.masters * (plan.replicas + 1) + plan.members.len() * 2 + 1;
         let mut world = World::new(seed, checker, plan.latency, nodes);
         let mut groups = Vec::new();
         for group in 0..plan.masters {
@@ -288,6 +295,25 @@ impl Fleet {
         let index = self.master_of(group)?;
         self.world.pause(self.groups[group][index]);
         Some(index)
+    }
+
+    /// Lets somebody introduce itself to the first Sentinel as a peer; returns its address.
+    pub fn introduce_stranger(&mut self) -> SocketAddr {
+        let world = &mut self.world;
+        let address = SocketAddr::from(([10, 0, 2, 1], 26379));
+        let first = world.nodes[self.sentinels[0]].address;
+        let master = world.nodes[self.groups[0][0]].address;
+        let run_id = hex_id(&mut world.rng);
+        let hello = format!(
+            "{},{},{run_id},0,m0,{},{},0",
+            address.ip(),
+            address.port(),
+            master.ip(),
+            master.port()
+        );
+        let node = world.add(address, Process::Stranger(Stranger::new(first, hello)));
+        world.start(node);
+        address
     }
 
     fn master_of(&self, group: usize) -> Option<usize> {
@@ -483,7 +509,11 @@ impl Fleet {
         let now = self.world.now;
         let breach = checker.failure.take().unwrap_or(Breach { at: now, rule, what });
         let told = std::mem::take(&mut checker.told);
-        Err(Box::new(Failure { seed: self.seed, breach, told }))
+        let nodes = self.world.nodes.iter().filter_map(|node| match &node.process {
+            Process::Server(server) => Some(format!("{:?} {}", node.state, server.sketch())),
+            _ => None,
+        });
+        Err(Box::new(Failure { seed: self.seed, breach, told, nodes: nodes.collect() }))
     }
 }
 

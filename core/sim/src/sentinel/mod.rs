@@ -31,6 +31,7 @@ mod observer;
 mod ours;
 mod process;
 mod server;
+mod stranger;
 mod tap;
 mod world;
 
