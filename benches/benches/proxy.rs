@@ -189,8 +189,12 @@ fn answer(
         other @ (Output::PauseRead(_)
         | Output::ResumeRead(_)
         | Output::Close { .. }
+        | Output::Release { .. }
         | Output::Resolve { .. }
         | Output::Errand(_)
-        | Output::Notice { .. }) => panic!("not expected here: {other:?}"),
+        | Output::Notice { .. }
+        | Output::OpenChannel { .. }
+        | Output::CloseChannel(_)
+        | Output::Datagram { .. }) => panic!("not expected here: {other:?}"),
     }
 }

@@ -129,11 +129,15 @@ fn end_reporter(sender: std::sync::mpsc::Sender<CloseReason>) -> impl Machine {
         Input::Eof { conn } => out.close(conn, CloseMode::Flush),
         Input::Connected { .. }
         | Input::Sent { .. }
+        | Input::Released { .. }
         | Input::Resolved { .. }
         | Input::Command(_)
         | Input::Notice(_)
         | Input::Persisted { .. }
-        | Input::Exited { .. } => {}
+        | Input::Exited { .. }
+        | Input::ChannelOpened { .. }
+        | Input::Datagram { .. }
+        | Input::Trouble { .. } => {}
     })
 }
 
@@ -236,11 +240,15 @@ impl Machine for Forwarder {
                 }
             }
             Input::Eof { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. }
             | Input::Command(_)
             | Input::Notice(_)
             | Input::Persisted { .. }
-            | Input::Exited { .. } => {}
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => {}
         }
     }
 }
@@ -386,7 +394,12 @@ fn unread_requests_do_not_turn_a_flushing_close_into_a_reset() {
                 out.push(Output::PauseRead(conn));
                 out.transmit(conn, b"!".to_vec()).unwrap();
             }
-            Input::Notice(_) | Input::Persisted { .. } | Input::Exited { .. } => {}
+            Input::Notice(_)
+            | Input::Persisted { .. }
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => {}
             Input::Command(_) => {
                 let conn = held.unwrap();
                 out.transmit(conn, pattern(10)).unwrap();
@@ -396,6 +409,7 @@ fn unread_requests_do_not_turn_a_flushing_close_into_a_reset() {
             | Input::Eof { .. }
             | Input::Closed { .. }
             | Input::Sent { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. } => {}
         })
     });
@@ -425,11 +439,15 @@ fn an_aborting_close_does_not_wait_for_a_reader() {
             Input::Connected { .. }
             | Input::Eof { .. }
             | Input::Sent { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. }
             | Input::Command(_)
             | Input::Notice(_)
             | Input::Persisted { .. }
-            | Input::Exited { .. } => {}
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => {}
         })
     });
     let mut stream = running.connect();
@@ -455,11 +473,15 @@ fn an_abort_overtakes_a_flush_that_cannot_finish() {
             | Input::Received { .. }
             | Input::Eof { .. }
             | Input::Sent { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. }
             | Input::Command(_)
             | Input::Notice(_)
             | Input::Persisted { .. }
-            | Input::Exited { .. } => {}
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => {}
         })
     });
     let mut stream = running.connect();
@@ -480,12 +502,18 @@ fn nothing_is_read_while_paused() {
                     out.push(Output::PauseRead(conn));
                 }
             }
-            Input::Notice(_) | Input::Persisted { .. } | Input::Exited { .. } => {}
+            Input::Notice(_)
+            | Input::Persisted { .. }
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => {}
             Input::Command(_) => out.push(Output::ResumeRead(held.unwrap())),
             Input::Connected { .. }
             | Input::Eof { .. }
             | Input::Closed { .. }
             | Input::Sent { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. } => {}
         })
     });

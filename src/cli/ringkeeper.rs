@@ -10,6 +10,9 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use ringkeeper_core::config::native::{self, Settings};
 
+#[cfg(target_os = "linux")]
+use crate::cli::keepalived;
+use crate::cli::load::Loaded;
 use crate::cli::{import, load, manual, route};
 use crate::host::control::{self, Answer, Control};
 use crate::host::log::{Format, Log, Verbosity};
@@ -17,6 +20,7 @@ use crate::host::reason;
 use crate::host::runtime::Choice;
 use crate::host::service::{self, Launch, Stats, Threads};
 use crate::host::signal::{Persona, Signals};
+use crate::host::takeover::{self, Takeover};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -55,6 +59,15 @@ listened on, nothing changes. `kill -HUP` does the same and leaves the answer in
 Exit codes:
   0  the configuration is in use
   1  it is not; the reason is printed";
+
+const UPGRADE_EXAMPLES: &str = "\
+The new process has the arguments of the old one and reads the configuration again. If it does not
+come to serving, the old one goes on as before. A client that is not between two requests within
+30 s, since it does not read its replies, is cut off. Only on Linux.
+
+Exit codes:
+  0  the new process serves; its number is printed
+  1  nothing has changed; the reason is printed";
 
 const DRAIN_EXAMPLES: &str = "\
 Examples:
@@ -108,6 +121,10 @@ enum Verb {
     /// Let the running service read its configuration again; a bad one changes nothing.
     #[command(after_help = RELOAD_EXAMPLES)]
     Reload(ControlArgs),
+    /// Start the program anew, as it is installed now, and give it everything: the listening
+    /// sockets and every client, in between two of its requests.
+    #[command(after_help = UPGRADE_EXAMPLES)]
+    Upgrade(ControlArgs),
     /// Take something out of service gently: nothing that was accepted is lost.
     #[command(after_help = DRAIN_EXAMPLES)]
     Drain(DrainArgs),
@@ -142,7 +159,11 @@ enum Verb {
 struct RunArgs {
     /// Configuration file: ringkeeper.yml, or twemproxy's nutcracker.yml. Options say more than it.
     #[arg(short, long = "config", visible_alias = "conf-file", value_name = "FILE")]
-    config: PathBuf,
+    #[arg(required_unless_present = "keepalived")]
+    config: Option<PathBuf>,
+    /// Virtual routers, in the format of keepalived.conf; alone or beside the pools (Linux).
+    #[arg(long, value_name = "FILE")]
+    keepalived: Option<PathBuf>,
     /// What drives the sockets [default: what the file says, else auto]
     #[arg(long, value_enum)]
     runtime: Option<Choice>,
@@ -279,6 +300,9 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
         Ok(Cli { command: Verb::Reload(arguments) }) => {
             command(arguments.control.as_deref(), &["reload"])
         }
+        Ok(Cli { command: Verb::Upgrade(arguments) }) => {
+            command(arguments.control.as_deref(), &["upgrade"])
+        }
         Ok(Cli { command: Verb::Drain(arguments) }) => drain("drain", &arguments),
         Ok(Cli { command: Verb::Undrain(arguments) }) => drain("undrain", &arguments),
         Ok(Cli { command: Verb::Check(arguments) }) => check(&arguments),
@@ -306,8 +330,10 @@ fn run(arguments: RunArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let loaded = load::read(&arguments.config);
-    let (format, verbosity, log_file) = log_settings(&arguments, &loaded.settings);
+    let Some(file) = arguments.config.clone() else { return run_routers(&arguments, &signals) };
+    let mut loaded = load::read(&file);
+    let log_file = loaded.settings.log.file.as_deref().map(|file| loaded.beside(file));
+    let (format, verbosity, log_file) = log_settings(&arguments, &loaded.settings, log_file);
     let log = match Log::open(log_file.as_deref(), format, verbosity) {
         Ok(log) => log,
         Err(error) => {
@@ -322,7 +348,8 @@ fn run(arguments: RunArgs) -> ExitCode {
     } else {
         loaded.log();
     }
-    let Some(config) = loaded.config else { return ExitCode::FAILURE };
+    let Some(config) = loaded.config.take() else { return ExitCode::FAILURE };
+    let Ok(leave) = start_routers(&arguments) else { return ExitCode::FAILURE };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
@@ -330,12 +357,12 @@ fn run(arguments: RunArgs) -> ExitCode {
         "ringkeeper starts"
     );
     let stats = stats(&arguments, &loaded.settings);
-    let Ok(control) = open_control(&arguments, &loaded.settings) else {
+    let Ok((takeover, control)) = open_control(&arguments, &loaded) else {
         return ExitCode::FAILURE;
     };
     let launch = Launch {
         config,
-        reread: load::reread(&arguments.config),
+        reread: load::reread(&file),
         persona: Persona::Ringkeeper,
         runtime: arguments.runtime.unwrap_or(match loaded.settings.runtime {
             native::Runtime::Auto => Choice::Auto,
@@ -351,14 +378,76 @@ fn run(arguments: RunArgs) -> ExitCode {
         stats,
         settings: loaded.settings,
         control,
+        takeover,
     };
-    match service::start(launch) {
+    let code = match service::start(launch) {
         Ok(service) => service::supervise(service, &log, &signals),
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
+    };
+    leave();
+    code
+}
+
+/// Ends virtual routers in order.
+type Leave = Box<dyn FnOnce()>;
+
+/// Starts the virtual routers that are wanted beside the pools.
+///
+/// # Errors
+///
+/// They cannot be started; the log says why.
+#[cfg(target_os = "linux")]
+fn start_routers(arguments: &RunArgs) -> Result<Leave, ()> {
+    let Some(path) = &arguments.keepalived else { return Ok(Box::new(|| ())) };
+    let loaded = keepalived::read(path, None);
+    loaded.log();
+    let runtime = arguments.runtime.unwrap_or_default();
+    let routers = keepalived::start(loaded, runtime).ok_or(())?;
+    Ok(Box::new(move || {
+        routers.leave();
+    }))
+}
+
+/// Virtual routers need what only Linux has.
+#[cfg(not(target_os = "linux"))]
+fn start_routers(arguments: &RunArgs) -> Result<Leave, ()> {
+    if arguments.keepalived.is_none() {
+        return Ok(Box::new(|| ()));
     }
+    tracing::error!("virtual routers are for Linux only");
+    Err(())
+}
+
+/// Runs virtual routers and nothing else.
+#[cfg(target_os = "linux")]
+fn run_routers(arguments: &RunArgs, signals: &Signals) -> ExitCode {
+    let Some(path) = &arguments.keepalived else { return ExitCode::FAILURE };
+    let (format, verbosity, log_file) = log_settings(arguments, &Settings::default(), None);
+    let log = match Log::open(log_file.as_deref(), format, verbosity) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("error: the log can't be opened: {}", reason(&error));
+            return ExitCode::FAILURE;
+        }
+    };
+    let loaded = keepalived::read(path, None);
+    if matches!(format, Format::Text) && log_file.is_none() {
+        eprint!("{}", loaded.human());
+    } else {
+        loaded.log();
+    }
+    let runtime = arguments.runtime.unwrap_or_default();
+    keepalived::serve(loaded, runtime, None, &log, signals, || ())
+}
+
+/// Virtual routers need what only Linux has.
+#[cfg(not(target_os = "linux"))]
+fn run_routers(_: &RunArgs, _: &Signals) -> ExitCode {
+    eprintln!("error: virtual routers are for Linux only");
+    ExitCode::FAILURE
 }
 
 /// Opens the way for commands: where the options say, else where the file does. Without either it
@@ -367,26 +456,24 @@ fn run(arguments: RunArgs) -> ExitCode {
 /// # Errors
 ///
 /// The place that was asked for can't be used; the log says why.
-fn open_control(arguments: &RunArgs, settings: &Settings) -> Result<Option<Control>, ()> {
-    let asked_for = match (&arguments.control, &settings.control) {
+fn open_control(
+    arguments: &RunArgs,
+    loaded: &Loaded,
+) -> Result<(Option<Takeover>, Option<Control>), ()> {
+    let asked_for = match (&arguments.control, &loaded.settings.control) {
         (Some(path), _) => Some(path.clone()),
-        (None, native::Control::At(path)) => Some(PathBuf::from(path)),
-        (None, native::Control::Off) => return Ok(None),
+        (None, native::Control::At(path)) => Some(loaded.beside(path)),
+        // Without a socket there is no command that another process takes over.
+        (None, native::Control::Off) => return Ok((None, None)),
         (None, native::Control::Auto) => None,
     };
-    match Control::open(asked_for.as_deref()) {
-        Ok(control) => Ok(Some(control)),
-        Err(error) if asked_for.is_some() => {
-            tracing::error!("commands can't be taken: {}", reason(&error));
-            Err(())
-        }
-        Err(error) => {
-            tracing::warn!(
-                "no commands are taken: {}; `--control FILE` chooses another place",
-                reason(&error)
-            );
-            Ok(None)
-        }
+    let is_wanted = asked_for.is_some();
+    match Takeover::find(takeover::open_control(asked_for)) {
+        Ok(takeover) => Ok((Some(takeover), None)),
+        Err(open_control) => match open_control() {
+            None if is_wanted => Err(()),
+            control => Ok((None, control)),
+        },
     }
 }
 
@@ -418,7 +505,11 @@ fn drain(verb: &str, arguments: &DrainArgs) -> ExitCode {
 }
 
 /// Returns how and where to log: as the options say, else as the file does.
-fn log_settings(arguments: &RunArgs, settings: &Settings) -> (Format, Verbosity, Option<PathBuf>) {
+fn log_settings(
+    arguments: &RunArgs,
+    settings: &Settings,
+    file: Option<PathBuf>,
+) -> (Format, Verbosity, Option<PathBuf>) {
     let format = match (arguments.log_format, settings.log.format) {
         (Some(LogFormat::Text), _) | (None, native::Format::Text) => Format::Text,
         (Some(LogFormat::Json), _) | (None, native::Format::Json) => Format::Json,
@@ -437,8 +528,7 @@ fn log_settings(arguments: &RunArgs, settings: &Settings) -> (Format, Verbosity,
         LogLevel::Debug => Verbosity::DEBUG,
         LogLevel::Trace => Verbosity::TRACE,
     };
-    let file = arguments.log_file.clone().or_else(|| settings.log.file.as_ref().map(PathBuf::from));
-    (format, verbosity, file)
+    (format, verbosity, arguments.log_file.clone().or(file))
 }
 
 /// Returns where the statistics are: as the options say, else as the file does; none: nowhere.
@@ -486,6 +576,20 @@ fn check(arguments: &CheckArgs) -> ExitCode {
     let mut has_errors = false;
     let mut has_warnings = false;
     for file in &arguments.files {
+        #[cfg(target_os = "linux")]
+        if keepalived::is_one(file) {
+            let loaded = keepalived::read(file, None);
+            has_errors |= loaded.config.is_none();
+            has_warnings |= loaded.has_warnings();
+            match arguments.format {
+                ReportFormat::Json => say(&loaded.json()),
+                ReportFormat::Human => {
+                    eprint!("{}", loaded.human());
+                    say(&loaded.verdict());
+                }
+            }
+            continue;
+        }
         let loaded = load::check(file);
         has_errors |= loaded.has_errors();
         has_warnings |= loaded.has_warnings();

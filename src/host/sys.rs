@@ -7,6 +7,8 @@ use std::ffi::c_int;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
+#[cfg(target_os = "linux")]
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
@@ -149,6 +151,26 @@ impl SignalSet {
     }
 }
 
+/// Takes over a descriptor that this process was born with; none if there is no such one. To be
+/// called once for a number, before anything else is opened by this program's own doing.
+#[cfg(target_os = "linux")]
+pub(crate) fn inherited(number: RawFd) -> Option<OwnedFd> {
+    // Not the standard streams, which belong to the standard library.
+    if number <= libc::STDERR_FILENO {
+        return None;
+    }
+    // SAFETY: F_GETFD only asks whether the number is open, and changes nothing.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } == -1 {
+        return None;
+    }
+    // SAFETY: the descriptor is open (asked above), and whoever started this process left it for
+    // us under this number, so nobody else here owns it; CLOEXEC keeps it from our own children.
+    unsafe {
+        libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC);
+        Some(OwnedFd::from_raw_fd(number))
+    }
+}
+
 /// Lets the process ignore a signal.
 pub(crate) fn ignore_signal(signal: c_int) {
     // SAFETY: SIG_IGN is a valid disposition and replaces whatever was there; no handler of ours
@@ -229,6 +251,39 @@ pub(crate) fn trim_heap() {
 /// Other allocators are left as they are.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(crate) fn trim_heap() {}
+
+/// Binds a packet socket to an interface and a protocol of Ethernet; protocol 0 hears nothing.
+#[cfg(target_os = "linux")]
+pub(crate) fn bind_packet(
+    socket: std::os::fd::BorrowedFd<'_>,
+    protocol: u16,
+    interface: u32,
+) -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+
+    let index = c_int::try_from(interface).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: all-zero is a valid sockaddr_ll.
+    let mut address: libc::sockaddr_ll = unsafe { MaybeUninit::zeroed().assume_init() };
+    #[expect(clippy::cast_possible_truncation, reason = "families and sizes are small constants")]
+    let (family, len) = (libc::AF_PACKET as u16, size_of::<libc::sockaddr_ll>() as u32);
+    (address.sll_family, address.sll_protocol, address.sll_ifindex) =
+        (family, protocol.to_be(), index);
+    // SAFETY: the descriptor is borrowed for the call, the pointer and length are those of a live
+    // local, and bind copies what they point to.
+    let status = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives the calling thread real-time priority, 1 to 99; first come, first served.
+#[cfg(target_os = "linux")]
+pub(crate) fn set_realtime(priority: u8) -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: c_int::from(priority) };
+    // SAFETY: 0 names the calling thread; the parameters are a live local that is copied.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -372,6 +372,7 @@ impl World {
                 Ok(())
             }
             Output::Close { conn, mode } => self.close(conn, mode),
+            Output::Release { conn, .. } => Err(format!("{conn:?} is given away unasked")),
             Output::Resolve { query, host, port } => {
                 self.trace.push(self.now, Line::Note(format!("< resolve {host}:{port}")));
                 let delay = Duration::from_nanos(self.rng.below(30_000_000));
@@ -381,6 +382,9 @@ impl World {
             Output::Event(event) => self.told(&event),
             Output::Errand(errand) => Err(format!("the proxy has no errands, but gave {errand:?}")),
             Output::Notice { notice, .. } => match notice {},
+            Output::OpenChannel { .. } | Output::CloseChannel(_) | Output::Datagram { .. } => {
+                panic!("the proxy has no channels")
+            }
         }
     }
 

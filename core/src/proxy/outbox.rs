@@ -33,12 +33,16 @@ impl Outbox {
         self.outputs.retain(|output| match output {
             Output::Close { conn, .. }
             | Output::Transmit { conn, .. }
+            | Output::Release { conn, .. }
             | Output::PauseRead(conn)
             | Output::ResumeRead(conn) => *conn != gone,
             Output::Connect { .. }
             | Output::Resolve { .. }
             | Output::Event(_)
             | Output::Errand(_)
+            | Output::OpenChannel { .. }
+            | Output::CloseChannel(_)
+            | Output::Datagram { .. }
             | Output::Notice { .. } => true,
         });
     }

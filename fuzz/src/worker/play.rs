@@ -435,6 +435,7 @@ impl Play {
                 assert!(!self.is_draining, "reading goes on while draining");
                 self.client_named(conn).wire.set_paused(false);
             }
+            Output::Release { conn, .. } => panic!("{conn:?} is given away unasked"),
             Output::Close { conn, .. } => {
                 match self.servers.get_mut(&conn) {
                     Some(server) => server.wire.close(),
@@ -457,6 +458,9 @@ impl Play {
             Output::Event(_) => {}
             Output::Errand(errand) => panic!("the proxy has no errands, but gave {errand:?}"),
             Output::Notice { notice, .. } => match notice {},
+            Output::OpenChannel { .. } | Output::CloseChannel(_) | Output::Datagram { .. } => {
+                panic!("the proxy has no channels")
+            }
         }
     }
 

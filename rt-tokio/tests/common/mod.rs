@@ -152,9 +152,13 @@ impl<M: Machine> Harness<M> {
                 assert!(result.as_ref().map_or(true, |addresses| !addresses.is_empty()));
             }
             Input::Command(_)
+            | Input::Released { .. }
             | Input::Notice(_)
             | Input::Persisted { .. }
-            | Input::Exited { .. } => {}
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => {}
         }
     }
 }
@@ -182,11 +186,15 @@ impl<M: Machine> Drive for Harness<M> {
             }
             Input::Connected { .. }
             | Input::Closed { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. }
             | Input::Command(_)
             | Input::Notice(_)
             | Input::Persisted { .. }
-            | Input::Exited { .. } => false,
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => false,
         };
         if !is_ignored {
             self.machine.handle(&mut self.out, now, input);
@@ -273,11 +281,15 @@ impl Machine for Echo {
                 self.conns.remove(&conn);
             }
             Input::Connected { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. }
             | Input::Command(_)
             | Input::Notice(_)
             | Input::Persisted { .. }
-            | Input::Exited { .. } => {}
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => {}
         }
     }
 }

@@ -27,11 +27,15 @@ impl Drive for Recorder {
             Input::Connected { .. }
             | Input::Sent { .. }
             | Input::Closed { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. }
             | Input::Command(_)
             | Input::Notice(_)
             | Input::Persisted { .. }
-            | Input::Exited { .. } => panic!("{input:?}"),
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => panic!("{input:?}"),
         }
     }
 

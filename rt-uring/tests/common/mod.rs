@@ -206,7 +206,13 @@ impl<M: Machine> Checked<M> {
             Input::Notice(notice) => match notice {},
             Input::Persisted { .. }
             | Input::Exited { .. }
-            | Input::Command(Command::Reload { .. }) => panic!("{input:?}"),
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. }
+            | Input::Released { .. }
+            | Input::Command(Command::Reload { .. } | Command::HandOver { .. }) => {
+                panic!("{input:?}")
+            }
         }
     }
 }
@@ -281,10 +287,14 @@ impl<M: Machine> Drive for Checked<M> {
                     life.is_closing = true;
                 }
             }
-            Output::Resolve { .. }
+            Output::Release { .. }
+            | Output::Resolve { .. }
             | Output::Event(_)
             | Output::Errand(_)
-            | Output::Notice { .. } => {}
+            | Output::Notice { .. }
+            | Output::OpenChannel { .. }
+            | Output::CloseChannel(_)
+            | Output::Datagram { .. } => {}
         }
         Some(output)
     }

@@ -282,6 +282,7 @@ impl Ours {
                     machine.handle(ctx.now, Input::Received { conn: name, bytes: &bytes });
                 }
             }
+            Output::Release { conn, .. } => panic!("a Sentinel gives no client away: {conn:?}"),
             Output::Close { conn: name, .. } => {
                 let wire = self.wire(name, "Close");
                 wire.is_closing = true;
@@ -296,7 +297,11 @@ impl Ours {
                 let result = address.map_err(|_| ringkeeper_core::io::ResolveError::NotFound);
                 machine.handle(ctx.now, Input::Resolved { query, result });
             }
-            Output::Event(_) | Output::Notice { .. } => {}
+            Output::Event(_)
+            | Output::Notice { .. }
+            | Output::OpenChannel { .. }
+            | Output::CloseChannel(_)
+            | Output::Datagram { .. } => {}
         }
     }
 
