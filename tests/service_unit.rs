@@ -175,10 +175,14 @@ fn no_sign_of_life_is_given_while_any_worker_does_not_turn() {
     if said.starts_with("refused") {
         return lab::skip(&format!("a thread can't be stopped: {said}"));
     }
-    scratch.wait_for("stderr", "a worker does not turn");
+    let mut buffer = [0; 4096];
+    // Read all the while: a full socket would hold up whoever writes.
+    eventually("the stall is noticed", || {
+        let _ = socket.recv(&mut buffer);
+        scratch.read("stderr").contains("a worker does not turn").then_some(())
+    });
     // What was said before is read away; then a second, ten times what is between two signs.
     let start = Instant::now();
-    let mut buffer = [0; 4096];
     let mut last_heard = start;
     while start.elapsed() < Duration::from_secs(1) {
         if socket.recv(&mut buffer).is_ok() {
