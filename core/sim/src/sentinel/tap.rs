@@ -80,6 +80,13 @@ impl World {
                     log.push(Line { at, from, to, conn, words });
                 }
                 self.checker.said(at, from, to, &words, ask.as_ref());
+                if let Process::Server(server) = &self.nodes[to].process
+                    && word(&words, 0) == "SLAVEOF"
+                    && word(&words, 1).eq_ignore_ascii_case("no")
+                    && server.is_stale_master(self.now)
+                {
+                    self.checker.promoted_stale(at, from, to);
+                }
             }
             return;
         }
