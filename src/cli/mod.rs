@@ -1,10 +1,13 @@
 //! Command lines. The name that the program was started under decides which one is spoken.
 
 mod getopt;
+mod import;
 mod load;
+mod manual;
 mod nutcracker;
 mod ringkeeper;
 mod route;
+mod secrets;
 mod sentinel;
 
 use std::ffi::OsString;

@@ -4,6 +4,9 @@
 
 pub mod fake;
 pub mod lab;
+pub mod memcached;
+pub mod python;
+pub mod quorum;
 pub mod resp;
 
 use std::fs;
@@ -32,6 +35,7 @@ impl Scratch {
         fs::create_dir_all(&path).unwrap();
         symlink(env!("CARGO_BIN_EXE_ringkeeper"), path.join("nutcracker")).unwrap();
         symlink(env!("CARGO_BIN_EXE_ringkeeper"), path.join("ringkeeper")).unwrap();
+        symlink(env!("CARGO_BIN_EXE_ringkeeper"), path.join("redis-sentinel")).unwrap();
         Self(path)
     }
 
@@ -65,6 +69,8 @@ impl Scratch {
     pub fn command(&self, name: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.path(name));
         command.args(arguments).current_dir(&self.0).stdin(Stdio::null());
+        // Where commands are taken: each test has its own place.
+        command.env("RUNTIME_DIRECTORY", &self.0);
         command
     }
 

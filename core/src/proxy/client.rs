@@ -8,6 +8,7 @@ use crate::limits::{
     PIPELINE_START, WINDOW_BYTES,
 };
 use crate::proxy::replies::{Replies, Sequence};
+use crate::wire::memcache;
 use crate::wire::resp::request::RequestScanner;
 
 /// How far a client's connection is on its way to the end.
@@ -34,6 +35,8 @@ pub(crate) struct Client {
     pub(crate) is_authenticated: bool,
     /// The client has asked for RESP3; its requests go over connections that speak it.
     pub(crate) is_resp3: bool,
+    /// The client speaks memcached's protocol.
+    pub(crate) is_memcache: bool,
     /// A write is in flight.
     pub(crate) is_writing: bool,
     /// In the outbox' list of connections with something to write.
@@ -41,6 +44,8 @@ pub(crate) struct Client {
     /// In the list of clients whose carried-over input should be looked at.
     pub(crate) is_ready: bool,
     pub(crate) is_paused: bool,
+    /// Is given away to another process as soon as nothing is under way for it.
+    pub(crate) is_leaving: bool,
     /// Waits for room in a server's queue or for an older connection to come to its end.
     pub(crate) is_blocked: bool,
     /// The server connection on whose list of waiters this client is.
@@ -55,6 +60,9 @@ pub(crate) struct Client {
     pub(crate) input: Buffer,
     pub(crate) input_start: usize,
     pub(crate) scanner: RequestScanner,
+    pub(crate) memcache: memcache::RequestScanner,
+    /// Requests under way that want no reply.
+    pub(crate) silent: u32,
     pub(crate) replies: Replies,
     /// Replies on their way to the next write.
     pub(crate) out: Buffer,
@@ -79,10 +87,12 @@ impl Client {
             is_at_eof: false,
             is_authenticated,
             is_resp3: false,
+            is_memcache: false,
             is_writing: false,
             is_dirty: false,
             is_ready: false,
             is_paused: false,
+            is_leaving: false,
             is_blocked: false,
             waiting_on: None,
             window: PIPELINE_START,
@@ -91,6 +101,8 @@ impl Client {
             input: Buffer::new(),
             input_start: 0,
             scanner: RequestScanner::default(),
+            memcache: memcache::RequestScanner::default(),
+            silent: 0,
             replies: Replies::default(),
             out: Buffer::new(),
             writing_bytes: 0,
@@ -154,6 +166,7 @@ impl Client {
         self.is_paused
             && self.phase == Phase::Open
             && !self.is_at_eof
+            && !self.is_leaving
             && (self.waiting_input().len() < CLIENT_INPUT_RESUME_BYTES
                 || (self.has_room() && !self.is_blocked))
     }
@@ -189,12 +202,15 @@ impl Client {
     /// what it sent before, or close.
     #[inline]
     pub(crate) fn needs_look(&self) -> bool {
-        !self.input.is_empty() || self.is_at_eof || self.phase == Phase::Finishing
+        !self.input.is_empty()
+            || self.is_at_eof
+            || self.is_leaving
+            || self.phase == Phase::Finishing
     }
 
     /// Tells whether nothing is under way for this client.
     pub(crate) fn is_settled(&self) -> bool {
-        self.replies.is_empty() && self.out.is_empty() && !self.is_writing
+        self.replies.is_empty() && self.out.is_empty() && !self.is_writing && self.silent == 0
     }
 }
 

@@ -14,7 +14,9 @@
 mod client;
 mod connect;
 mod fragment;
+mod handover;
 mod local;
+mod memcache;
 mod outbox;
 mod plan;
 mod reload;
@@ -37,6 +39,7 @@ use crate::stats::json::{Header, StatsLine};
 use crate::time::Instant;
 
 use self::client::{Client, Phase};
+pub use self::handover::ClientState;
 pub use self::plan::{Address, ListenerRole, Plan, Policy, PoolPlan, ServerPlan};
 use self::request::{Flow, mark_dirty_server};
 use self::server::Stage;
@@ -101,9 +104,12 @@ impl Proxy {
             self.shared.outbox.event(Event::ClientRefused { pool: id });
             return Err(AtCapacity);
         }
-        let is_authenticated = plan.auth.is_none();
+        let (is_authenticated, is_memcache) = (plan.auth.is_none(), plan.is_memcache);
         let key = self.clients.insert_with(|key| {
-            Client::new(ConnId::client(key.index, key.generation), id, is_authenticated)
+            let name = ConnId::client(key.index, key.generation);
+            let mut client = Client::new(name, id, is_authenticated);
+            client.is_memcache = is_memcache;
+            client
         });
         let Some(key) = key else {
             self.shared.outbox.event(Event::ClientRefused { pool: id });
@@ -155,6 +161,8 @@ impl Proxy {
                 }
             }
             Input::Command(Command::Drain { limit }) => self.drain(now + limit),
+            Input::Released { conn } => self.client_closed(conn, CloseReason::Requested),
+            Input::Command(Command::HandOver { limit }) => self.hand_over(limit),
             Input::Command(Command::Reload { plan, limit }) => {
                 if let Some(plan) = plan.open::<Plan>() {
                     self.reload(&plan, limit);
@@ -282,6 +290,9 @@ impl Proxy {
             shared.outbox.push(Output::ResumeRead(client.id));
         }
         shared.close_if_settled(client);
+        if client.is_leaving {
+            shared.release_if_settled(client);
+        }
         shared.count(client);
         if shared.sums.input > shared.plan.clients_input_bytes_max {
             self.cut_off_largest(Limit::ClientsInput, |client| client.counted_input);

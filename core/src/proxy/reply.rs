@@ -25,6 +25,9 @@ impl Proxy {
                 return;
             }
             conn.received_at = now;
+            if conn.is_memcache {
+                return self.memcache_received(key, rest);
+            }
             match conn.scanner.advance(rest) {
                 Ok(ReplyScan::Complete { len }) => {
                     let (piece, after) = rest.split_at_checked(len).unwrap_or((rest, &[]));
@@ -47,7 +50,7 @@ impl Proxy {
 
     /// Gives up a connection by which came what is no reply, or a reply to nothing: either the
     /// server is no Redis, or replies are out of step.
-    fn give_up_babbler(&mut self, key: SlabKey) {
+    pub(crate) fn give_up_babbler(&mut self, key: SlabKey) {
         let Some(conn) = self.shared.conns.get(key) else { return };
         let (pool, server) = (conn.pool, conn.server);
         self.shared.outbox.event(Event::ServerProtocolError { pool, server });
@@ -56,7 +59,7 @@ impl Proxy {
 
     /// Takes the end of a reply. Returns false when the connection is given up.
     #[inline]
-    fn reply_complete(&mut self, key: SlabKey, piece: &[u8]) -> bool {
+    pub(crate) fn reply_complete(&mut self, key: SlabKey, piece: &[u8]) -> bool {
         let Some(conn) = self.shared.conns.get_mut(key) else { return false };
         let via = conn.id;
         let was_streaming = std::mem::take(&mut conn.is_streaming);
@@ -133,7 +136,7 @@ impl Proxy {
     }
 
     /// Keeps the beginning of a reply, or lets it go ahead to the client whose turn it is.
-    fn reply_incomplete(&mut self, key: SlabKey, piece: &[u8]) {
+    pub(crate) fn reply_incomplete(&mut self, key: SlabKey, piece: &[u8]) {
         let Some(conn) = self.shared.conns.get_mut(key) else { return };
         let via = conn.id;
         let is_push =
@@ -159,7 +162,7 @@ impl Proxy {
         let Some(InFlight { to, .. }) = next else { return };
         let partial = std::mem::take(&mut conn.partial);
         // What is announced counts like what has come: the window closes before it is too late.
-        let announced = usize::try_from(conn.scanner.announced_bytes_left()).unwrap_or(usize::MAX);
+        let announced = usize::try_from(conn.announced_bytes_left()).unwrap_or(usize::MAX);
         let expected = conn.streamed_bytes.saturating_add(kept).saturating_add(announced);
         let left = self.stream(to, partial, via, expected);
         let Some(conn) = self.shared.conns.get_mut(key) else { return };
@@ -183,7 +186,9 @@ impl Proxy {
     ) -> Option<Buffer> {
         let kept_bytes = piece.len();
         match to {
-            ReplyTo::Client { conn, sequence } => {
+            ReplyTo::Client { conn, sequence }
+            | ReplyTo::Store { conn, sequence }
+            | ReplyTo::Quiet { conn, sequence } => {
                 let shared = &mut self.shared;
                 let client = self.clients.get_mut(key_of(conn));
                 if let Some(client) = client.filter(|client| client.phase != Phase::Closing) {
@@ -218,7 +223,7 @@ impl Proxy {
                     self.shared.cut_off(client, Limit::ClientOutput);
                 }
             }
-            ReplyTo::Nobody => {}
+            ReplyTo::Nobody | ReplyTo::Silent { .. } | ReplyTo::QuietNobody | ReplyTo::Barrier => {}
         }
         // Whoever asked is gone: the bytes are dropped as they come, never kept.
         self.shared.buffers.give(piece);
@@ -227,9 +232,11 @@ impl Proxy {
 
     /// Gives a whole reply, or with `is_rest` its last piece, to whoever asked.
     #[inline]
-    fn deliver(&mut self, to: ReplyTo, reply: &[u8], via: ConnId, is_rest: bool) {
+    pub(crate) fn deliver(&mut self, to: ReplyTo, reply: &[u8], via: ConnId, is_rest: bool) {
         match to {
-            ReplyTo::Client { conn, sequence } => {
+            ReplyTo::Client { conn, sequence }
+            | ReplyTo::Store { conn, sequence }
+            | ReplyTo::Quiet { conn, sequence } => {
                 let Some(client) = self.clients.get_mut(key_of(conn)) else { return };
                 if client.phase == Phase::Closing {
                     return;
@@ -250,7 +257,8 @@ impl Proxy {
                 shared.after_reply(client);
             }
             ReplyTo::Split { split, part } => self.deliver_part(split, part, reply, via, is_rest),
-            ReplyTo::Nobody => {}
+            ReplyTo::Silent { conn } => self.silent_done(conn),
+            ReplyTo::Nobody | ReplyTo::QuietNobody | ReplyTo::Barrier => {}
         }
     }
 
@@ -337,11 +345,20 @@ impl Proxy {
     ) {
         let Some(conn) = self.shared.conns.get(key) else { return };
         let (pool, server, via) = (conn.pool, conn.server, conn.id);
-        if matches!(to, ReplyTo::Nobody) {
+        if let ReplyTo::Silent { conn } = to {
+            if let Some((pool, _)) = self.shared.pool_mut(pool) {
+                pool.stats.forward_error += 1;
+            }
+            self.silent_done(conn);
+            return;
+        }
+        if matches!(to, ReplyTo::Nobody | ReplyTo::QuietNobody | ReplyTo::Barrier) {
             return;
         }
         if is_half_sent {
-            if let ReplyTo::Client { conn, sequence } = to
+            if let ReplyTo::Client { conn, sequence }
+            | ReplyTo::Store { conn, sequence }
+            | ReplyTo::Quiet { conn, sequence } = to
                 && let Some(client) = self.clients.get_mut(key_of(conn))
                 && client.replies.is_streaming(sequence)
             {
@@ -395,7 +412,8 @@ impl Proxy {
                 self.fail_conn(key, Failure::TimedOut);
                 return;
             }
-            let to = std::mem::replace(&mut request.to, ReplyTo::Nobody);
+            let orphaned = request.to.orphaned();
+            let to = std::mem::replace(&mut request.to, orphaned);
             let is_silent =
                 silent_since < request.queued_at + timeout && silent_since <= request.queued_at;
             let outcome = if is_sent {

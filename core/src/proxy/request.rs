@@ -4,6 +4,7 @@ use crate::command::{self, Command, KeyError, Keys, Treatment};
 use crate::id::{ConnId, PoolId, ServerId};
 use crate::io::Failure;
 use crate::proxy::client::{Client, Phase};
+use crate::proxy::memcache;
 use crate::proxy::replies::append;
 use crate::proxy::server::{InFlight, ReplyTo, ServerConn};
 use crate::proxy::shared::{Shared, Timer, key_of};
@@ -61,6 +62,9 @@ impl Shared {
     /// Serves the requests at the start of `bytes`, as many as the client has room for. Returns
     /// how many bytes were served and what becomes of the client.
     pub(crate) fn serve_all(&mut self, client: &mut Client, bytes: &[u8]) -> (usize, Flow) {
+        if client.is_memcache {
+            return self.serve_all_memcache(client, bytes);
+        }
         let mut args = std::mem::take(&mut self.scratch.args);
         let mut served = 0;
         let mut flow = Flow::Next;
@@ -326,7 +330,8 @@ impl Shared {
         // Order before speed: what this client sent by an older connection has to be settled
         // before a newer one may carry its next request to the same server.
         if !server.retiring.is_empty()
-            && server.retiring.iter().any(|old| client.replies.is_owed_through(old.slot()))
+            && (client.silent > 0
+                || server.retiring.iter().any(|old| client.replies.is_owed_through(old.slot())))
         {
             client.is_blocked = true;
             return Lane::Busy;
@@ -404,14 +409,18 @@ impl Shared {
         let Some((pool, plan)) = self.pool_mut(pool) else { return };
         pool.stats.forward_error += 1;
         let message = failure.message().as_bytes();
-        if !is_detailed {
-            return encode::error_parts(text, &[b"ERR ", message]);
-        }
         let outcome: &[u8] = match outcome {
             Outcome::NotSent => b"; the request was not sent)",
             Outcome::Unknown => b"; whether the request took effect is unknown)",
         };
         let name = server.and_then(|id| plan.servers.get(usize::from(id.0)));
+        if plan.is_memcache {
+            let details = is_detailed.then(|| (name.map(|server| &*server.name), outcome));
+            return memcache::write_failure(text, message, details);
+        }
+        if !is_detailed {
+            return encode::error_parts(text, &[b"ERR ", message]);
+        }
         match name {
             Some(server) => encode::error_parts(
                 text,

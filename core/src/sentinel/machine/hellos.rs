@@ -7,7 +7,7 @@ use super::{MasterId, Sentinel};
 use crate::sentinel::event::{Event, Plain};
 use crate::sentinel::failover::Input;
 use crate::sentinel::hello::{CHANNEL, Hello};
-use crate::sentinel::instance::{Address, Epoch, RunId};
+use crate::sentinel::instance::{Address, Epoch, Role, RunId};
 use crate::sentinel::peers::{self, Way};
 use crate::time::Instant;
 use crate::wire::resp::encode;
@@ -129,6 +129,10 @@ impl Sentinel {
         if let Some(voice) = master.voices.get_mut(&hello.run_id) {
             voice.told = Some((now, hello.config_epoch, hello.address.clone()));
         }
+        // It may be what a stray waits for.
+        if master.replicas.values().any(|replica| replica.role == Role::Master) {
+            self.dirty.insert(id);
+        }
         for output in found {
             self.heard(now, id, output);
         }
@@ -153,7 +157,7 @@ impl Sentinel {
         ));
     }
 
-    fn heard(&mut self, now: Instant, id: MasterId, output: peers::Output) {
+    pub(super) fn heard(&mut self, now: Instant, id: MasterId, output: peers::Output) {
         match output {
             peers::Output::Added(peer, address) => {
                 self.hear_of_peer(now, id, peer, &address);

@@ -45,6 +45,7 @@ impl Sentinel {
         // Peers that are not as far yet are asked again soon, but not without end.
         let shortest = Duration::from_millis(20);
         let period = (master.down_after() / 20).clamp(shortest, self.periods.ask.max(shortest));
+        let period = if master.is_fast_down { shortest } else { period };
         let period = if master.agreement.is_down() { self.periods.ask } else { period };
         let asks: Vec<RunId> = master
             .voices

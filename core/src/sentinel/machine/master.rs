@@ -46,6 +46,8 @@ pub(super) struct Server {
     pub(super) is_rebooted: bool,
     /// Whether the connection was refused or reset since it last stood.
     pub(super) is_refused: bool,
+    /// Whether it was the master before and has not said since that it follows anybody.
+    pub(super) is_former_master: bool,
     /// When it was last told whom to follow without being asked.
     pub(super) repaired_at: Option<Instant>,
 }
@@ -80,6 +82,7 @@ impl Server {
             is_kill_sent: false,
             is_rebooted: false,
             is_refused: false,
+            is_former_master: false,
             repaired_at: None,
         }
     }

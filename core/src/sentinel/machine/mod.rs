@@ -43,7 +43,7 @@ use self::links::Links;
 use self::master::Master;
 pub use self::periods::{PING_PERIOD_MIN, Periods};
 use self::scripts::Scripts;
-pub use self::setup::{Keeping, Process, Setup};
+pub use self::setup::{DamagedState, Keeping, Process, Setup};
 use self::store::Store;
 use super::election::{AskId, Elections};
 use super::failover;
@@ -108,7 +108,7 @@ impl Sentinel {
     /// seed and the inputs.
     pub fn new(setup: Setup, seed: u64, now: Instant) -> Self {
         let mut rng = Rng::new(seed);
-        let Setup { mut config, keeping, process } = setup;
+        let Setup { mut config, keeping, process, fast_down } = setup;
         let myid = *config.myid.get_or_insert_with(|| setup::draw_id(&mut rng));
         let durable = Durable::from_config(&config);
         let periods = Periods::default();
@@ -145,6 +145,9 @@ impl Sentinel {
         sentinel.note(format!("Sentinel ID is {myid}"));
         for settings in masters {
             sentinel.monitor(now, settings);
+        }
+        for master in sentinel.masters.values_mut() {
+            master.is_fast_down = fast_down.contains(master.name());
         }
         // The first start has an ID to keep, and the others check that they can still write.
         sentinel.store.want();
@@ -193,12 +196,13 @@ impl Sentinel {
             Input::Closed { conn, reason } if conn.is_server() => {
                 self.link_closed(now, conn, reason);
             }
-            Input::Closed { conn, .. } => self.client_closed(conn),
+            Input::Closed { conn, .. } | Input::Released { conn } => self.client_closed(conn),
             Input::Resolved { query, result } => self.resolved(now, query, result),
             Input::Persisted { ticket, result } => self.persisted(now, ticket, result),
             Input::Exited { job, exit } => self.script_ended(now, job, exit),
+            // The plan of the proxy is not a Sentinel's business.
             Input::Notice(_) | Input::Command(Command::Reload { .. }) => {}
-            Input::Command(Command::Drain { .. }) => self.stop(),
+            Input::Command(Command::Drain { .. } | Command::HandOver { .. }) => self.stop(),
         }
         self.settle(now);
     }

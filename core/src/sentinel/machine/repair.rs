@@ -36,7 +36,8 @@ impl Sentinel {
             return false;
         }
         let (since, patience) = match server.role {
-            Role::Master if self.is_agreed(id, server.role_since) => {
+            // Nobody promotes it: that would begin with its following somebody.
+            Role::Master if server.is_former_master && self.is_agreed(id, server.role_since) => {
                 (server.role_since, Duration::ZERO)
             }
             Role::Master => (server.role_since, self.periods.publish * 4),
