@@ -274,6 +274,37 @@ const _: () = assert!(2 * HOST_BYTES_MAX + MASTER_NAME_BYTES_MAX + 160 <= HELLO_
 /// Largest reply to INFO that is looked at, bytes. A server without odd modules sends about 6 KiB.
 pub const INFO_BYTES_MAX: usize = 1024 * 1024;
 
+/// Bytes of one connection to a server or peer that may wait for the end of a reply; then it is cut.
+pub const SENTINEL_REPLY_BYTES_MAX: usize = INFO_BYTES_MAX + RECEIVE_BYTES_MAX;
+
+/// Replies that a connection of a Sentinel may owe; then nothing but questions and orders is sent
+/// on it. As in Redis.
+pub const SENTINEL_PENDING_MAX: usize = 100;
+
+/// Clients of a Sentinel, peers among them. As Redis' `maxclients`.
+pub const SENTINEL_CLIENTS_MAX: usize = 10_000;
+
+/// Bytes that a client of a Sentinel may leave unread; then it is closed. As Redis' limit for
+/// subscribers.
+pub const SENTINEL_CLIENT_OUTPUT_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Bytes of a request to a Sentinel; the largest that is of use is a few hundred.
+pub const SENTINEL_REQUEST_BYTES_MAX: usize = 1024 * 1024;
+
+/// Channels and patterns of one subscriber of a Sentinel; there are some thirty events.
+pub const SENTINEL_SUBSCRIPTIONS_MAX: usize = 1024;
+
+/// Scripts that wait to run; then the oldest that waits is dropped. As in Redis.
+pub const SENTINEL_SCRIPTS_MAX: usize = 256;
+
+/// Scripts that run at once. As in Redis.
+pub const SENTINEL_SCRIPTS_RUNNING_MAX: usize = 16;
+
+/// How often a script is run that asks for it. As in Redis.
+pub const SENTINEL_SCRIPT_RUNS_MAX: u32 = 10;
+
+const _: () = assert!(SENTINEL_SCRIPTS_RUNNING_MAX < ERRANDS_MAX);
+
 /// Largest time in a Sentinel's configuration, milliseconds: 24 days, as in Redis' 31 bits.
 pub const SENTINEL_TIME_MS_MAX: u64 = i32::MAX as u64;
 

@@ -40,7 +40,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sentinel", MACHINE),
     ("vrrp", MACHINE),
     // The only place that may know two machines.
-    ("node", &["proxy", "routing", "command", "config", "stats", "id", "io", "time", "limits"]),
+    (
+        "node",
+        &[
+            "proxy", "sentinel", "routing", "command", "config", "stats", "id", "io", "time",
+            "limits",
+        ],
+    ),
 ];
 const BASE: &[&str] = &["buf", "timer", "slab", "id", "io", "time", "rng", "limits"];
 const LOW: &[&str] =

@@ -2,11 +2,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::task::Poll;
 
 use mio::net::{TcpStream, UnixStream};
 use ringkeeper_core::buf::Buffer;
 use ringkeeper_core::id::ConnId;
+use socket2::Socket;
 
 use crate::poller::{Poller, Readiness, Watched};
 
@@ -288,6 +290,15 @@ impl Conn {
                 self.unwritten = Some(unwritten);
                 WriteResult::Blocked
             }
+        }
+    }
+
+    /// Takes the socket out. Nobody watches it any more.
+    pub(crate) fn into_socket(self) -> Socket {
+        debug_assert!(self.unwritten.is_none(), "a write is in flight");
+        match self.stream {
+            Stream::Tcp(stream) => Socket::from(OwnedFd::from(stream)),
+            Stream::Unix(stream) => Socket::from(OwnedFd::from(stream)),
         }
     }
 

@@ -5,12 +5,13 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::task::Poll;
 use std::time::Duration;
 
 use ringkeeper_core::buf::Buffer;
 use ringkeeper_core::id::{ConnId, ListenerId};
-use ringkeeper_core::io::{CloseMode, CloseReason, Drive, Endpoint, Host, Input, Output};
+use ringkeeper_core::io::{CloseMode, CloseReason, Drive, Endpoint, Host, Input, Output, Parcel};
 use ringkeeper_core::limits::{BATCH_MAX, RECEIVE_BYTES_MAX};
 use ringkeeper_core::time::Instant;
 use tokio::time::Sleep;
@@ -19,7 +20,7 @@ use crate::Listener;
 use crate::conn::{Conn, ConnTable, ReadResult, Stream, WriteResult};
 use crate::connect::{self, close_reason, connect_reason};
 use crate::listen::{self, Accepted, Acceptor};
-use crate::mailbox::{Content, Item, Mailbox};
+use crate::mailbox::{Content, Handed, Item, Mailbox};
 use crate::poller::{Poller, Readiness, Watched};
 use crate::ready::{ReadyQueue, Source};
 use crate::resolve::{Answer, Resolver};
@@ -52,6 +53,7 @@ const FAR: Duration = Duration::from_secs(3600);
 enum Completion {
     Sent(ConnId, Buffer),
     Closed(ConnId, CloseReason),
+    Released(ConnId),
     Answer(Answer),
     Item(Item),
 }
@@ -94,6 +96,8 @@ pub(crate) struct Driver<D, H> {
     timer_at: Option<Instant>,
     is_timer_new: bool,
     is_stopping: bool,
+    /// Where connections go that are given away.
+    releases: Option<Sender<Handed>>,
 }
 
 impl<D: Drive, H: Host> Driver<D, H> {
@@ -130,6 +134,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
             timer_at: None,
             is_timer_new: false,
             is_stopping: false,
+            releases: None,
         };
         listeners.into_iter().try_for_each(|listener| driver.listen(listener))?;
         Ok(driver)
@@ -246,6 +251,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
             let input = match completion {
                 Completion::Sent(conn, buffer) => Input::Sent { conn, buffer },
                 Completion::Closed(conn, reason) => Input::Closed { conn, reason },
+                Completion::Released(conn) => Input::Released { conn },
                 Completion::Answer(Answer { query, result }) => Input::Resolved { query, result },
                 Completion::Item(Item::Mail(mail)) => mail.into(),
                 Completion::Item(item) => {
@@ -367,11 +373,19 @@ impl<D: Drive, H: Host> Driver<D, H> {
             // Its descriptor is one too many for the kernel: the host's clients will tell.
             Item::Listen(listener) => drop(self.listen(listener)),
             Item::Unlisten(id) => self.unlisten(id),
-            Item::Client { listener, socket } => {
+            Item::Client { listener, socket, state: None } => {
                 if let Ok((stream, peer)) = listen::stream(socket) {
                     self.admit(listener, stream, peer);
                 }
             }
+            Item::Client { listener, socket, state: Some(state) } => {
+                if let Ok((stream, _)) = listen::stream(socket)
+                    && let Ok(id) = self.drive.adopt(self.now, listener, &state)
+                {
+                    self.insert(Conn::new(id, stream, false));
+                }
+            }
+            Item::Releases(to) => self.releases = Some(to),
         }
     }
 
@@ -424,6 +438,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
                     }
                 }
                 Output::Close { conn, mode } => self.close(conn, mode),
+                Output::Release { conn, state } => self.release(conn, state),
                 Output::Resolve { query, host, port } => self.resolver.ask(query, host, port),
                 Output::Event(event) => self.host.event(event),
                 Output::Errand(errand) => self.host.errand(errand),
@@ -483,6 +498,21 @@ impl<D: Drive, H: Host> Driver<D, H> {
                 self.fail(id, CloseReason::Requested);
             }
         }
+    }
+
+    /// Gives a connection away. Nothing of it is under way: reads and writes end where they begin.
+    fn release(&mut self, id: ConnId, state: Parcel) {
+        if self.releases.is_none() {
+            return self.finish(id);
+        }
+        let Some(conn) = self.remove(id) else { return };
+        let handed = Handed { socket: conn.into_socket(), state, late: Vec::new() };
+        let is_taken = self.releases.as_ref().is_some_and(|to| to.send(handed).is_ok());
+        self.completions.push_back(if is_taken {
+            Completion::Released(id)
+        } else {
+            Completion::Closed(id, CloseReason::Requested)
+        });
     }
 
     /// Ends a connection with nothing more to write.

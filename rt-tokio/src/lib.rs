@@ -24,7 +24,7 @@ use ringkeeper_core::io::{Drive, Host};
 use ringkeeper_core::limits::BATCH_MAX;
 use tokio::task::coop::unconstrained;
 
-pub use mailbox::{Mailbox, MailboxSender, Message, Stopped, mailbox};
+pub use mailbox::{Handed, Mailbox, MailboxSender, Message, Stopped, mailbox};
 
 /// Threads for the resolver's blocking calls. A name server that does not answer holds one of
 /// them for several seconds; further questions wait.

@@ -129,6 +129,7 @@ fn end_reporter(sender: std::sync::mpsc::Sender<CloseReason>) -> impl Machine {
         Input::Eof { conn } => out.close(conn, CloseMode::Flush),
         Input::Connected { .. }
         | Input::Sent { .. }
+        | Input::Released { .. }
         | Input::Resolved { .. }
         | Input::Command(_)
         | Input::Notice(_)
@@ -236,6 +237,7 @@ impl Machine for Forwarder {
                 }
             }
             Input::Eof { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. }
             | Input::Command(_)
             | Input::Notice(_)
@@ -396,6 +398,7 @@ fn unread_requests_do_not_turn_a_flushing_close_into_a_reset() {
             | Input::Eof { .. }
             | Input::Closed { .. }
             | Input::Sent { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. } => {}
         })
     });
@@ -425,6 +428,7 @@ fn an_aborting_close_does_not_wait_for_a_reader() {
             Input::Connected { .. }
             | Input::Eof { .. }
             | Input::Sent { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. }
             | Input::Command(_)
             | Input::Notice(_)
@@ -455,6 +459,7 @@ fn an_abort_overtakes_a_flush_that_cannot_finish() {
             | Input::Received { .. }
             | Input::Eof { .. }
             | Input::Sent { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. }
             | Input::Command(_)
             | Input::Notice(_)
@@ -486,6 +491,7 @@ fn nothing_is_read_while_paused() {
             | Input::Eof { .. }
             | Input::Closed { .. }
             | Input::Sent { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. } => {}
         })
     });

@@ -371,6 +371,7 @@ fn serve(
         runtime: runtime_of_environment(),
         threads: Threads::Count(NonZeroU16::MIN),
         control: None,
+        takeover: None,
         stats: Some(Stats {
             host: asked.stats_host.clone(),
             port: asked.stats_port,

@@ -17,6 +17,7 @@ use crate::host::reason;
 use crate::host::runtime::Choice;
 use crate::host::service::{self, Launch, Stats, Threads};
 use crate::host::signal::{Persona, Signals};
+use crate::host::takeover::{self, Takeover};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -55,6 +56,15 @@ listened on, nothing changes. `kill -HUP` does the same and leaves the answer in
 Exit codes:
   0  the configuration is in use
   1  it is not; the reason is printed";
+
+const UPGRADE_EXAMPLES: &str = "\
+The new process has the arguments of the old one and reads the configuration again. If it does not
+come to serving, the old one goes on as before. A client that is not between two requests within
+30 s, since it does not read its replies, is cut off. Only on Linux.
+
+Exit codes:
+  0  the new process serves; its number is printed
+  1  nothing has changed; the reason is printed";
 
 const DRAIN_EXAMPLES: &str = "\
 Examples:
@@ -108,6 +118,10 @@ enum Verb {
     /// Let the running service read its configuration again; a bad one changes nothing.
     #[command(after_help = RELOAD_EXAMPLES)]
     Reload(ControlArgs),
+    /// Start the program anew, as it is installed now, and give it everything: the listening
+    /// sockets and every client, in between two of its requests.
+    #[command(after_help = UPGRADE_EXAMPLES)]
+    Upgrade(ControlArgs),
     /// Take something out of service gently: nothing that was accepted is lost.
     #[command(after_help = DRAIN_EXAMPLES)]
     Drain(DrainArgs),
@@ -279,6 +293,9 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
         Ok(Cli { command: Verb::Reload(arguments) }) => {
             command(arguments.control.as_deref(), &["reload"])
         }
+        Ok(Cli { command: Verb::Upgrade(arguments) }) => {
+            command(arguments.control.as_deref(), &["upgrade"])
+        }
         Ok(Cli { command: Verb::Drain(arguments) }) => drain("drain", &arguments),
         Ok(Cli { command: Verb::Undrain(arguments) }) => drain("undrain", &arguments),
         Ok(Cli { command: Verb::Check(arguments) }) => check(&arguments),
@@ -330,7 +347,7 @@ fn run(arguments: RunArgs) -> ExitCode {
         "ringkeeper starts"
     );
     let stats = stats(&arguments, &loaded.settings);
-    let Ok(control) = open_control(&arguments, &loaded.settings) else {
+    let Ok((takeover, control)) = open_control(&arguments, &loaded.settings) else {
         return ExitCode::FAILURE;
     };
     let launch = Launch {
@@ -351,6 +368,7 @@ fn run(arguments: RunArgs) -> ExitCode {
         stats,
         settings: loaded.settings,
         control,
+        takeover,
     };
     match service::start(launch) {
         Ok(service) => service::supervise(service, &log, &signals),
@@ -367,26 +385,24 @@ fn run(arguments: RunArgs) -> ExitCode {
 /// # Errors
 ///
 /// The place that was asked for can't be used; the log says why.
-fn open_control(arguments: &RunArgs, settings: &Settings) -> Result<Option<Control>, ()> {
+fn open_control(
+    arguments: &RunArgs,
+    settings: &Settings,
+) -> Result<(Option<Takeover>, Option<Control>), ()> {
     let asked_for = match (&arguments.control, &settings.control) {
         (Some(path), _) => Some(path.clone()),
         (None, native::Control::At(path)) => Some(PathBuf::from(path)),
-        (None, native::Control::Off) => return Ok(None),
+        // Without a socket there is no command that another process takes over.
+        (None, native::Control::Off) => return Ok((None, None)),
         (None, native::Control::Auto) => None,
     };
-    match Control::open(asked_for.as_deref()) {
-        Ok(control) => Ok(Some(control)),
-        Err(error) if asked_for.is_some() => {
-            tracing::error!("commands can't be taken: {}", reason(&error));
-            Err(())
-        }
-        Err(error) => {
-            tracing::warn!(
-                "no commands are taken: {}; `--control FILE` chooses another place",
-                reason(&error)
-            );
-            Ok(None)
-        }
+    let is_wanted = asked_for.is_some();
+    match Takeover::find(takeover::open_control(asked_for)) {
+        Ok(takeover) => Ok((Some(takeover), None)),
+        Err(open_control) => match open_control() {
+            None if is_wanted => Err(()),
+            control => Ok((None, control)),
+        },
     }
 }
 

@@ -14,7 +14,7 @@ use crate::host;
 use crate::host::acceptor::{Acceptor, Candidate, Share};
 use crate::host::events::EventLog;
 use crate::host::pulse::{Finding, Pulse, Shown, Watch};
-use crate::host::runtime::{self, Desk, News, Running, Selected, Switchboard};
+use crate::host::runtime::{self, Desk, News, Releases, Running, Selected, Switchboard};
 
 /// How long workers may take to go on with another plan. They need milliseconds.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
@@ -125,6 +125,25 @@ impl Fleet {
             }
         }
         Ok(())
+    }
+
+    /// Lets every worker give its clients away, as soon as nothing is under way for them; returns
+    /// where they arrive.
+    pub(crate) fn hand_over(&self, limit: Duration) -> Vec<Releases> {
+        let releases = self.workers.iter().map(|worker| worker.sender().releases()).collect();
+        self.command(&Command::HandOver { limit });
+        releases
+    }
+
+    /// Returns the workers, for whoever gives them clients.
+    pub(crate) fn candidates(&self) -> Vec<Candidate> {
+        let workers = self.workers.iter().zip(&self.watches);
+        workers
+            .map(|(worker, watch)| Candidate {
+                sender: worker.sender().clone(),
+                pulse: Arc::clone(watch.pulse()),
+            })
+            .collect()
     }
 
     fn note(&mut self, news: News) {

@@ -21,7 +21,6 @@ pub(crate) fn stopping(status: &str) {
 }
 
 /// Says that another process is the service from here on.
-#[allow(dead_code, reason = "for the hand-over to a new binary")]
 pub(crate) fn main_pid(process: u32) {
     send(&State::MainPid(process), None);
 }

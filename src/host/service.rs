@@ -23,6 +23,7 @@ use crate::host::notify::{self, Watchdog};
 use crate::host::runtime::{self, Choice};
 use crate::host::signal::{Persona, Signal, Signals};
 use crate::host::sockets::{self, Fresh, Serves, Sockets};
+use crate::host::takeover::{self, Takeover};
 use crate::host::{self, pulse, sys};
 
 /// Workers that `auto` starts at most. A proxy is rarely the bottleneck beyond that, and each
@@ -131,6 +132,8 @@ pub(crate) struct Launch {
     pub(crate) settings: Settings,
     /// How the operator reaches the running process; none for a persona that has no such way.
     pub(crate) control: Option<Control>,
+    /// The process that this one replaces.
+    pub(crate) takeover: Option<Takeover>,
 }
 
 /// The service at work, as the main thread has it.
@@ -145,6 +148,9 @@ pub(crate) struct Service {
     /// What the file said about the process when it began.
     settings: Settings,
     control: Option<Control>,
+    takeover: Option<Takeover>,
+    /// Another process has taken over.
+    is_replaced: bool,
 }
 
 /// Opens everything and starts the workers.
@@ -164,12 +170,16 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
     let selected = runtime::select(launch.runtime)?;
     let host =
         HostFacts::new(launch.persona, descriptors, launch.threads.count(), launch.settings.limits);
-    let mut sockets = Sockets::default();
+    let mut sockets = match &launch.takeover {
+        Some(takeover) => Sockets::inheriting(takeover.listeners()?),
+        None => Sockets::inheriting(sockets::given()),
+    };
     let change = sockets.prepare(&launch.config, |_| true)?;
     let mut fresh = sockets.commit(change);
     if let Some(stats) = &launch.stats {
         fresh.extend(open_stats(stats, &mut sockets)?);
     }
+    sockets.forget_inherited();
     for listener in &fresh {
         let at = listen::endpoint(&listener.listener.socket)?;
         match &listener.serves {
@@ -183,6 +193,10 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
     for fresh in fresh {
         let clients_max = clients_max(&launch.config, &fresh.serves);
         fleet.listen(Share { listener: fresh.listener, clients_max });
+    }
+    let mut takeover = launch.takeover;
+    if let Some(takeover) = &mut takeover {
+        takeover.begin(&fleet, &sockets, &launch.config)?;
     }
     if fleet.len() > 1 {
         tracing::info!(threads = fleet.len(), "workers share the clients");
@@ -200,6 +214,8 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
         host,
         settings: launch.settings,
         control: launch.control,
+        takeover,
+        is_replaced: false,
     })
 }
 
@@ -314,7 +330,7 @@ fn open_stats(stats: &Stats, sockets: &mut Sockets) -> anyhow::Result<Option<Fre
     };
     match sockets.open_fixed(request, ListenerRole::Stats) {
         Ok(fresh) => Ok(Some(fresh)),
-        Err(error) if stats.required => Err(error.into()),
+        Err(error) if stats.required => Err(error),
         Err(error) => {
             tracing::warn!("running without statistics: {error}");
             Ok(None)
@@ -418,6 +434,7 @@ impl Service {
             let result = match words.as_slice() {
                 ["reload"] => self.reload(),
                 ["drain", ..] => self.drain(true, asked.words.get(1..).unwrap_or_default()),
+                ["upgrade"] => self.upgrade(),
                 ["undrain", ..] => self.drain(false, asked.words.get(1..).unwrap_or_default()),
                 _ => Err("error: this version knows no such command\n".to_owned()),
             };
@@ -425,6 +442,48 @@ impl Service {
                 Ok(text) => Answer { is_ok: true, text },
                 Err(text) => Answer { is_ok: false, text },
             });
+        }
+    }
+}
+
+impl Service {
+    /// Opens the way for commands once the predecessor has closed its own.
+    fn finish_takeover(&mut self) {
+        if let Some(control) = self.takeover.as_mut().and_then(Takeover::finish) {
+            self.control = control;
+            self.takeover = None;
+        }
+    }
+
+    /// Lets another process take over; returns what to tell the operator.
+    ///
+    /// # Errors
+    ///
+    /// The other process does not come to serving; nothing has changed then.
+    fn upgrade(&mut self) -> Result<String, String> {
+        let replaced = takeover::begin_upgrade(&self.sockets).map_err(|problem| {
+            tracing::error!("no other process takes over: {problem}");
+            format!("error: no other process takes over: {problem}; its log may tell more\n")
+        })?;
+        // From here on the other one is to say that all is well.
+        notify::main_pid(replaced.id());
+        for id in self.sockets.ids() {
+            self.fleet.unlisten(id);
+        }
+        self.sockets = Sockets::default();
+        let result = replaced.hand_over(&mut self.fleet);
+        self.control = None;
+        self.is_replaced = true;
+        match result.and_then(|()| replaced.finish()) {
+            Ok(clients) => {
+                let text = format!("process {} has taken over {clients} clients", replaced.id());
+                tracing::info!("{text}");
+                Ok(text + "\n")
+            }
+            Err(error) => {
+                tracing::error!("the other process failed while it took over: {error}");
+                Err(format!("error: the other process failed while it took over: {error}\n"))
+            }
         }
     }
 }
@@ -492,7 +551,15 @@ pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> E
         if service.fleet.has_ended() {
             return failure(service.fleet.stop());
         }
+        service.finish_takeover();
         service.obey();
+        if service.is_replaced {
+            log.signal("another process has taken over, ending");
+            return match service.fleet.stop() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failure(Err(error)),
+            };
+        }
         watchdog.feed(Instant::now(), service.fleet.is_turning());
         let patience = trimmer.until_next_look().min(pulse::LOOK_EVERY).min(watchdog.patience());
         let signal = match signals.wait(patience) {

@@ -44,6 +44,8 @@ pub(crate) struct Client {
     /// In the list of clients whose carried-over input should be looked at.
     pub(crate) is_ready: bool,
     pub(crate) is_paused: bool,
+    /// Is given away to another process as soon as nothing is under way for it.
+    pub(crate) is_leaving: bool,
     /// Waits for room in a server's queue or for an older connection to come to its end.
     pub(crate) is_blocked: bool,
     /// The server connection on whose list of waiters this client is.
@@ -90,6 +92,7 @@ impl Client {
             is_dirty: false,
             is_ready: false,
             is_paused: false,
+            is_leaving: false,
             is_blocked: false,
             waiting_on: None,
             window: PIPELINE_START,
@@ -163,6 +166,7 @@ impl Client {
         self.is_paused
             && self.phase == Phase::Open
             && !self.is_at_eof
+            && !self.is_leaving
             && (self.waiting_input().len() < CLIENT_INPUT_RESUME_BYTES
                 || (self.has_room() && !self.is_blocked))
     }
@@ -198,7 +202,10 @@ impl Client {
     /// what it sent before, or close.
     #[inline]
     pub(crate) fn needs_look(&self) -> bool {
-        !self.input.is_empty() || self.is_at_eof || self.phase == Phase::Finishing
+        !self.input.is_empty()
+            || self.is_at_eof
+            || self.is_leaving
+            || self.phase == Phase::Finishing
     }
 
     /// Tells whether nothing is under way for this client.

@@ -14,6 +14,7 @@
 mod client;
 mod connect;
 mod fragment;
+mod handover;
 mod local;
 mod memcache;
 mod outbox;
@@ -38,6 +39,7 @@ use crate::stats::json::{Header, StatsLine};
 use crate::time::Instant;
 
 use self::client::{Client, Phase};
+pub use self::handover::ClientState;
 pub use self::plan::{Address, ListenerRole, Plan, Policy, PoolPlan, ServerPlan};
 use self::request::{Flow, mark_dirty_server};
 use self::server::Stage;
@@ -159,6 +161,8 @@ impl Proxy {
                 }
             }
             Input::Command(Command::Drain { limit }) => self.drain(now + limit),
+            Input::Released { conn } => self.client_closed(conn, CloseReason::Requested),
+            Input::Command(Command::HandOver { limit }) => self.hand_over(limit),
             Input::Command(Command::Reload { plan, limit }) => {
                 if let Some(plan) = plan.open::<Plan>() {
                     self.reload(&plan, limit);
@@ -286,6 +290,9 @@ impl Proxy {
             shared.outbox.push(Output::ResumeRead(client.id));
         }
         shared.close_if_settled(client);
+        if client.is_leaving {
+            shared.release_if_settled(client);
+        }
         shared.count(client);
         if shared.sums.input > shared.plan.clients_input_bytes_max {
             self.cut_off_largest(Limit::ClientsInput, |client| client.counted_input);

@@ -8,7 +8,7 @@ use ringkeeper_core::config::nutcracker;
 use ringkeeper_core::id::{ConnId, ListenerId, QueryId};
 use ringkeeper_core::io::{CloseReason, Command, Drive, Endpoint, Event, Input, Output, Parcel};
 use ringkeeper_core::node::Worker;
-use ringkeeper_core::proxy::{Plan, Policy};
+use ringkeeper_core::proxy::{ClientState, Plan, Policy};
 use ringkeeper_core::time::Instant;
 
 /// Where a connection to a server stands, as the test sees it.
@@ -31,6 +31,8 @@ pub(crate) struct Harness {
     pub(crate) connects: Vec<(ConnId, String)>,
     pub(crate) queries: Vec<(QueryId, String)>,
     pub(crate) events: Vec<Event>,
+    /// Clients that were given away.
+    pub(crate) released: Vec<(ConnId, ClientState)>,
     /// Connections are established as soon as they are asked for.
     pub(crate) is_connecting_at_once: bool,
 }
@@ -56,6 +58,7 @@ impl Harness {
             connects: Vec::new(),
             queries: Vec::new(),
             events: Vec::new(),
+            released: Vec::new(),
             is_connecting_at_once: true,
         };
         harness.pump();
@@ -201,6 +204,12 @@ impl Harness {
                     self.wires.entry(conn).or_default().is_closed = true;
                     let reason = CloseReason::Requested;
                     self.worker.handle(self.now, Input::Closed { conn, reason });
+                }
+                Output::Release { conn, state } => {
+                    self.wires.entry(conn).or_default().is_closed = true;
+                    let state = state.open::<ClientState>().expect("a client's state");
+                    self.released.push((conn, ClientState::clone(&state)));
+                    self.worker.handle(self.now, Input::Released { conn });
                 }
                 Output::Resolve { query, host, .. } => self.queries.push((query, host)),
                 Output::Event(event) => self.events.push(event),

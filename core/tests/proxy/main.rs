@@ -11,6 +11,7 @@ mod border;
 mod commands;
 mod failures;
 mod found;
+mod handover;
 mod harness;
 mod limits;
 mod memcache;
