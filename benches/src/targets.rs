@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::data::{Frames, LARGE, MIXED, SMALL, key};
+use crate::data::{Frames, LARGE, MIXED, Protocol, SMALL, key};
 use crate::load::{Engine, Metered, write_set};
 use crate::process::{LOAD_CPU, PROXY_CPU, Program, find, free_address, metered};
 
@@ -122,7 +122,7 @@ impl Target {
     ) -> io::Result<Self> {
         let address = free_address()?;
         let file = folder.join(format!("{kind}.yml"));
-        fs::write(&file, pool(address, servers))?;
+        fs::write(&file, pool(address, servers, engine.protocol()))?;
         let mut command = command(kind, &file)?;
         let mut program =
             Program::start(&mut command, PROXY_CPU, &folder.join(format!("{kind}.log")))?;
@@ -146,10 +146,11 @@ impl Target {
 }
 
 /// The same pool for every proxy: what an operator would switch on, nothing left out.
-pub fn pool(listen: SocketAddr, servers: &[SocketAddr]) -> String {
+pub fn pool(listen: SocketAddr, servers: &[SocketAddr], protocol: Protocol) -> String {
+    let is_redis = protocol == Protocol::Resp;
     let mut text = format!(
         "bench:\n  listen: {listen}\n  hash: fnv1a_64\n  hash_tag: \"{{}}\"\n  \
-         distribution: ketama\n  timeout: 10000\n  backlog: 1024\n  redis: true\n  \
+         distribution: ketama\n  timeout: 10000\n  backlog: 1024\n  redis: {is_redis}\n  \
          preconnect: true\n  tcpkeepalive: true\n  auto_eject_hosts: true\n  \
          server_retry_timeout: 2000\n  server_failure_limit: 3\n  servers:\n"
     );

@@ -31,7 +31,7 @@ cargo bench --bench versus -- [OPTIONS]
   --target-command NAME=COMMAND
                        one more target; {conf} in the command is the configuration file, which
                        it must serve as nutcracker would (again for each further one)
-  --placement NAME     saturated or real (default: both)
+  --placement NAME     saturated, memcached or real (default: all)
   --tries N            tries for a cell that other programs disturbed (default 3)
   --spin               the generator polls instead of sleeping
   --priority           nice -20 for load, servers and proxies alike, against other programs
@@ -58,7 +58,7 @@ impl Options {
             window: Duration::from_millis(700),
             only: None,
             targets: Kind::ALL.to_vec(),
-            placements: vec![Placement::Saturated, Placement::Real],
+            placements: vec![Placement::Saturated, Placement::Memcached, Placement::Real],
             tries: 3,
             spin: false,
             priority: false,
@@ -114,7 +114,7 @@ fn kinds(text: &str) -> Result<Vec<Kind>, String> {
 }
 
 fn placement(text: &str) -> Result<Placement, String> {
-    [Placement::Saturated, Placement::Real]
+    [Placement::Saturated, Placement::Memcached, Placement::Real]
         .into_iter()
         .find(|placement| placement.name() == text)
         .ok_or_else(|| format!("unknown placement {text}"))
@@ -151,6 +151,7 @@ fn run(mut options: Options) -> io::Result<()> {
     for round in 0..options.rounds {
         eprintln!("round {} of {}", round + 1, options.rounds);
         for placement in options.placements.clone() {
+            engine.speak(placement.protocol());
             let servers = match (placement, &mut real) {
                 (Placement::Real, Some(real)) => {
                     real.check_alive()?;
@@ -217,7 +218,7 @@ fn run_round(
     };
     for workload in &workloads {
         for target in &targets {
-            let tries = if placement == Placement::Saturated { options.tries } else { 1 };
+            let tries = if placement.is_saturated() { options.tries } else { 1 };
             match run_undisturbed(tries, workload, target, plan, engine) {
                 Ok(sample) => report.add(round, placement, workload, target.kind, sample),
                 Err(error) => {
