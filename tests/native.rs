@@ -124,6 +124,39 @@ fn a_password_that_cannot_be_read_stops_the_start_and_an_open_one_is_told() {
 }
 
 #[test]
+fn a_changed_file_is_taken_up_while_it_serves_and_says_what_waits() {
+    let scratch = Scratch::new();
+    let (first, second) = (free_port(), free_port());
+    let file = |head: &str, port: u16| {
+        format!(
+            "control: control.sock\nstats:\n  listen: off\n{head}pools:\n  alpha:\n    listen: \
+             127.0.0.1:{port}\n    servers:\n      - 127.0.0.1:1\n"
+        )
+    };
+    scratch.write("ringkeeper.yml", &file("threads: 2\n", first));
+    let _process = scratch.start("ringkeeper", &["run", "-c", "ringkeeper.yml"]);
+    scratch.wait_for("stderr", "commands are taken");
+    assert!(scratch.read("stderr").contains("threads=2"), "{}", scratch.read("stderr"));
+    let reload = || scratch.run("ringkeeper", &["reload", "--control", "control.sock"]);
+    scratch.write("ringkeeper.yml", &file("threads: 3\nlimits:\n  drain_timeout: 1 s\n", second));
+    let told = reload();
+    assert_eq!(told.status.code(), Some(0), "{}", stderr(&told));
+    let text = stdout(&told);
+    assert!(
+        text.contains("changed alpha") && text.contains("at the next start: threads"),
+        "{text}"
+    );
+    let connect = |port: u16| Client::connect(&Place::Tcp(([127, 0, 0, 1], port).into()));
+    assert!(connect(second).is_ok());
+    // A file with mistakes changes nothing and says why.
+    scratch.write("ringkeeper.yml", &file("thread: 3\n", first));
+    let told = reload();
+    assert_eq!(told.status.code(), Some(1));
+    assert!(stderr(&told).contains("did you mean \"threads\"?"), "{}", stderr(&told));
+    assert!(connect(second).is_ok());
+}
+
+#[test]
 fn man_pages_and_completions_know_every_command_and_option() {
     let scratch = Scratch::new();
     assert_eq!(scratch.run("ringkeeper", &["man", "man"]).status.code(), Some(0));

@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use ringkeeper_core::config::native::{self, Settings};
 
+use crate::cli::load::Loaded;
 use crate::cli::{import, load, manual, route};
 use crate::host::control::{self, Answer, Control};
 use crate::host::log::{Format, Log, Verbosity};
@@ -323,8 +324,8 @@ fn run(arguments: RunArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let loaded = load::read(&arguments.config);
-    let (format, verbosity, log_file) = log_settings(&arguments, &loaded.settings);
+    let mut loaded = load::read(&arguments.config);
+    let (format, verbosity, log_file) = log_settings(&arguments, &loaded);
     let log = match Log::open(log_file.as_deref(), format, verbosity) {
         Ok(log) => log,
         Err(error) => {
@@ -339,7 +340,7 @@ fn run(arguments: RunArgs) -> ExitCode {
     } else {
         loaded.log();
     }
-    let Some(config) = loaded.config else { return ExitCode::FAILURE };
+    let Some(config) = loaded.config.take() else { return ExitCode::FAILURE };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
@@ -347,7 +348,7 @@ fn run(arguments: RunArgs) -> ExitCode {
         "ringkeeper starts"
     );
     let stats = stats(&arguments, &loaded.settings);
-    let Ok((takeover, control)) = open_control(&arguments, &loaded.settings) else {
+    let Ok((takeover, control)) = open_control(&arguments, &loaded) else {
         return ExitCode::FAILURE;
     };
     let launch = Launch {
@@ -387,11 +388,11 @@ fn run(arguments: RunArgs) -> ExitCode {
 /// The place that was asked for can't be used; the log says why.
 fn open_control(
     arguments: &RunArgs,
-    settings: &Settings,
+    loaded: &Loaded,
 ) -> Result<(Option<Takeover>, Option<Control>), ()> {
-    let asked_for = match (&arguments.control, &settings.control) {
+    let asked_for = match (&arguments.control, &loaded.settings.control) {
         (Some(path), _) => Some(path.clone()),
-        (None, native::Control::At(path)) => Some(PathBuf::from(path)),
+        (None, native::Control::At(path)) => Some(loaded.beside(path)),
         // Without a socket there is no command that another process takes over.
         (None, native::Control::Off) => return Ok((None, None)),
         (None, native::Control::Auto) => None,
@@ -434,7 +435,8 @@ fn drain(verb: &str, arguments: &DrainArgs) -> ExitCode {
 }
 
 /// Returns how and where to log: as the options say, else as the file does.
-fn log_settings(arguments: &RunArgs, settings: &Settings) -> (Format, Verbosity, Option<PathBuf>) {
+fn log_settings(arguments: &RunArgs, loaded: &Loaded) -> (Format, Verbosity, Option<PathBuf>) {
+    let settings = &loaded.settings;
     let format = match (arguments.log_format, settings.log.format) {
         (Some(LogFormat::Text), _) | (None, native::Format::Text) => Format::Text,
         (Some(LogFormat::Json), _) | (None, native::Format::Json) => Format::Json,
@@ -453,7 +455,10 @@ fn log_settings(arguments: &RunArgs, settings: &Settings) -> (Format, Verbosity,
         LogLevel::Debug => Verbosity::DEBUG,
         LogLevel::Trace => Verbosity::TRACE,
     };
-    let file = arguments.log_file.clone().or_else(|| settings.log.file.as_ref().map(PathBuf::from));
+    let file = arguments
+        .log_file
+        .clone()
+        .or_else(|| settings.log.file.as_deref().map(|file| loaded.beside(file)));
     (format, verbosity, file)
 }
 
