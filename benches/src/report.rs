@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use crate::data::Protocol;
 use crate::load::Sample;
 use crate::targets::Kind;
-use crate::workload::{MEMCACHED, REAL, SATURATED, TOKIO_AIM, TOKIO_MUST, Workload};
+use crate::workload::{
+    MEMCACHED, PAIR_AIM, PAIR_MUST, REAL, SATURATED, TOKIO_AIM, TOKIO_MUST, Workload,
+};
 
 /// Share of its core below which a proxy was not the bottleneck.
 const SATURATED_SHARE_MIN: f64 = 0.93;
@@ -287,6 +289,16 @@ impl Report {
                 let (workload, what, ratio) = (workload.name, "tokio / io_uring", ratio.median);
                 let (must, aim) = (TOKIO_MUST, TOKIO_AIM);
                 verdicts.push(Verdict { workload, what, ratio, must, aim });
+            }
+            for (pair, one, what) in [
+                (Kind::UringPair, Kind::Uring, "two io_uring workers / 1"),
+                (Kind::TokioPair, Kind::Tokio, "two tokio workers / 1"),
+            ] {
+                if let Some(ratio) = self.ratio(at, workload, pair, one) {
+                    let (workload, ratio) = (workload.name, ratio.median);
+                    let (must, aim) = (PAIR_MUST, PAIR_AIM);
+                    verdicts.push(Verdict { workload, what, ratio, must, aim });
+                }
             }
         }
         verdicts

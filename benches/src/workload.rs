@@ -39,6 +39,11 @@ pub const TOKIO_MUST: f64 = 1.20;
 /// The multiple that is aimed at.
 pub const TOKIO_AIM: f64 = 1.12;
 
+/// Highest CPU per request of two workers on two cores as a multiple of one worker's on one.
+pub const PAIR_MUST: f64 = 1.10;
+/// The multiple that is aimed at.
+pub const PAIR_AIM: f64 = 1.05;
+
 const BASE: Workload = Workload {
     name: "a",
     about: "50 clients, GET 64 B",
