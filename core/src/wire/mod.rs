@@ -3,9 +3,11 @@
 pub mod arp;
 pub mod checksum;
 pub mod ethernet;
+pub mod http;
 pub mod ip;
 pub mod ndp;
 pub mod resp;
+pub mod secret;
 pub mod vrrp;
 
 /// Splits a fixed number of bytes off the front.
