@@ -29,9 +29,11 @@
 //!     alternate, the first being a pause. After `Close` with [`CloseMode::Flush`] only a `Close`
 //!     with [`CloseMode::Abort`] may follow, after that nothing.
 
+use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::buf::Buffer;
@@ -143,11 +145,13 @@ pub enum Mail {
 }
 
 impl Mail {
-    /// Tells whether a worker waits for it, so that it must not be dropped however full the
-    /// mailbox is. There is at most one for each errand under way.
+    /// Tells whether somebody waits for it, so that it must not be dropped however full the
+    /// mailbox is. There is at most one for each errand under way, and one plan at a time.
     pub const fn is_answer(&self) -> bool {
         match self {
-            Self::Persisted { .. } | Self::Exited { .. } => true,
+            Self::Persisted { .. }
+            | Self::Exited { .. }
+            | Self::Command(Command::Reload { .. }) => true,
             Self::Command(_) | Self::Notice(_) => false,
         }
     }
@@ -213,14 +217,53 @@ pub enum ResolveError {
 }
 
 /// What an operator may ask of a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Accept nothing new, answer what was read, close, then report [`Event::Drained`].
     Drain {
         /// How long clients may take.
         limit: Duration,
     },
+    /// Go on with another plan, then report [`Event::Reloaded`]. Requests under way are answered.
+    Reload {
+        /// The plan, a `proxy::Plan`.
+        plan: Parcel,
+        /// How long clients of what the plan does not have any more may take.
+        limit: Duration,
+    },
 }
+
+/// A value that crosses the border unopened: only whoever made it and the machine that it is for
+/// know its type, so that the border need not know all machines.
+#[derive(Clone)]
+pub struct Parcel(Arc<dyn Any + Send + Sync>);
+
+impl Parcel {
+    /// Wraps a value up.
+    pub fn new<T: Any + Send + Sync>(value: Arc<T>) -> Self {
+        Self(value)
+    }
+
+    /// Returns the value if it is a `T`.
+    pub fn open<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        Arc::clone(&self.0).downcast().ok()
+    }
+}
+
+impl fmt::Debug for Parcel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Parcel")
+    }
+}
+
+impl PartialEq for Parcel {
+    /// Tells whether both are the same value, not only equal ones.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Parcel {}
 
 /// What the worker wants done.
 #[derive(Debug)]
@@ -432,6 +475,12 @@ pub enum Event {
         /// The limit that it went over.
         limit: Limit,
     },
+    /// The plan of a [`Command::Reload`] is at work; what follows names pools and servers by it.
+    Reloaded(
+        /// The plan as the worker has it, a `proxy::Plan`: behind the pools of the one that it was
+        /// given there may be some that are gone and still have clients.
+        Parcel,
+    ),
     /// All clients are gone after [`Command::Drain`].
     Drained,
 }

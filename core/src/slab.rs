@@ -32,6 +32,11 @@ impl<T> Slab<T> {
         Self { slots: Vec::new(), free: Vec::new(), len: 0, len_max }
     }
 
+    /// Changes the bound; values beyond a smaller one stay until they are removed.
+    pub const fn set_len_max(&mut self, len_max: usize) {
+        self.len_max = len_max;
+    }
+
     /// Returns how many values are in the table.
     pub const fn len(&self) -> usize {
         self.len

@@ -34,6 +34,13 @@ impl<K: Ord + Copy> Timers<K> {
         Some(key)
     }
 
+    /// Gives each timer the key that `rename` returns, and drops those that it returns none for.
+    pub fn rename(&mut self, mut rename: impl FnMut(K) -> Option<K>) {
+        let entries = std::mem::take(&mut self.heap).into_vec();
+        let renamed = |Reverse((at, key))| rename(key).map(|key| Reverse((at, key)));
+        self.heap = entries.into_iter().filter_map(renamed).collect();
+    }
+
     /// Returns the earliest timer.
     pub fn next(&self) -> Option<(Instant, K)> {
         self.heap.peek().map(|Reverse(entry)| *entry)

@@ -88,6 +88,11 @@ impl EventLog {
                 let pool = self.pool_name(*pool);
                 tracing::warn!(pool, held, "client cut off: {}", excess(*limit));
             }
+            Event::Reloaded(plan) => {
+                if let Some(plan) = plan.open::<Plan>() {
+                    self.plan = plan;
+                }
+            }
             Event::Drained => tracing::debug!("all clients are gone"),
         }
     }

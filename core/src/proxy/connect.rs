@@ -46,10 +46,12 @@ impl Shared {
         is_probe: bool,
     ) -> Option<ConnId> {
         let now = self.now;
+        let is_resp3 = self.server_mut(pool, id).is_some_and(|server| server.is_resp3(lane));
         let key = self.conns.insert_with(|key| {
             let name = ConnId::server(key.index, key.generation);
             let mut conn = ServerConn::new(name, pool, id, lane, now);
             conn.is_probe = is_probe;
+            conn.is_resp3 = is_resp3;
             conn
         })?;
         let name = ConnId::server(key.index, key.generation);
@@ -174,11 +176,7 @@ impl Shared {
         }
         let (pool, server, id) = (conn.pool, conn.server, conn.id);
         let Some(plan) = self.plan.pools.get(usize::from(pool.0)) else { return };
-        let is_resp3 = self
-            .pools
-            .get(usize::from(pool.0))
-            .and_then(|pool| pool.servers.get(usize::from(server.0)))
-            .is_some_and(|server| server.is_resp3(conn.lane));
+        let is_resp3 = conn.is_resp3;
         let mut greeting = self.buffers.take();
         let mut replies_due = 0;
         if let Some(password) = &plan.auth {
@@ -319,8 +317,10 @@ impl Shared {
 
     /// Connects again to a server that requests have asked for meanwhile.
     pub(crate) fn reconnect(&mut self, pool: PoolId, id: ServerId) {
+        let is_drained = self.is_drained(pool, id);
         let Some(server) = self.server_mut(pool, id) else { return };
-        if !std::mem::take(&mut server.is_wanted) || server.standing == Standing::Ejected {
+        let is_out = is_drained || server.standing == Standing::Ejected;
+        if !std::mem::take(&mut server.is_wanted) || is_out {
             return;
         }
         if server.lanes.first().is_some_and(Option::is_none) {
@@ -337,6 +337,10 @@ impl Shared {
             return;
         }
         let now = self.now;
+        if self.is_drained(pool, id) {
+            self.timers.arm(now + retry.max(connect_timeout), Timer::Probe(pool, id));
+            return;
+        }
         let probing = server.lanes.first().copied().flatten();
         match probing.and_then(|conn| self.conns.get_mut(key_of(conn))) {
             // Its requests are older than the ejection, or the last probe hangs: start afresh.
@@ -355,6 +359,12 @@ impl Shared {
         self.timers.arm(now + retry.max(connect_timeout), Timer::Probe(pool, id));
     }
 
+    fn is_drained(&self, pool: PoolId, id: ServerId) -> bool {
+        self.pool(pool)
+            .and_then(|(_, plan)| plan.servers.get(usize::from(id.0)))
+            .is_none_or(|server| server.is_drained)
+    }
+
     /// Says `Close`; what the connection still owes must have been dealt with.
     pub(crate) fn shut(&mut self, key: SlabKey) {
         let Some(conn) = self.conns.get_mut(key) else { return };
@@ -370,17 +380,11 @@ impl Shared {
 
     /// Takes a silent connection out of use. Its requests keep their own time-outs.
     pub(crate) fn retire(&mut self, key: SlabKey) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
-        if conn.is_retiring {
+        let Some(conn) = self.conns.get(key) else { return };
+        let (pool, server) = (conn.pool, conn.server);
+        if !self.take_out_of_use(key) {
             return;
         }
-        conn.is_retiring = true;
-        let (pool, server, lane, id) = (conn.pool, conn.server, conn.lane, conn.id);
-        self.detach(pool, server, lane, id);
-        if let Some(server) = self.server_mut(pool, server) {
-            server.retiring.push(id);
-        }
-        self.wake_waiters(key);
         self.outbox.event(Event::ServerSilent { pool, server });
         self.server_failed(pool, server, Failure::TimedOut);
     }

@@ -17,6 +17,7 @@ mod fragment;
 mod local;
 mod outbox;
 mod plan;
+mod reload;
 mod replies;
 mod reply;
 mod request;
@@ -57,17 +58,9 @@ impl Proxy {
         let clients_max = plan.clients_max.min(ConnId::INDEX_MAX) as usize;
         let mut shared = Shared::new(plan, seed, now);
         let plan = Arc::clone(&shared.plan);
-        for (pool, pool_plan) in plan.pools.iter().enumerate() {
-            if !pool_plan.is_preconnecting {
-                continue;
-            }
-            for server in 0..pool_plan.servers.len() {
-                let (Ok(pool), Ok(server)) = (u16::try_from(pool), u16::try_from(server)) else {
-                    continue;
-                };
-                for lane in 0..pool_plan.server_connections as usize {
-                    let _ = shared.open(PoolId(pool), ServerId(server), lane, false);
-                }
+        for (pool, pool_plan) in (0..=u16::MAX).zip(&plan.pools) {
+            for (server, _) in (0..=u16::MAX).zip(&pool_plan.servers) {
+                shared.preconnect(PoolId(pool), ServerId(server));
             }
         }
         Self {
@@ -94,12 +87,15 @@ impl Proxy {
         match role {
             Some(ListenerRole::Pool(pool)) if !self.shared.is_draining => self.accept_client(pool),
             Some(ListenerRole::Stats) => self.accept_stats(),
-            Some(ListenerRole::Pool(_)) | None => Err(AtCapacity),
+            Some(ListenerRole::Pool(_) | ListenerRole::Nobody) | None => Err(AtCapacity),
         }
     }
 
     fn accept_client(&mut self, id: PoolId) -> Result<ConnId, AtCapacity> {
         let Some((pool, plan)) = self.shared.pool_mut(id) else { return Err(AtCapacity) };
+        if pool.drains_until.is_some() {
+            return Err(AtCapacity);
+        }
         let connected = pool.stats.client_connections;
         if plan.clients_max.is_some_and(|most| connected >= u64::from(most)) {
             self.shared.outbox.event(Event::ClientRefused { pool: id });
@@ -159,6 +155,11 @@ impl Proxy {
                 }
             }
             Input::Command(Command::Drain { limit }) => self.drain(now + limit),
+            Input::Command(Command::Reload { plan, limit }) => {
+                if let Some(plan) = plan.open::<Plan>() {
+                    self.reload(&plan, limit);
+                }
+            }
             Input::Notice(notice) => match notice {},
             Input::Persisted { .. } | Input::Exited { .. } => {
                 debug_assert!(false, "an answer to an errand that the proxy never gives");
@@ -175,6 +176,7 @@ impl Proxy {
                 Timer::Reconnect(pool, server) => self.shared.reconnect(pool, server),
                 Timer::Probe(pool, server) => self.shared.probe(pool, server),
                 Timer::DrainLimit => self.abort_all(),
+                Timer::PoolDrainLimit => self.end_pool_drains(),
             }
         }
     }
@@ -344,6 +346,7 @@ impl Proxy {
             if !client.is_at_eof {
                 pool.stats.client_err += 1;
             }
+            self.rest_if_drained(client.pool);
         }
         self.say_if_drained();
     }
@@ -403,14 +406,7 @@ impl Proxy {
         self.shared.timers.arm(limit, Timer::DrainLimit);
         let open: Vec<SlabKey> = self.clients.iter().map(|(key, _)| key).collect();
         for key in open {
-            let Some(client) = self.clients.get_mut(key) else { continue };
-            if client.phase == Phase::Closing {
-                continue;
-            }
-            // As if the client had said that it sends nothing more: what was read is served.
-            client.is_at_eof = true;
-            self.shared.pause(client);
-            self.shared.mark_ready(client);
+            self.let_finish(key);
         }
         self.say_if_drained();
     }
@@ -435,7 +431,9 @@ impl Proxy {
     pub fn stats_line(&self) -> String {
         let shared = &self.shared;
         let uptime = shared.now.as_nanos() / 1_000_000_000;
-        let open = shared.conns.len() + self.clients.len() + shared.plan.listeners.len();
+        let listeners = &shared.plan.listeners;
+        let listening = listeners.iter().filter(|role| **role != ListenerRole::Nobody).count();
+        let open = shared.conns.len() + self.clients.len() + listening;
         let mut line = StatsLine::new(&Header {
             source: &shared.plan.host_name,
             version: &shared.plan.version,
@@ -445,6 +443,9 @@ impl Proxy {
             curr_connections: open as u64,
         });
         for (at, (pool, plan)) in shared.pools.iter().zip(&shared.plan.pools).enumerate() {
+            if pool.is_removed {
+                continue;
+            }
             line.pool(&plan.name, &pool.stats);
             let queues = self.queues(at, plan.servers.len());
             for ((server, stats), queues) in

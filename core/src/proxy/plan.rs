@@ -63,19 +63,23 @@ pub enum Address {
 }
 
 /// One server of a pool.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerPlan {
     /// Its identity on the ring.
     pub name: String,
     /// Where it is.
     pub address: Address,
+    /// The operator took it out of the ring.
+    pub is_drained: bool,
 }
 
 /// One pool.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolPlan {
-    /// The pool's name.
+    /// The pool's name: its identity when the plan changes.
     pub name: String,
+    /// The operator wants no clients here.
+    pub is_drained: bool,
     /// Hash, distribution, names and weights.
     pub route: RouteSpec,
     /// The servers, in the order of `route.servers`.
@@ -113,6 +117,8 @@ pub enum ListenerRole {
     Pool(crate::id::PoolId),
     /// The statistics port: one JSON line per connection.
     Stats,
+    /// Nobody: it was closed when the plan changed.
+    Nobody,
 }
 
 /// All that a worker needs to know at its birth.
@@ -166,6 +172,7 @@ impl PoolPlan {
     fn new(pool: &PoolConfig) -> Self {
         Self {
             name: pool.name.clone(),
+            is_drained: false,
             route: pool.route_spec(),
             servers: pool.servers.iter().map(ServerPlan::new).collect(),
             timeout: pool.timeout,
@@ -198,6 +205,6 @@ impl ServerPlan {
                 Err(_) => Address::Named { host: at.host.clone(), port: at.port },
             },
         };
-        Self { name: server.name.clone(), address }
+        Self { name: server.name.clone(), address, is_drained: false }
     }
 }

@@ -65,6 +65,8 @@ pub(crate) struct ServerConn {
     /// No longer chosen for requests: it has been silent for a whole time-out. It lives until
     /// each of its requests is answered or timed out.
     pub(crate) is_retiring: bool,
+    /// Speaks RESP3.
+    pub(crate) is_resp3: bool,
     /// Made to see whether an ejected server is back.
     pub(crate) is_probe: bool,
     pub(crate) is_writing: bool,
@@ -107,6 +109,7 @@ impl ServerConn {
             lane,
             stage: Stage::Connecting,
             is_retiring: false,
+            is_resp3: false,
             is_probe: false,
             is_writing: false,
             is_dirty: false,
@@ -234,6 +237,18 @@ impl Server {
     /// Tells whether the connection in `lane` speaks RESP3.
     pub(crate) fn is_resp3(&self, lane: usize) -> bool {
         lane >= self.lanes.len() / 2
+    }
+
+    /// Makes room for new connections, `connections` per protocol; the old ones are to retire.
+    /// With `forgets`, what is known of the server's health is forgotten, for it is about another
+    /// address.
+    pub(crate) fn disconnect(&mut self, connections: u32, forgets: bool) {
+        let fresh = Self::new(connections);
+        if forgets {
+            *self = Self { retiring: std::mem::take(&mut self.retiring), ..fresh };
+        } else {
+            self.lanes = fresh.lanes;
+        }
     }
 
     /// Notes a failed attempt: the next one waits twice as long, with jitter so that many

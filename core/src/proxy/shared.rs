@@ -32,6 +32,8 @@ pub(crate) enum Timer {
     Probe(PoolId, ServerId),
     /// Draining has lasted long enough.
     DrainLimit,
+    /// Draining some pools may have lasted long enough.
+    PoolDrainLimit,
 }
 
 impl Timer {
@@ -41,6 +43,7 @@ impl Timer {
             Self::Reconnect(..) => "reconnect",
             Self::Probe(..) => "probe of an ejected server",
             Self::DrainLimit => "drain limit",
+            Self::PoolDrainLimit => "drain limit of a pool",
         }
     }
 }
@@ -54,11 +57,15 @@ pub(crate) struct Pool {
     pub(crate) servers: Vec<Server>,
     pub(crate) stats: PoolStats,
     pub(crate) limits: RequestLimits,
+    /// The plan has it no more; it lives until its clients are gone.
+    pub(crate) is_removed: bool,
+    /// Takes no clients; those that are there by then are cut off.
+    pub(crate) drains_until: Option<Instant>,
 }
 
 impl Pool {
-    fn new(plan: &PoolPlan) -> Self {
-        let live = vec![true; plan.servers.len()];
+    pub(crate) fn new(plan: &PoolPlan) -> Self {
+        let live: Vec<bool> = plan.servers.iter().map(|server| !server.is_drained).collect();
         let stats = PoolStats {
             servers: vec![ServerStats::default(); plan.servers.len()],
             ..PoolStats::default()
@@ -68,23 +75,35 @@ impl Pool {
             live,
             servers: plan.servers.iter().map(|_| Server::new(plan.server_connections)).collect(),
             stats,
-            limits: RequestLimits {
-                bytes_max: plan.request_bytes_max,
-                bulk_bytes_max: plan.request_bytes_max,
-                ..RequestLimits::AUTHENTICATED
-            },
+            limits: Self::limits_of(plan),
+            is_removed: false,
+            drains_until: None,
         }
+    }
+
+    pub(crate) fn limits_of(plan: &PoolPlan) -> RequestLimits {
+        RequestLimits {
+            bytes_max: plan.request_bytes_max,
+            bulk_bytes_max: plan.request_bytes_max,
+            ..RequestLimits::AUTHENTICATED
+        }
+    }
+
+    /// Tells which servers belong into the ring.
+    pub(crate) fn live_servers(&self, plan: &PoolPlan) -> Vec<bool> {
+        let servers = self.servers.iter().zip(&plan.servers);
+        servers
+            .map(|(server, plan)| server.standing == Standing::Serving && !plan.is_drained)
+            .collect()
     }
 
     /// Puts a server into the ring or takes it out.
     pub(crate) fn set_standing(&mut self, plan: &PoolPlan, id: ServerId, standing: Standing) {
         let at = usize::from(id.0);
-        let (Some(server), Some(live)) = (self.servers.get_mut(at), self.live.get_mut(at)) else {
-            return;
-        };
+        let Some(server) = self.servers.get_mut(at) else { return };
         server.standing = standing;
-        *live = standing == Standing::Serving;
-        self.table = RouteTable::build(&plan.route, &self.live, self.table.epoch() + 1);
+        self.live = self.live_servers(plan);
+        self.table = self.table.rebuild(&plan.route, &self.live, self.table.epoch() + 1);
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ringkeeper_core::config::nutcracker;
 use ringkeeper_core::id::{ConnId, ListenerId, QueryId};
-use ringkeeper_core::io::{CloseReason, Drive, Endpoint, Event, Input, Output};
+use ringkeeper_core::io::{CloseReason, Command, Drive, Endpoint, Event, Input, Output, Parcel};
 use ringkeeper_core::node::Worker;
 use ringkeeper_core::proxy::{Plan, Policy};
 use ringkeeper_core::time::Instant;
@@ -62,17 +62,38 @@ impl Harness {
         harness
     }
 
+    /// Goes on with another configuration.
+    pub(crate) fn reload(&mut self, config: &str) {
+        self.reload_with(config, |_| ());
+    }
+
+    /// Goes on with another configuration, its plan changed by `change`.
+    pub(crate) fn reload_with(&mut self, config: &str, change: impl FnOnce(&mut Plan)) {
+        let parsed = nutcracker::parse("test.yml", config);
+        let config = parsed.config.unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
+        let mut plan = Plan::new(&config, Policy::RINGKEEPER);
+        change(&mut plan);
+        let plan = Parcel::new(Arc::new(plan));
+        let limit = Duration::from_secs(5);
+        self.input(Input::Command(Command::Reload { plan, limit }));
+    }
+
+    /// Connects a client to the pool at this place.
+    pub(crate) fn client_of(&mut self, pool: u16) -> Option<ConnId> {
+        let peer = Endpoint::Tcp(([127, 0, 0, 1], 4000).into());
+        let conn = self.worker.accept(self.now, ListenerId(pool), peer).ok()?;
+        self.wires.insert(conn, Wire::default());
+        self.pump();
+        Some(conn)
+    }
+
     /// Connects a client to the first pool.
     pub(crate) fn client(&mut self) -> ConnId {
         self.try_client().expect("there is room for a client")
     }
 
     pub(crate) fn try_client(&mut self) -> Option<ConnId> {
-        let peer = Endpoint::Tcp(([127, 0, 0, 1], 4000).into());
-        let conn = self.worker.accept(self.now, ListenerId(0), peer).ok()?;
-        self.wires.insert(conn, Wire::default());
-        self.pump();
-        Some(conn)
+        self.client_of(0)
     }
 
     pub(crate) fn send(&mut self, conn: ConnId, bytes: impl AsRef<[u8]>) {

@@ -14,3 +14,4 @@ mod found;
 mod harness;
 mod limits;
 mod order;
+mod reload;
