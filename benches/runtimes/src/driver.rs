@@ -155,7 +155,7 @@ impl<R: Runtime> Driver<R> {
             }
             Output::Event(event) => eprintln!("{event:?}"),
             Output::Errand(errand) => eprintln!("not done: {errand:?}"),
-            Output::Notice { notice, .. } => match notice {},
+            Output::Notice { notice, .. } => eprintln!("not passed on: {notice:?}"),
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::id::{ConnId, ListenerId};
+use crate::id::{ConnId, ListenerId, WorkerId};
 use crate::io::{AtCapacity, Deadline, Drive, Endpoint, Input, Output};
 use crate::proxy::{Plan, Proxy};
 use crate::time::Instant;
@@ -19,6 +19,12 @@ impl Worker {
     /// Makes a worker. Its whole behaviour follows from the plan, the seed and the inputs.
     pub fn new(plan: Arc<Plan>, seed: u64, now: Instant) -> Self {
         Self { proxy: Proxy::new(plan, seed, now) }
+    }
+
+    /// Says which of the workers this is; the first, unless told.
+    #[must_use]
+    pub fn with_id(self, id: WorkerId) -> Self {
+        Self { proxy: self.proxy.with_id(id) }
     }
 }
 

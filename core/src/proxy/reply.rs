@@ -75,7 +75,8 @@ impl Proxy {
         }
         let Some(request) = conn.pop_in_flight() else { return false };
         let partial = std::mem::take(&mut conn.partial);
-        self.count_reply(key, streamed + partial.len() + piece.len());
+        let is_error = !was_streaming && partial.first().or_else(|| piece.first()) == Some(&b'-');
+        self.count_reply(key, &request, streamed + partial.len() + piece.len(), is_error);
         if partial.is_empty() {
             self.deliver(request.to, piece, via, was_streaming);
         } else {
@@ -115,17 +116,24 @@ impl Proxy {
         }
     }
 
-    fn count_reply(&mut self, key: SlabKey, bytes: usize) {
+    #[inline]
+    fn count_reply(&mut self, key: SlabKey, request: &InFlight, bytes: usize, is_error: bool) {
         let Some(conn) = self.shared.conns.get(key) else { return };
+        let at = (conn.pool, conn.server);
         let (pool, server) = (conn.pool, usize::from(conn.server.0));
         let has_waiters = !conn.waiters.is_empty() && conn.has_room_again();
         let Some(pool) = self.shared.pools.get_mut(usize::from(pool.0)) else { return };
         if let Some(stats) = pool.stats.servers.get_mut(server) {
             stats.responses += 1;
             stats.response_bytes += bytes as u64;
+            stats.error_replies += u64::from(is_error);
         }
         if let Some(server) = pool.servers.get_mut(server) {
             server.failures = 0;
+        }
+        // One that timed out was counted then.
+        if !matches!(request.to, ReplyTo::Nobody) {
+            self.note_done(request, at, bytes as u64);
         }
         if has_waiters {
             self.shared.wake_waiters(key);
@@ -395,6 +403,7 @@ impl Proxy {
                 self.fail_conn(key, Failure::TimedOut);
                 return;
             }
+            let late = *request;
             let to = std::mem::replace(&mut request.to, ReplyTo::Nobody);
             let is_silent =
                 silent_since < request.queued_at + timeout && silent_since <= request.queued_at;
@@ -407,6 +416,9 @@ impl Proxy {
             };
             if let Some(stats) = self.shared.stats_mut(pool, server) {
                 stats.server_timedout += 1;
+            }
+            if !matches!(to, ReplyTo::Nobody) {
+                self.note_done(&late, (pool, server), 0);
             }
             self.fail_request(key, to, Failure::TimedOut, outcome, false);
             if is_silent {

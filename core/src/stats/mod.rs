@@ -5,6 +5,7 @@ mod head;
 mod histogram;
 pub mod json;
 mod kind;
+mod peer;
 mod question;
 mod samples;
 mod sketch;
@@ -15,13 +16,14 @@ use std::sync::Arc;
 pub use self::head::{HEAD_BYTES, KeyHead};
 pub use self::histogram::{BUCKETS, Histogram};
 pub use self::kind::{Class, Counters, ErrorKind, LimitKind};
+pub use self::peer::Peer;
 pub use self::question::{
     Answer, ClientFilter, ClientRow, CommandTimes, PoolFigures, Query, Question, Round,
     ServerFigures, WorkerFigures,
 };
 pub use self::samples::Samples;
 pub use self::sketch::{BigValue, FoundKeys, HotKey, KeyWatch};
-pub use self::slow::{Seen, SlowLog, newest_first};
+pub use self::slow::{Seen, SeenRow, SlowLog, newest_first};
 
 /// What happened at one pool. The first six are named as on twemproxy's statistics port.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -68,7 +70,7 @@ impl PoolStats {
         self.errors.add(kind as u8);
     }
 
-    /// Adds another worker's figures, those of servers left out.
+    /// Adds another worker's figures, those of servers and commands left out.
     pub fn merge(&mut self, other: &Self) {
         self.client_eof += other.client_eof;
         self.client_err += other.client_err;
@@ -82,7 +84,6 @@ impl PoolStats {
         self.local_replies += other.local_replies;
         self.errors.merge(&other.errors);
         self.limits.merge(&other.limits);
-        self.commands.merge(&other.commands);
     }
 }
 

@@ -1,10 +1,13 @@
 //! Questions over several workers: each answers for itself, whoever asked adds up.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::{FoundKeys, Histogram, Name, PoolStats, Seen, ServerQueues, ServerStats, newest_first};
-use crate::id::{PoolId, WorkerId};
+use super::{
+    FoundKeys, Histogram, Name, PoolStats, SeenRow, ServerQueues, ServerStats, newest_first,
+};
+use crate::id::WorkerId;
 use crate::limits::{SAMPLES_MAX, SLOW_ENTRIES_MAX};
 
 /// Names a question of one asker.
@@ -17,13 +20,13 @@ pub enum Question {
     /// All counters.
     Figures,
     /// The slow requests of a pool, or of all.
-    Slow(Option<PoolId>),
+    Slow(Option<Name>),
     /// Forget the slow requests of a pool, or of all.
-    ForgetSlow(Option<PoolId>),
+    ForgetSlow(Option<Name>),
     /// The clients of a pool, or of all, that match.
-    Clients(Option<PoolId>, ClientFilter),
+    Clients(Option<Name>, ClientFilter),
     /// End the connections of the clients that match.
-    Kill(Option<PoolId>, ClientFilter),
+    Kill(Option<Name>, ClientFilter),
     /// What watching keys has found.
     Keys,
     /// Begin to watch keys, or stop and forget.
@@ -38,7 +41,7 @@ pub enum Answer {
     /// To [`Question::Figures`]. One entry per worker that answered.
     Figures(Vec<Arc<WorkerFigures>>),
     /// To [`Question::Slow`] and [`Question::Samples`].
-    Seen(Vec<Seen>),
+    Seen(Vec<SeenRow>),
     /// To [`Question::Clients`].
     Clients(Vec<ClientRow>),
     /// To [`Question::Keys`]; `None` if nothing is watched.
@@ -138,12 +141,14 @@ pub struct WorkerFigures {
 pub struct PoolFigures {
     /// Its name.
     pub name: Name,
-    /// Its place in the configuration.
-    pub id: PoolId,
     /// Rises with every change of the ring.
     pub epoch: u64,
-    /// What happened; `servers` is empty, see below.
+    /// It takes no clients, and those that are there may finish.
+    pub is_draining: bool,
+    /// What happened; `servers` and `commands` are empty, see below.
     pub stats: PoolStats,
+    /// How long each command took that was used.
+    pub commands: BTreeMap<&'static str, Histogram>,
     /// The servers.
     pub servers: Vec<ServerFigures>,
 }
@@ -167,7 +172,11 @@ impl PoolFigures {
     /// Adds what another worker counted for the pool of the same name.
     fn merge(&mut self, other: &Self) {
         self.epoch = self.epoch.max(other.epoch);
+        self.is_draining |= other.is_draining;
         self.stats.merge(&other.stats);
+        for (command, more) in &other.commands {
+            self.commands.entry(command).or_default().merge(more);
+        }
         for more in &other.servers {
             match self.servers.iter_mut().find(|server| server.name == more.name) {
                 Some(server) => {
@@ -199,7 +208,7 @@ impl WorkerFigures {
 }
 
 /// How long the commands of a pool took, by their place in the protocol's table.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CommandTimes(Vec<Option<Box<Histogram>>>);
 
 impl CommandTimes {
@@ -221,18 +230,6 @@ impl CommandTimes {
         }
         if let Some(place) = self.0.get_mut(usize::from(command)) {
             place.get_or_insert_with(Box::default).record(nanos);
-        }
-    }
-
-    /// Adds another worker's.
-    pub fn merge(&mut self, other: &Self) {
-        if self.0.len() < other.0.len() {
-            self.0.resize(other.0.len(), None);
-        }
-        for (place, more) in self.0.iter_mut().zip(&other.0) {
-            if let Some(more) = more {
-                place.get_or_insert_with(Box::default).merge(more);
-            }
         }
     }
 
@@ -321,12 +318,15 @@ impl ClientFilter {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::stats::Class;
+    use crate::stats::{Class, KeyHead};
 
     fn figures(worker: u16, requests: u64, is_in_ring: bool) -> Arc<WorkerFigures> {
-        let mut stats = PoolStats { client_connections: 2, ..PoolStats::default() };
-        stats.commands.record(7, 1_000_000);
+        let stats = PoolStats { client_connections: 2, ..PoolStats::default() };
+        let mut durations = Histogram::default();
+        durations.record(1_000_000);
         let mut server = ServerStats { requests, ..ServerStats::default() };
         server.record(Class::Write, 5_000);
         Arc::new(WorkerFigures {
@@ -339,9 +339,10 @@ mod tests {
             is_draining: false,
             pools: vec![PoolFigures {
                 name: "alpha".into(),
-                id: PoolId(0),
                 epoch: 1,
+                is_draining: false,
                 stats,
+                commands: BTreeMap::from([("get", durations)]),
                 servers: vec![ServerFigures {
                     name: "one".into(),
                     is_in_ring,
@@ -358,7 +359,7 @@ mod tests {
         let sums = WorkerFigures::sum_pools(&[figures(0, 10, true), figures(1, 5, false)]);
         let [pool] = sums.as_slice() else { panic!("one pool: {sums:?}") };
         assert_eq!(pool.stats.client_connections, 4);
-        assert_eq!(pool.stats.commands.used().map(|(at, h)| (at, h.count())).next(), Some((7, 2)));
+        assert_eq!(pool.commands.get("get").map(Histogram::count), Some(2));
         let [server] = pool.servers.as_slice() else { panic!("one server") };
         assert_eq!((server.stats.requests, server.queues.in_queue), (15, 8));
         assert!(!server.is_in_ring, "one worker has ejected it");
@@ -374,6 +375,28 @@ mod tests {
         assert!(round.take(WorkerId(1), Answer::Done(2)));
         assert_eq!(round.finish(), Some(Answer::Done(3)));
         assert_eq!(Round::new(3).finish(), None);
+    }
+
+    #[test]
+    fn what_several_workers_saw_is_ordered_by_time() {
+        let row = |worker, unix_micros| SeenRow {
+            worker: WorkerId(worker),
+            number: 0,
+            unix_micros,
+            duration: Duration::ZERO,
+            pool: "alpha".into(),
+            server: "one".into(),
+            command: "get",
+            key: KeyHead::EMPTY,
+            request_bytes: 0,
+            reply_bytes: 0,
+            client: String::new(),
+            client_name: None,
+        };
+        let mut all = Answer::Seen(vec![row(0, 9), row(0, 1)]);
+        all.merge(Answer::Seen(vec![row(1, 5)]));
+        let Answer::Seen(rows) = all else { panic!("{all:?}") };
+        assert_eq!(rows.iter().map(|row| row.unix_micros).collect::<Vec<_>>(), [9, 5, 1]);
     }
 
     #[test]

@@ -27,6 +27,11 @@ impl Samples {
         Self { seen: VecDeque::new(), next: 0, due_at: Instant::START, skip: 0, rng }
     }
 
+    /// Takes no examples.
+    pub fn stop(&mut self) {
+        self.due_at = Instant::from_nanos(u64::MAX);
+    }
+
     /// Tells whether the request that is complete now is to be an example.
     #[inline]
     pub fn wants(&mut self, now: Instant) -> bool {
@@ -40,6 +45,11 @@ impl Samples {
         true
     }
 
+    /// Tells whether [`Samples::wants`] has just said yes.
+    pub fn is_due(&self, now: Instant) -> bool {
+        now >= self.due_at && self.skip == 0
+    }
+
     /// Keeps an example and numbers it.
     pub fn push(&mut self, now: Instant, mut seen: Seen) {
         seen.number = self.next;
@@ -50,6 +60,11 @@ impl Samples {
             self.seen.pop_front();
         }
         self.seen.push_back(seen);
+    }
+
+    /// Keeps the examples that `keep` wants, which may change them.
+    pub fn retain(&mut self, keep: impl FnMut(&mut Seen) -> bool) {
+        self.seen.retain_mut(keep);
     }
 
     /// Returns the examples after a moment (microseconds since 1970), oldest first.

@@ -6,7 +6,7 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::KeyHead;
+use super::{KeyHead, Name};
 use crate::id::PoolId;
 use crate::limits::{HOT_KEYS_MAX, SKETCH_COLUMNS, SKETCH_ROWS};
 
@@ -14,9 +14,9 @@ const _: () = assert!(SKETCH_COLUMNS.is_power_of_two());
 
 /// A key and how often it was asked for; the count may be too high, never too low.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HotKey {
+pub struct HotKey<P> {
     /// The pool.
-    pub pool: PoolId,
+    pub pool: P,
     /// Its beginning.
     pub key: KeyHead,
     /// Requests since watching began.
@@ -26,13 +26,11 @@ pub struct HotKey {
 
 /// A key with a large request or reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BigValue {
+pub struct BigValue<P> {
     /// The pool.
-    pub pool: PoolId,
+    pub pool: P,
     /// Its beginning.
     pub key: KeyHead,
-    /// The command's place in its protocol's table.
-    pub command: u8,
     /// Length of the longer of request and reply, bytes.
     pub bytes: u64,
 }
@@ -41,8 +39,8 @@ pub struct BigValue {
 #[derive(Debug)]
 pub struct KeyWatch {
     rows: Box<[[u32; SKETCH_COLUMNS]; SKETCH_ROWS]>,
-    hot: Vec<HotKey>,
-    big: Vec<BigValue>,
+    hot: Vec<HotKey<PoolId>>,
+    big: Vec<BigValue<PoolId>>,
     /// What a value must exceed to be listed.
     big_floor: u64,
     requests: u64,
@@ -109,13 +107,13 @@ impl KeyWatch {
 
     /// Looks at the size of a request or reply.
     #[inline]
-    pub fn note_size(&mut self, pool: PoolId, command: u8, key: KeyHead, bytes: u64) {
+    pub fn note_size(&mut self, pool: PoolId, key: KeyHead, bytes: u64) {
         if bytes > self.big_floor && !key.bytes().is_empty() {
-            self.list_big(BigValue { pool, key, command, bytes });
+            self.list_big(BigValue { pool, key, bytes });
         }
     }
 
-    fn list_big(&mut self, value: BigValue) {
+    fn list_big(&mut self, value: BigValue<PoolId>) {
         if let Some(listed) =
             self.big.iter_mut().find(|listed| listed.pool == value.pool && listed.key == value.key)
         {
@@ -133,9 +131,20 @@ impl KeyWatch {
         }
     }
 
-    /// Returns what was found so far.
-    pub fn found(&self) -> FoundKeys {
-        FoundKeys { requests: self.requests, hot: self.hot.clone(), big: self.big.clone() }
+    /// Returns what was found so far; `name` knows the pools.
+    pub fn found(&self, name: impl Fn(PoolId) -> Name) -> FoundKeys {
+        let hot = self.hot.iter().map(|hot| HotKey {
+            pool: name(hot.pool),
+            key: hot.key,
+            count: hot.count,
+            hash: hot.hash,
+        });
+        let big = self.big.iter().map(|big| BigValue {
+            pool: name(big.pool),
+            key: big.key,
+            bytes: big.bytes,
+        });
+        FoundKeys { requests: self.requests, hot: hot.collect(), big: big.collect() }
     }
 }
 
@@ -145,9 +154,9 @@ pub struct FoundKeys {
     /// Requests that were looked at.
     pub requests: u64,
     /// The keys most asked for, the hottest first.
-    pub hot: Vec<HotKey>,
+    pub hot: Vec<HotKey<Name>>,
     /// The keys with the largest values, the largest first.
-    pub big: Vec<BigValue>,
+    pub big: Vec<BigValue<Name>>,
 }
 
 impl FoundKeys {
@@ -185,6 +194,10 @@ mod tests {
 
     const POOL: PoolId = PoolId(0);
 
+    fn name(pool: PoolId) -> Name {
+        format!("pool {}", pool.0).into()
+    }
+
     #[test]
     fn the_most_asked_for_keys_are_found_among_many() {
         let mut watch = KeyWatch::default();
@@ -198,7 +211,7 @@ mod tests {
             };
             watch.note_key(POOL, key.as_bytes());
         }
-        let found = watch.found();
+        let found = watch.found(name);
         assert_eq!(found.requests, 200_000);
         let top: Vec<String> = found.hot.iter().take(3).map(|hot| hot.key.to_string()).collect();
         assert_eq!(top, ["hot:0", "hot:1", "hot:2"]);
@@ -214,9 +227,9 @@ mod tests {
         let mut watch = KeyWatch::default();
         for bytes in 0..1000_u64 {
             let key = KeyHead::of(format!("key:{}", bytes % 100).as_bytes());
-            watch.note_size(POOL, 1, key, bytes);
+            watch.note_size(POOL, key, bytes);
         }
-        let found = watch.found();
+        let found = watch.found(name);
         assert_eq!(found.big.len(), HOT_KEYS_MAX);
         let sizes: Vec<u64> = found.big.iter().map(|big| big.bytes).collect();
         let expected: Vec<u64> = (0..HOT_KEYS_MAX as u64).map(|at| 999 - at).collect();
@@ -231,10 +244,10 @@ mod tests {
             other.note_key(POOL, b"a");
             other.note_key(POOL, b"b");
         }
-        one.note_size(POOL, 1, KeyHead::of(b"a"), 10);
-        other.note_size(POOL, 1, KeyHead::of(b"a"), 20);
-        let mut sum = one.found();
-        sum.merge(other.found());
+        one.note_size(POOL, KeyHead::of(b"a"), 10);
+        other.note_size(POOL, KeyHead::of(b"a"), 20);
+        let mut sum = one.found(name);
+        sum.merge(other.found(name));
         assert_eq!(sum.requests, 9);
         let counts: Vec<_> = sum.hot.iter().map(|hot| (hot.key.to_string(), hot.count)).collect();
         assert_eq!(counts, [("a".to_owned(), 6), ("b".to_owned(), 3)]);
@@ -246,6 +259,6 @@ mod tests {
         let mut watch = KeyWatch::default();
         watch.note_key(PoolId(0), b"a");
         watch.note_key(PoolId(1), b"a");
-        assert_eq!(watch.found().hot.len(), 2);
+        assert_eq!(watch.found(name).hot.len(), 2);
     }
 }

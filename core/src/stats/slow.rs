@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::KeyHead;
-use crate::id::{PoolId, ServerId};
+use super::{KeyHead, Name, Peer};
+use crate::id::{PoolId, ServerId, WorkerId};
 use crate::limits::SLOW_ENTRIES_MAX;
 
-/// A request that was seen: slow, or picked as an example.
+/// A request that was seen: slow, or picked as an example. Names are looked up when somebody asks,
+/// so that keeping it allocates nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// Counts up from zero in each worker; `SLOWLOG` shows it as the entry's name.
@@ -22,7 +23,36 @@ pub struct Seen {
     pub server: ServerId,
     /// The command's place in its protocol's table.
     pub command: u8,
-    /// The beginning of its first key.
+    /// The beginning of its first argument, as a rule its key.
+    pub key: KeyHead,
+    /// Length of the request, bytes.
+    pub request_bytes: u32,
+    /// Length of the reply, bytes; zero if none came.
+    pub reply_bytes: u64,
+    /// Who asked; `None` if the client is gone.
+    pub client: Option<Peer>,
+    /// The name that the client gave itself.
+    pub client_name: Option<Box<[u8]>>,
+}
+
+/// A request that was seen, with names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenRow {
+    /// Which worker saw it; it numbers what it sees.
+    pub worker: WorkerId,
+    /// Counts up in each worker.
+    pub number: u64,
+    /// When its reply was complete, microseconds since 1970.
+    pub unix_micros: u64,
+    /// How long it took.
+    pub duration: Duration,
+    /// The pool.
+    pub pool: Name,
+    /// The server.
+    pub server: Name,
+    /// The command.
+    pub command: &'static str,
+    /// The beginning of its first argument.
     pub key: KeyHead,
     /// Length of the request, bytes.
     pub request_bytes: u32,
@@ -52,19 +82,22 @@ impl SlowLog {
         self.entries.push_front(seen);
     }
 
-    /// Returns the entries of a pool, newest first.
-    pub fn of_pool(&self, pool: Option<PoolId>) -> impl Iterator<Item = &Seen> {
-        self.entries.iter().filter(move |seen| pool.is_none_or(|pool| seen.pool == pool))
+    /// Returns the entries, newest first.
+    pub fn entries(&self) -> impl Iterator<Item = &Seen> {
+        self.entries.iter()
     }
 
-    /// Forgets the entries of a pool, or all; numbers go on.
-    pub fn reset(&mut self, pool: Option<PoolId>) {
-        self.entries.retain(|seen| pool.is_some_and(|pool| seen.pool != pool));
+    /// Keeps the entries that `keep` wants, which may change them; numbers go on. Returns how many
+    /// are gone.
+    pub fn retain(&mut self, keep: impl FnMut(&mut Seen) -> bool) -> u64 {
+        let before = self.entries.len();
+        self.entries.retain_mut(keep);
+        (before - self.entries.len()) as u64
     }
 }
 
 /// Puts the entries of several workers into one order, newest first, and keeps `most`.
-pub fn newest_first(entries: &mut Vec<Seen>, most: usize) {
+pub fn newest_first(entries: &mut Vec<SeenRow>, most: usize) {
     entries.sort_by(|one, other| {
         (other.unix_micros, other.number).cmp(&(one.unix_micros, one.number))
     });
@@ -83,7 +116,7 @@ pub(crate) fn seen(pool: u16, unix_micros: u64) -> Seen {
         key: KeyHead::of(b"key"),
         request_bytes: 20,
         reply_bytes: 5,
-        client: String::from("127.0.0.1:5"),
+        client: None,
         client_name: None,
     }
 }
@@ -96,31 +129,22 @@ mod tests {
     fn the_newest_come_first_and_the_oldest_leave() {
         let mut log = SlowLog::default();
         for at in 0..SLOW_ENTRIES_MAX as u64 + 3 {
-            log.push(seen(u16::from(at % 2 == 1), at));
+            log.push(seen(0, at));
         }
-        let all: Vec<u64> = log.of_pool(None).map(|seen| seen.number).collect();
+        let all: Vec<u64> = log.entries().map(|seen| seen.number).collect();
         assert_eq!(all.len(), SLOW_ENTRIES_MAX);
         assert_eq!(all.first(), Some(&(SLOW_ENTRIES_MAX as u64 + 2)));
         assert_eq!(all.last(), Some(&3));
-        assert_eq!(log.of_pool(Some(PoolId(1))).count(), SLOW_ENTRIES_MAX / 2);
     }
 
     #[test]
-    fn a_pool_forgets_its_own_entries_only_and_numbers_go_on() {
+    fn numbers_go_on_after_entries_were_forgotten() {
         let mut log = SlowLog::default();
         log.push(seen(0, 1));
         log.push(seen(1, 2));
-        log.reset(Some(PoolId(0)));
-        assert_eq!(log.of_pool(None).count(), 1);
-        log.reset(None);
+        assert_eq!(log.retain(|seen| seen.pool != PoolId(0)), 1);
+        assert_eq!(log.entries().count(), 1);
         log.push(seen(0, 3));
-        assert_eq!(log.of_pool(None).next().map(|seen| seen.number), Some(2));
-    }
-
-    #[test]
-    fn entries_of_several_workers_are_ordered_by_time() {
-        let mut all = vec![seen(0, 5), seen(0, 1), seen(0, 9)];
-        newest_first(&mut all, 2);
-        assert_eq!(all.iter().map(|seen| seen.unix_micros).collect::<Vec<_>>(), [9, 5]);
+        assert_eq!(log.entries().next().map(|seen| seen.number), Some(2));
     }
 }
