@@ -307,3 +307,9 @@ pub const HTTP_BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// Default time from which on a request is slow, as Redis' `slowlog-log-slower-than`.
 pub const SLOW_AFTER_DEFAULT: Duration = Duration::from_millis(10);
+
+/// How often whoever watches examples of requests is sent new ones.
+pub const TAIL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Unsent bytes of an admin connection above which it gets no more examples.
+pub const ADMIN_UNSENT_BYTES_MAX: usize = 256 * 1024;

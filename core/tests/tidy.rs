@@ -28,7 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("buf", &["limits"]),
     ("timer", &["time"]),
     // Counters are values that cross the border, as answers of one worker to another.
-    ("stats", &["id", "time", "rng", "limits"]),
+    ("stats", &["wire", "id", "time", "rng", "limits"]),
     ("io", &["buf", "id", "time", "stats", "limits"]),
     ("hash", BASE),
     ("wire", BASE),

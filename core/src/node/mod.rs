@@ -1,8 +1,10 @@
-//! The worker: what a runtime drives, made of machines that do not know each other.
-//!
-//! The proxy is the only machine here so far.
+//! The workers: what a runtime drives, made of machines that do not know each other.
+
+mod control;
 
 use std::sync::Arc;
+
+pub use self::control::{Control, ControlPlan};
 
 use crate::id::{ConnId, ListenerId, WorkerId};
 use crate::io::{AtCapacity, Deadline, Drive, Endpoint, Input, Output};

@@ -104,6 +104,7 @@ impl Histogram {
 
 /// Returns the bucket of a time. Below eight units each unit has its own.
 #[inline]
+#[expect(clippy::cast_possible_truncation, reason = "below the number of buckets")]
 const fn bucket_of(nanos: u64) -> usize {
     let units = nanos / UNIT_NANOS;
     if units < LINEAR {

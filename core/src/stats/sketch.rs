@@ -66,7 +66,7 @@ impl KeyWatch {
         let mut least = u32::MAX;
         let mut places = hash;
         for row in self.rows.iter_mut() {
-            // The mask is below the number of columns.
+            #[expect(clippy::cast_possible_truncation, reason = "the mask is small")]
             let column = (places & (SKETCH_COLUMNS as u64 - 1)) as usize;
             places = places.rotate_right(SKETCH_COLUMNS.trailing_zeros());
             if let Some(counter) = row.get_mut(column) {

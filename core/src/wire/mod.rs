@@ -5,6 +5,7 @@ pub mod checksum;
 pub mod ethernet;
 pub mod http;
 pub mod ip;
+pub mod json;
 pub mod ndp;
 pub mod resp;
 pub mod secret;
