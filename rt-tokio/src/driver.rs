@@ -9,8 +9,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use ringkeeper_core::buf::Buffer;
-use ringkeeper_core::id::ConnId;
-use ringkeeper_core::io::{CloseMode, CloseReason, Drive, Endpoint, Host, Input, Mail, Output};
+use ringkeeper_core::id::{ConnId, ListenerId};
+use ringkeeper_core::io::{CloseMode, CloseReason, Drive, Endpoint, Host, Input, Output};
 use ringkeeper_core::limits::{BATCH_MAX, RECEIVE_BYTES_MAX};
 use ringkeeper_core::time::Instant;
 use tokio::time::Sleep;
@@ -18,8 +18,8 @@ use tokio::time::Sleep;
 use crate::Listener;
 use crate::conn::{Conn, ConnTable, ReadResult, Stream, WriteResult};
 use crate::connect::{self, close_reason, connect_reason};
-use crate::listen::{Accepted, Acceptor};
-use crate::mailbox::{Content, Mailbox};
+use crate::listen::{self, Accepted, Acceptor};
+use crate::mailbox::{Content, Item, Mailbox};
 use crate::ready::{ReadyQueue, Source};
 use crate::resolve::{Answer, Resolver};
 
@@ -43,7 +43,7 @@ enum Completion {
     Sent(ConnId, Buffer),
     Closed(ConnId, CloseReason),
     Answer(Answer),
-    Mail(Mail),
+    Item(Item),
 }
 
 /// What follows a turn.
@@ -63,7 +63,8 @@ pub(crate) struct Driver<D, H> {
     clock: std::time::Instant,
     now: Instant,
     mailbox: Mailbox,
-    acceptors: Vec<Acceptor>,
+    /// By position; `None` where one was closed.
+    acceptors: Vec<Option<Acceptor>>,
     conns: ConnTable,
     /// When attempts to connect run out of time.
     attempts: BTreeSet<(Instant, ConnId)>,
@@ -94,21 +95,15 @@ impl<D: Drive, H: Host> Driver<D, H> {
     ) -> io::Result<Self> {
         let queue = ReadyQueue::new(poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
         // Nothing has been polled yet, so nothing would wake us: look at each once.
-        let mut again = vec![Source::Mailbox];
-        let mut acceptors = Vec::with_capacity(listeners.len());
-        for (index, listener) in (0..=u16::MAX).zip(listeners) {
-            let source = Source::Listener(index);
-            acceptors.push(Acceptor::new(listener, queue.waker(source))?);
-            again.push(source);
-        }
+        let again = vec![Source::Mailbox];
         mailbox.set_waker(queue.waker(Source::Mailbox));
-        Ok(Self {
+        let mut driver = Self {
             drive,
             host,
             clock,
             now: Instant::START,
             mailbox,
-            acceptors,
+            acceptors: Vec::new(),
             conns: ConnTable::default(),
             attempts: BTreeSet::new(),
             resolver: Resolver::new(queue.waker(Source::Resolver)),
@@ -122,7 +117,9 @@ impl<D: Drive, H: Host> Driver<D, H> {
             timer_at: None,
             is_timer_new: false,
             is_stopping: false,
-        })
+        };
+        listeners.into_iter().try_for_each(|listener| driver.listen(listener))?;
+        Ok(driver)
     }
 
     /// Runs until stopped.
@@ -208,7 +205,11 @@ impl<D: Drive, H: Host> Driver<D, H> {
                 Completion::Sent(conn, buffer) => Input::Sent { conn, buffer },
                 Completion::Closed(conn, reason) => Input::Closed { conn, reason },
                 Completion::Answer(Answer { query, result }) => Input::Resolved { query, result },
-                Completion::Mail(mail) => mail.into(),
+                Completion::Item(Item::Mail(mail)) => mail.into(),
+                Completion::Item(item) => {
+                    self.handle_item(item);
+                    continue;
+                }
             };
             self.drive.handle(self.now, input);
         }
@@ -289,28 +290,75 @@ impl<D: Drive, H: Host> Driver<D, H> {
     }
 
     fn handle_listener(&mut self, index: u16) {
-        let Some(acceptor) = self.acceptors.get_mut(usize::from(index)) else { return };
         for _ in 0..ACCEPTS_PER_TURN_MAX {
-            let (stream, peer) = match acceptor.accept(self.now) {
+            let acceptor = self.acceptors.get_mut(usize::from(index)).and_then(Option::as_mut);
+            let Some(acceptor) = acceptor else { return };
+            match acceptor.accept(self.now) {
                 Accepted::Blocked => return,
-                Accepted::Again => continue,
-                Accepted::Client(stream, peer) => (stream, peer),
-            };
-            // A worker at capacity: dropping the socket closes it.
-            let Ok(id) = self.drive.accept(self.now, acceptor.id(), peer) else { continue };
-            let slot = Source::Conn(id.slot());
-            let mut conn = Conn::new(id, stream, self.queue.waker(slot), false);
-            conn.set_queued();
-            self.conns.insert(conn);
-            self.again.push(slot);
+                Accepted::Again => {}
+                Accepted::Client(stream, peer) => {
+                    let listener = acceptor.id();
+                    self.admit(listener, stream, peer);
+                }
+            }
         }
         self.again.push(Source::Listener(index));
     }
 
+    fn admit(&mut self, listener: ListenerId, stream: Stream, peer: Endpoint) {
+        // A worker at capacity: dropping the socket closes it.
+        let Ok(id) = self.drive.accept(self.now, listener, peer) else { return };
+        let slot = Source::Conn(id.slot());
+        let mut conn = Conn::new(id, stream, self.queue.waker(slot), false);
+        conn.set_queued();
+        self.conns.insert(conn);
+        self.again.push(slot);
+    }
+
     fn handle_mail(&mut self) {
-        let Content { mail, stop } = self.mailbox.take();
+        let Content { items, stop } = self.mailbox.take();
         self.is_stopping = stop;
-        self.completions.extend(mail.into_iter().map(Completion::Mail));
+        self.completions.extend(items.into_iter().map(Completion::Item));
+    }
+
+    /// Does what the runtime itself was told.
+    fn handle_item(&mut self, item: Item) {
+        match item {
+            Item::Mail(mail) => self.drive.handle(self.now, mail.into()),
+            // Its descriptor is one too many for the kernel: the host's clients will tell.
+            Item::Listen(listener) => drop(self.listen(listener)),
+            Item::Unlisten(id) => self.unlisten(id),
+            Item::Client { listener, socket } => {
+                if let Ok((stream, peer)) = listen::stream(socket) {
+                    self.admit(listener, stream, peer);
+                }
+            }
+        }
+    }
+
+    /// Begins to take clients from a listener.
+    fn listen(&mut self, listener: Listener) -> io::Result<()> {
+        let free = self.acceptors.iter().position(Option::is_none);
+        let place = free.unwrap_or(self.acceptors.len());
+        let source = Source::Listener(u16::try_from(place).map_err(io::Error::other)?);
+        let acceptor = Acceptor::new(listener, self.queue.waker(source))?;
+        match self.acceptors.get_mut(place) {
+            Some(free) => *free = Some(acceptor),
+            None => self.acceptors.push(Some(acceptor)),
+        }
+        self.again.push(source);
+        Ok(())
+    }
+
+    /// Takes the clients that the kernel has accepted for a listener, then closes it.
+    fn unlisten(&mut self, id: ListenerId) {
+        let mine = |place: &&mut Option<Acceptor>| place.as_ref().is_some_and(|a| a.id() == id);
+        let Some(acceptor) = self.acceptors.iter_mut().find(mine).and_then(Option::take) else {
+            return;
+        };
+        while let Some((stream, peer)) = acceptor.take_waiting() {
+            self.admit(id, stream, peer);
+        }
     }
 
     fn handle_answers(&mut self) {
@@ -424,7 +472,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
 
     fn wake_rested_acceptors(&mut self) {
         for (index, acceptor) in (0..=u16::MAX).zip(&mut self.acceptors) {
-            if acceptor.wake_if_rested(self.now) {
+            if acceptor.as_mut().is_some_and(|acceptor| acceptor.wake_if_rested(self.now)) {
                 self.again.push(Source::Listener(index));
             }
         }
@@ -448,7 +496,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
     /// earlier: the deadlines of a busy worker move ahead with every turn, and one wake-up too
     /// many per time-out is cheaper than moving the timer along.
     fn set_timer(&mut self) {
-        let resting = self.acceptors.iter().filter_map(Acceptor::retry_at);
+        let resting = self.acceptors.iter().flatten().filter_map(Acceptor::retry_at);
         let deadline = self.drive.poll_timeout().map(|deadline| deadline.at);
         let attempt = self.attempts.first().map(|(at, _)| *at);
         let Some(at) = resting.chain(deadline).chain(attempt).min() else { return };

@@ -7,7 +7,8 @@ use std::time::Duration;
 use ringkeeper_core::id::ListenerId;
 use ringkeeper_core::io::Endpoint;
 use ringkeeper_core::time::Instant;
-use tokio::net::{TcpListener, UnixListener};
+use socket2::{SockRef, Socket};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::Listener;
 use crate::conn::Stream;
@@ -110,6 +111,17 @@ impl Acceptor {
         }
     }
 
+    /// Takes a client that the kernel has accepted, whether tokio has heard of it or not.
+    pub(crate) fn take_waiting(&self) -> Option<(Stream, Endpoint)> {
+        let socket = match &self.socket {
+            AcceptorSocket::Tcp(listener) => SockRef::from(listener).accept(),
+            AcceptorSocket::Unix(listener) => SockRef::from(listener).accept(),
+        };
+        let (stream, peer) = stream(socket.ok()?.0).ok()?;
+        self.configure(&stream).ok()?;
+        Some((stream, peer))
+    }
+
     #[cfg(target_os = "linux")]
     #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "other systems need both")]
     const fn configure(&self, _: &Stream) -> io::Result<()> {
@@ -121,6 +133,19 @@ impl Acceptor {
         let Stream::Tcp(stream) = stream else { return Ok(()) };
         stream.set_nodelay(true)?;
         socket2::SockRef::from(stream).set_keepalive(self.tcp_keepalive)
+    }
+}
+
+/// Takes over a client that was accepted elsewhere, and looks where it is.
+pub(crate) fn stream(socket: Socket) -> io::Result<(Stream, Endpoint)> {
+    socket.set_nonblocking(true)?;
+    let peer = socket.peer_addr()?;
+    match peer.as_socket() {
+        Some(peer) => Ok((Stream::Tcp(TcpStream::from_std(socket.into())?), Endpoint::Tcp(peer))),
+        None => {
+            let path = peer.as_pathname().map(Into::into).unwrap_or_default();
+            Ok((Stream::Unix(UnixStream::from_std(socket.into())?), Endpoint::Unix(path)))
+        }
     }
 }
 

@@ -6,16 +6,35 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use ringkeeper_core::id::ListenerId;
 use ringkeeper_core::io::Mail;
 use ringkeeper_core::limits::MAIL_MAX;
+use socket2::Socket;
+
+use crate::Listener;
 
 /// What another thread may send to a running worker.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Message {
     /// For the worker.
     Mail(Mail),
+    /// For the runtime: take clients from this listener, too. It is used after the mail that was
+    /// sent before it was handled.
+    Listen(Listener),
+    /// For the runtime: take the clients that wait at this listener already, then close it. What
+    /// is sent after it is handled after that.
+    Unlisten(ListenerId),
     /// For the runtime: close everything and return from [`run`](crate::run).
     Stop,
+}
+
+/// What lies in the queue.
+#[derive(Debug)]
+pub(crate) enum Item {
+    Mail(Mail),
+    Listen(Listener),
+    Unlisten(ListenerId),
+    Client { listener: ListenerId, socket: Socket },
 }
 
 /// Sends messages to one worker; clones send to the same one.
@@ -32,11 +51,19 @@ pub struct Mailbox {
 
 #[derive(Debug, Default)]
 struct Shared {
-    mail: VecDeque<Mail>,
+    items: VecDeque<Item>,
     // Not in the queue: a stop must never be dropped nor wait behind mail.
     stop: bool,
     waker: Option<Waker>,
     is_gone: bool,
+}
+
+impl Shared {
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
 }
 
 /// The worker does not run any more.
@@ -53,7 +80,7 @@ impl std::error::Error for Stopped {}
 
 /// What was in the mailbox.
 pub(crate) struct Content {
-    pub(crate) mail: VecDeque<Mail>,
+    pub(crate) items: VecDeque<Item>,
     pub(crate) stop: bool,
 }
 
@@ -69,8 +96,8 @@ pub fn mailbox() -> io::Result<(MailboxSender, Mailbox)> {
 
 impl MailboxSender {
     /// Leaves `message` for the worker and wakes it; never waits for the worker. A stop always
-    /// arrives, and before any mail that still waits. Mail above
-    /// [`MAIL_MAX`] is dropped unless the worker waits for it.
+    /// arrives, and before anything that still waits. Mail above [`MAIL_MAX`] is dropped unless
+    /// somebody waits for it; listeners never are.
     ///
     /// # Errors
     ///
@@ -81,15 +108,30 @@ impl MailboxSender {
             return Err(Stopped);
         }
         match message {
-            Message::Mail(mail) if shared.mail.len() < MAIL_MAX || mail.is_answer() => {
-                shared.mail.push_back(mail);
+            Message::Mail(mail) if shared.items.len() < MAIL_MAX || mail.is_answer() => {
+                shared.items.push_back(Item::Mail(mail));
             }
             Message::Mail(_) => return Ok(()),
+            Message::Listen(listener) => shared.items.push_back(Item::Listen(listener)),
+            Message::Unlisten(id) => shared.items.push_back(Item::Unlisten(id)),
             Message::Stop => shared.stop = true,
         }
-        if let Some(waker) = &shared.waker {
-            waker.wake_by_ref();
+        shared.wake();
+        Ok(())
+    }
+
+    /// Gives the worker a client that was accepted elsewhere; never waits.
+    ///
+    /// # Errors
+    ///
+    /// The socket comes back when the mailbox is full or the worker has stopped.
+    pub fn admit(&self, listener: ListenerId, socket: Socket) -> Result<(), Socket> {
+        let mut shared = lock(&self.shared);
+        if shared.is_gone || shared.items.len() >= MAIL_MAX {
+            return Err(socket);
         }
+        shared.items.push_back(Item::Client { listener, socket });
+        shared.wake();
         Ok(())
     }
 }
@@ -98,7 +140,7 @@ impl Mailbox {
     /// Takes what is there.
     pub(crate) fn take(&self) -> Content {
         let mut shared = lock(&self.shared);
-        Content { mail: std::mem::take(&mut shared.mail), stop: shared.stop }
+        Content { items: std::mem::take(&mut shared.items), stop: shared.stop }
     }
 
     /// Names whom to wake for later messages.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use socket2::Socket;
 
 use ringkeeper_core::buf::Buffer;
-use ringkeeper_core::id::{ConnId, QueryId};
+use ringkeeper_core::id::{ConnId, ListenerId, QueryId};
 use ringkeeper_core::io::{
     CloseMode, CloseReason, Drive, Endpoint, Host, Input, Output, ResolveError,
 };
@@ -74,6 +74,8 @@ pub fn run_with<D: Drive>(
 struct Listening {
     listener: Listener,
     rests_until: Option<Instant>,
+    /// Closed as soon as its accept has come back.
+    is_closing: bool,
 }
 
 struct Driver<D, H> {
@@ -82,7 +84,8 @@ struct Driver<D, H> {
     drive: D,
     host: H,
     table: Table,
-    listeners: Vec<Listening>,
+    /// By position; `None` where one was closed.
+    listeners: Vec<Option<Listening>>,
     mailbox: Mailbox,
     has_mail: bool,
     resolver: Resolver,
@@ -109,18 +112,13 @@ impl<D: Drive, H: Host> Driver<D, H> {
         mailbox: Mailbox,
         host: H,
     ) -> io::Result<Self> {
-        for (position, listener) in listeners.iter().enumerate() {
-            socket::prepare_listener(&listener.socket, listener.tcp_keepalive)?;
-            ring.accept(position, &listener.socket);
-        }
         ring.poll_wake(mailbox.wake());
-        let listening = |listener| Listening { listener, rests_until: None };
-        Ok(Self {
+        let mut driver = Self {
             ring,
             drive,
             host,
             table: Table::default(),
-            listeners: listeners.into_iter().map(listening).collect(),
+            listeners: Vec::new(),
             resolver: Resolver::new(mailbox.sender()),
             mailbox,
             has_mail: false,
@@ -132,7 +130,9 @@ impl<D: Drive, H: Host> Driver<D, H> {
             start,
             now: Instant::from_duration(start.elapsed()),
             is_stopping: false,
-        })
+        };
+        listeners.into_iter().try_for_each(|listener| driver.listen(listener))?;
+        Ok(driver)
     }
 
     fn run(mut self) -> io::Result<()> {
@@ -171,7 +171,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
         if let Some(Reverse((at, _))) = self.connects.peek() {
             timeout = timeout.min(*at - self.now);
         }
-        for at in self.listeners.iter().filter_map(|listening| listening.rests_until) {
+        for at in self.listeners.iter().flatten().filter_map(|listening| listening.rests_until) {
             timeout = timeout.min(at - self.now);
         }
         timeout
@@ -347,30 +347,92 @@ impl<D: Drive, H: Host> Driver<D, H> {
     }
 
     fn handle_accepted(&mut self, position: usize, result: Result<Socket, i32>, has_more: bool) {
-        let Some(listening) = self.listeners.get_mut(position) else { return };
+        let Some(Some(listening)) = self.listeners.get_mut(position) else { return };
         let mut rests = false;
         match result {
             Ok(socket) => {
                 let id = listening.listener.id;
-                // A client that is gone already has no address, and nothing to ask.
-                if let Some(peer) = socket::peer(&socket)
-                    && let Ok(conn) = self.drive.accept(self.now, id, peer)
-                {
-                    self.admit(conn, socket);
-                }
+                self.accept(id, socket);
             }
-            Err(libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::EPROTO) => {}
+            Err(
+                libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::EPROTO | libc::ECANCELED,
+            ) => {}
             Err(_) => rests = true,
         }
         if has_more {
             return;
         }
-        if let Some(listening) = self.listeners.get_mut(position) {
-            if rests {
+        if let Some(Some(listening)) = self.listeners.get_mut(position) {
+            if listening.is_closing {
+                self.finish_listening(position);
+            } else if rests {
                 listening.rests_until = Some(self.now + ACCEPT_REST);
             } else {
                 self.ring.accept(position, &listening.listener.socket);
             }
+        }
+    }
+
+    /// Offers a client to the worker.
+    fn accept(&mut self, listener: ListenerId, socket: Socket) {
+        // A client that is gone already has no address, and nothing to ask.
+        if let Some(peer) = socket::peer(&socket)
+            && let Ok(conn) = self.drive.accept(self.now, listener, peer)
+        {
+            self.admit(conn, socket);
+        }
+    }
+
+    /// Begins to take clients from a listener.
+    fn listen(&mut self, listener: Listener) -> io::Result<()> {
+        socket::prepare_listener(&listener.socket, listener.tcp_keepalive)?;
+        let position = self.listeners.iter().position(Option::is_none);
+        let position = position.unwrap_or(self.listeners.len());
+        self.ring.accept(position, &listener.socket);
+        let listening = Listening { listener, rests_until: None, is_closing: false };
+        match self.listeners.get_mut(position) {
+            Some(free) => *free = Some(listening),
+            None => self.listeners.push(Some(listening)),
+        }
+        Ok(())
+    }
+
+    /// Stops to take clients from a listener; those that wait there come in first.
+    fn unlisten(&mut self, id: ListenerId) {
+        let mut listeners = self.listeners.iter_mut().enumerate();
+        let found = listeners.find_map(|(position, place)| {
+            let listening = place.as_mut()?;
+            (listening.listener.id == id && !listening.is_closing).then_some((position, listening))
+        });
+        let Some((position, listening)) = found else { return };
+        listening.is_closing = true;
+        let is_resting = listening.rests_until.take().is_some();
+        // What the kernel has accepted already is handed over in the order of the mail.
+        self.take_waiting(position);
+        if is_resting {
+            self.finish_listening(position);
+        } else {
+            self.ring.cancel_accept(position);
+        }
+    }
+
+    /// Takes the clients that wait at a listener.
+    fn take_waiting(&mut self, position: usize) {
+        while let Some(Some(listening)) = self.listeners.get(position)
+            && let Ok((socket, _)) = listening.listener.socket.accept()
+        {
+            let id = listening.listener.id;
+            if socket.set_nonblocking(true).is_ok() {
+                self.accept(id, socket);
+            }
+        }
+    }
+
+    /// Closes a listener that no operation names any more.
+    fn finish_listening(&mut self, position: usize) {
+        self.take_waiting(position);
+        if let Some(place) = self.listeners.get_mut(position) {
+            *place = None;
         }
     }
 
@@ -412,6 +474,14 @@ impl<D: Drive, H: Host> Driver<D, H> {
             Some(Item::Resolved { query, result }) => {
                 self.tell(Input::Resolved { query, result });
             }
+            // A listener that takes no options can't be one; the host has opened it.
+            Some(Item::Listen(listener)) => drop(self.listen(listener)),
+            Some(Item::Unlisten(id)) => self.unlisten(id),
+            Some(Item::Client { listener, socket }) => {
+                if socket.set_nonblocking(true).is_ok() {
+                    self.accept(listener, socket);
+                }
+            }
         }
     }
 
@@ -428,6 +498,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
             }
         }
         for (position, listening) in self.listeners.iter_mut().enumerate() {
+            let Some(listening) = listening else { continue };
             if listening.rests_until.take_if(|at| *at <= self.now).is_some() {
                 self.ring.accept(position, &listening.listener.socket);
             }

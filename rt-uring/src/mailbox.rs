@@ -10,16 +10,26 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use ringkeeper_core::id::QueryId;
+use socket2::Socket;
+
+use ringkeeper_core::id::{ListenerId, QueryId};
 use ringkeeper_core::io::{Mail, ResolveError};
 use ringkeeper_core::limits::MAIL_MAX;
 
-/// What a worker can be told from outside.
-#[derive(Clone, Debug)]
+use crate::Listener;
+
+/// What another thread may send to a running worker.
+#[derive(Debug)]
 pub enum Message {
     /// For the worker.
     Mail(Mail),
-    /// End [`run`](crate::run) at once; connections are closed without a farewell.
+    /// For the runtime: take clients from this listener, too. It is used after the mail that was
+    /// sent before it was handled.
+    Listen(Listener),
+    /// For the runtime: take the clients that wait at this listener already, then close it. What
+    /// is sent after it is handled after that.
+    Unlisten(ListenerId),
+    /// For the runtime: close everything and return from [`run`](crate::run).
     Stop,
 }
 
@@ -43,6 +53,9 @@ pub(crate) type Answer = Result<Vec<SocketAddr>, ResolveError>;
 pub(crate) enum Item {
     Mail(Mail),
     Resolved { query: QueryId, result: Answer },
+    Listen(Listener),
+    Unlisten(ListenerId),
+    Client { listener: ListenerId, socket: Socket },
 }
 
 /// The worker's end.
@@ -84,9 +97,9 @@ pub fn mailbox() -> io::Result<(MailboxSender, Mailbox)> {
 }
 
 impl MailboxSender {
-    /// Puts a message in and wakes the worker. A stop always arrives, and before mail that still
-    /// lies there. Mail above [`MAIL_MAX`] is dropped, except what the worker waits for: for room
-    /// for that the caller waits, so it is not for a worker's own thread.
+    /// Puts a message in and wakes the worker. A stop always arrives, and before what still lies
+    /// there. Mail above [`MAIL_MAX`] is dropped, except what somebody waits for: for room for
+    /// that and for listeners the caller waits, so it is not for a worker's own thread.
     ///
     /// # Errors
     ///
@@ -104,9 +117,36 @@ impl MailboxSender {
                 Ok(()) | Err(TrySendError::Full(_)) => {}
                 Err(TrySendError::Disconnected(_)) => return Err(Stopped),
             },
+            Message::Listen(listener) => {
+                self.queue.send(Item::Listen(listener)).map_err(|_| Stopped)?;
+            }
+            Message::Unlisten(id) => self.queue.send(Item::Unlisten(id)).map_err(|_| Stopped)?,
         }
         self.wake();
         Ok(())
+    }
+
+    /// Gives the worker a client that was accepted elsewhere; never waits.
+    ///
+    /// # Errors
+    ///
+    /// The socket comes back when the mailbox is full or the worker has stopped.
+    pub fn admit(&self, listener: ListenerId, socket: Socket) -> Result<(), Socket> {
+        if self.shared.is_gone.load(Ordering::Acquire) {
+            return Err(socket);
+        }
+        match self.queue.try_send(Item::Client { listener, socket }) {
+            Ok(()) => {
+                self.wake();
+                Ok(())
+            }
+            Err(TrySendError::Full(item) | TrySendError::Disconnected(item)) => match item {
+                Item::Client { socket, .. } => Err(socket),
+                Item::Mail(_) | Item::Resolved { .. } | Item::Listen(_) | Item::Unlisten(_) => {
+                    Ok(())
+                }
+            },
+        }
     }
 
     /// Brings an answer; waits while the mailbox is full, so not for the worker's own thread.

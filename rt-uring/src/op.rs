@@ -19,6 +19,8 @@ pub(crate) enum Op {
     Cancel = 6,
     /// Cancels everything; no name.
     CancelAll = 7,
+    /// Cancels the accept of a listener; no name, for the accept's own completion tells.
+    CancelAccept = 8,
 }
 
 const NAME_BITS: u32 = 56;
@@ -39,6 +41,7 @@ pub(crate) const fn parse(user_data: u64) -> Option<(Op, u64)> {
         5 => Op::Wake,
         6 => Op::Cancel,
         7 => Op::CancelAll,
+        8 => Op::CancelAccept,
         _ => return None,
     };
     Some((op, user_data & NAME_MASK))
@@ -50,8 +53,16 @@ mod tests {
 
     #[test]
     fn an_operation_and_its_name_survive_the_kernel() {
-        let ops =
-            [Op::Accept, Op::Receive, Op::Send, Op::Connect, Op::Wake, Op::Cancel, Op::CancelAll];
+        let ops = [
+            Op::Accept,
+            Op::Receive,
+            Op::Send,
+            Op::Connect,
+            Op::Wake,
+            Op::Cancel,
+            Op::CancelAll,
+            Op::CancelAccept,
+        ];
         for op in ops {
             for name in [0, 1, NAME_MASK] {
                 assert_eq!(parse(user_data(op, name)), Some((op, name)));

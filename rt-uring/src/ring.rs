@@ -290,6 +290,15 @@ impl Ring {
         unsafe { self.push(entry) }
     }
 
+    /// Cancels an accept; its last completion says so.
+    pub(crate) fn cancel_accept(&mut self, listener: usize) {
+        let entry = opcode::AsyncCancel::new(user_data(Op::Accept, listener as u64))
+            .build()
+            .user_data(user_data(Op::CancelAccept, 0));
+        // SAFETY: the operation names no memory.
+        unsafe { self.push(entry) }
+    }
+
     /// Receives into the buffer ring until the completion says that it has no more.
     pub(crate) fn receive(&mut self, conn: ConnId, socket: &Socket) {
         let entry = opcode::RecvMulti::new(Fd(socket.as_raw_fd()), GROUP)
@@ -502,7 +511,7 @@ impl Ring {
             }
             Op::Wake => Some(Completion::Woken { has_more }),
             Op::Cancel => Some(Completion::Cancelled { conn: ConnId::from_bits(name), result }),
-            Op::CancelAll => None,
+            Op::CancelAll | Op::CancelAccept => None,
         }
     }
 

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use ringkeeper_core::id::{ConnId, ListenerId};
 use ringkeeper_core::io::{
-    AtCapacity, CloseMode, CloseReason, Command, Deadline, Drive, Endpoint, Errand, Event, Host,
-    Input, Notice, Output, Recipient,
+    AtCapacity, CloseMode, CloseReason, Deadline, Drive, Endpoint, Errand, Event, Host, Input,
+    Notice, Output, Recipient,
 };
 use ringkeeper_core::limits::{BATCH_MAX, RECEIVE_BYTES_MAX};
 use ringkeeper_core::time::Instant;
@@ -151,7 +151,7 @@ impl<M: Machine> Harness<M> {
             Input::Resolved { result, .. } => {
                 assert!(result.as_ref().map_or(true, |addresses| !addresses.is_empty()));
             }
-            Input::Command(Command::Drain { .. })
+            Input::Command(_)
             | Input::Notice(_)
             | Input::Persisted { .. }
             | Input::Exited { .. } => {}

@@ -204,7 +204,9 @@ impl<M: Machine> Checked<M> {
                 Seen::Signal(u64::try_from(limit.as_nanos()).unwrap())
             }
             Input::Notice(notice) => panic!("{notice:?}"),
-            Input::Persisted { .. } | Input::Exited { .. } => panic!("{input:?}"),
+            Input::Persisted { .. }
+            | Input::Exited { .. }
+            | Input::Command(Command::Reload { .. }) => panic!("{input:?}"),
         }
     }
 }
