@@ -180,10 +180,7 @@ impl Admin {
         match role {
             AdminRole::Stats => {
                 let (page, is_persistent, is_to_head) = (Page::Stats, false, false);
-                self.ask(
-                    Waiting { conn: id, page, is_persistent, is_to_head },
-                    Question::Figures,
-                );
+                self.ask(Waiting { conn: id, page, is_persistent, is_to_head }, Question::Figures);
             }
             AdminRole::Http { .. } => self.timers.arm(now + ADMIN_IDLE, Timer::Idle(id)),
         }
@@ -550,7 +547,8 @@ impl Admin {
         else {
             return;
         };
-        let waiting = Waiting { conn: id, page: Page::Tail, is_persistent: false, is_to_head: false };
+        let waiting =
+            Waiting { conn: id, page: Page::Tail, is_persistent: false, is_to_head: false };
         self.ask(waiting, Question::Samples(since));
         self.arm_tail();
     }

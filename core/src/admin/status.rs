@@ -221,8 +221,7 @@ fn finish(json: Json) -> String {
 
 /// Returns which worker does not answer.
 pub fn silent_worker(all: &Gathered<'_>) -> Option<String> {
-    let is_silent =
-        |worker: &u16| !all.workers.iter().any(|figures| figures.worker.0 == *worker);
+    let is_silent = |worker: &u16| !all.workers.iter().any(|figures| figures.worker.0 == *worker);
     (0..all.workers_due).find(is_silent).map(|worker| format!("worker {worker} does not answer\n"))
 }
 
