@@ -25,7 +25,7 @@ fn every_cut_of_a_request_is_an_unfinished_request() {
     let text = "POST /slowlog/reset HTTP/1.1\r\nHost: [::1]\r\nAuthorization: Bearer abc\r\n\
         Origin: http://[::1]\r\nContent-Length: 4\r\n\r\nbody";
     for end in 0..text.len() {
-        assert_eq!(request(text[..end].as_bytes()), Ok(None), "{end}");
+        assert_eq!(request(&text.as_bytes()[..end]), Ok(None), "{end}");
     }
     let got = whole(text);
     assert_eq!((got.body, got.bearer), (b"body".as_slice(), Some("abc")));
