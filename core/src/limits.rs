@@ -141,6 +141,18 @@ pub const CLIENT_OUTPUT_BYTES_DEFAULT: u32 = 256 * 1024 * 1024;
 /// Default of `server_connect_timeout`, milliseconds.
 pub const SERVER_CONNECT_TIMEOUT_MS_DEFAULT: u32 = 1000;
 
+/// Smallest budget for all clients of a thread together, bytes: some of the largest requests that
+/// are usual must fit beside each other.
+pub const CONFIG_BUDGET_BYTES_MIN: u64 = 16 * 1024 * 1024;
+
+/// Largest budget for all clients of a thread together, bytes: more than any machine has.
+pub const CONFIG_BUDGET_BYTES_MAX: u64 = 1 << 40;
+
+/// Threads that serve clients: more than any machine has use for, and few enough that each may ask
+/// all others.
+pub const THREADS_MAX: u16 = 64;
+
+const _: () = assert!(CONFIG_BUDGET_BYTES_MIN <= CLIENTS_INPUT_BYTES_MAX as u64);
 const _: () = assert!(REQUEST_BYTES_DEFAULT <= REQUEST_BYTES_MAX);
 const _: () = assert!(REQUEST_BYTES_MAX <= CONFIG_NUMBER_MAX);
 
@@ -196,6 +208,31 @@ const _: () = assert!(
 );
 // Offsets into a request are 32 bits wide.
 const _: () = assert!(BULK_BYTES_MAX < u32::MAX as usize);
+
+/// Longest key of memcached, bytes. As in memcached; longer ones are refused.
+pub const MEMCACHE_KEY_BYTES_MAX: usize = 250;
+
+/// Longest line of a memcached client, bytes, with its line end; `get` and `gets` may fill a whole
+/// request, `gat` and `gats` [`MEMCACHE_GAT_BYTES_MAX`]. A memcached that has read more than this
+/// without a line end closes the connection, which other clients share; here the client is told
+/// and closed.
+pub const MEMCACHE_LINE_BYTES_MAX: usize = 2048;
+
+/// Longest line of `gat` and `gats`, bytes. They go to a server in lines of at most
+/// [`MEMCACHE_LINE_BYTES_MAX`], so this bounds the parts of one request.
+pub const MEMCACHE_GAT_BYTES_MAX: usize = 64 * 1024;
+
+/// Words of a meta command, the name included. memcached refuses one more, and does not pass over
+/// the value of an `ms` that it refuses for that.
+pub const MEMCACHE_META_WORDS_MAX: usize = 19;
+
+/// Longest line in a memcached server's reply, bytes: the head of a value with the longest key, or
+/// an error. A server that sends a longer one is given up.
+pub const MEMCACHE_REPLY_LINE_BYTES_MAX: usize = 4096;
+
+/// Requests with `noreply` that one client may have under way; then it is not read. Nothing tells
+/// it to wait for them, so they have a bound of their own.
+pub const SILENT_REQUESTS_MAX: u16 = 1024;
 
 /// Largest step by which a peer may move our epoch. Each election adds one, so a larger step is an
 /// attempt to use the numbers up; it is refused and reported.

@@ -51,6 +51,11 @@ impl<E> Agenda<E> {
         self.planned += 1;
     }
 
+    /// Tells when the next event is.
+    pub(crate) fn next_at(&self) -> Option<Instant> {
+        self.heap.peek().map(|entry| entry.0.at)
+    }
+
     /// Takes the next event.
     pub(crate) fn take(&mut self) -> Option<(Instant, E)> {
         self.heap.pop().map(|entry| (entry.0.at, entry.0.event))

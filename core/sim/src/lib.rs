@@ -29,6 +29,7 @@ mod request;
 mod runtime;
 mod scenario;
 mod seeds;
+pub mod sentinel;
 mod trace;
 mod workload;
 mod world;

@@ -5,6 +5,7 @@
 
 pub mod diagnostic;
 pub mod keepalived;
+pub mod native;
 pub mod nutcracker;
 pub mod render;
 pub mod sentinel;

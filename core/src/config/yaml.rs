@@ -48,6 +48,8 @@ pub(super) struct Refused {
     pub(super) span: Range<usize>,
     /// What it is called in a message.
     pub(super) what: &'static str,
+    /// Whether it is only another way to write what plain lines can say.
+    pub(super) is_style: bool,
 }
 
 /// Why the text is no YAML, or is too much of it.
@@ -238,7 +240,12 @@ fn refused_tokens(text: &str) -> Vec<Refused> {
         if refused.len() >= limits::CONFIG_DIAGNOSTICS_MAX {
             break;
         }
-        refused.push(Refused { span: trim_end(text, bytes(text, &token.span())), what });
+        let is_style = matches!(
+            token.token_type(),
+            TokenType::DocumentStart | TokenType::FlowSequenceStart | TokenType::FlowMappingStart
+        );
+        let span = trim_end(text, bytes(text, &token.span()));
+        refused.push(Refused { span, what, is_style });
     }
     refused
 }

@@ -6,6 +6,7 @@ pub mod ethernet;
 pub mod http;
 pub mod ip;
 pub mod json;
+pub mod memcache;
 pub mod ndp;
 pub mod resp;
 pub mod secret;

@@ -504,7 +504,9 @@ impl Drive for Forwarder {
             Input::Sent { conn, buffer } => self.sent(now, conn, buffer.len()),
             Input::Closed { conn, .. } => self.closed(conn),
             Input::Notice(notice) => panic!("{notice:?}"),
-            Input::Persisted { .. } | Input::Exited { .. } => panic!("{input:?}"),
+            Input::Persisted { .. }
+            | Input::Exited { .. }
+            | Input::Command(Command::Reload { .. }) => panic!("{input:?}"),
             Input::Command(Command::Drain { .. }) => {
                 self.is_draining = true;
                 let clients: Vec<ConnId> = self.clients.keys().copied().collect();

@@ -13,7 +13,7 @@ const MEMCACHED_PORT: u16 = 11211;
 
 /// What is wrong with a `listen` value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ListenError {
+pub(in crate::config) enum ListenError {
     Format,
     Port,
     EmptyHost,
@@ -23,7 +23,7 @@ pub(super) enum ListenError {
 
 /// What is surprising about a `listen` value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ListenSurprise {
+pub(in crate::config) enum ListenSurprise {
     /// The mode has letters or ends with some; twemproxy reads this octal number from it.
     Mode(u32),
     /// The port overflows to this one.
@@ -31,7 +31,7 @@ pub(super) enum ListenSurprise {
 }
 
 /// Reads a `listen` value, which is not empty.
-pub(super) fn parse_listen(
+pub(in crate::config) fn parse_listen(
     text: &str,
 ) -> Result<(ListenAddress, Option<ListenSurprise>), ListenError> {
     if text.starts_with('/') {
@@ -160,6 +160,15 @@ pub(super) fn parse_server(text: &str) -> Result<ServerLine, ServerError> {
         is_weight_wrapped,
         is_port_wrapped,
     })
+}
+
+/// Reads `host:port` from its end, a host in brackets without them. The host may be empty.
+pub(in crate::config) fn parse_host_port(text: &str) -> Option<HostPort> {
+    let (host, port) = text.rsplit_once(':')?;
+    match parse_port(port)? {
+        (port, false) => Some(HostPort { host: without_brackets(host).to_owned(), port }),
+        (_, true) => None,
+    }
 }
 
 /// Reads a port and tells whether it overflowed.

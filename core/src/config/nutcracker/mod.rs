@@ -17,10 +17,11 @@
 //!   times, and wrapped as twemproxy wraps them where they decide where data is (weights, ports,
 //!   databases) or how many connections there are.
 
-mod address;
+pub(super) mod address;
+pub(super) mod advice;
 mod directive;
 mod number;
-mod pool;
+pub(super) mod pool;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -185,6 +186,11 @@ pub enum Address {
 pub struct Secret(pub(in crate::config) String);
 
 impl Secret {
+    /// Takes a password in.
+    pub fn new(password: impl Into<String>) -> Self {
+        Self(password.into())
+    }
+
     /// Returns the password.
     pub fn expose(&self) -> &str {
         &self.0
@@ -258,7 +264,7 @@ fn read_document(name: &str, document: &Document, out: &mut Collector<'_>) -> Ve
     }
 }
 
-fn report_syntax(error: &super::yaml::SyntaxError, out: &mut Collector<'_>) {
+pub(super) fn report_syntax(error: &super::yaml::SyntaxError, out: &mut Collector<'_>) {
     let code = match error.fault {
         Fault::Syntax => "yaml-syntax",
         Fault::TooManyNodes => "file-too-complex",

@@ -9,16 +9,13 @@ use super::super::diagnostic::{Collector, Diagnostic, quoted};
 use super::super::suggest;
 use super::super::yaml::{Content, Document, NodeId};
 use super::address::{self, ListenError, ListenSurprise, ServerError, ServerLine};
+use super::advice::{self, Advice, Form};
 use super::number::{self, NotANumber};
-use super::{Directive, HostPort, Listen, ListenAddress, Pool, Secret, Server};
+use super::{Directive, Listen, ListenAddress, Pool, Secret, Server};
 use crate::distribution::Distribution;
 use crate::hash::Hash;
 use crate::limits;
-use crate::routing::{HashTag, RouteTable, server_order};
-
-/// Largest ketama pool whose unequal weights are checked for servers without keys; the check lays
-/// the whole ring out.
-const RING_CHECK_SERVERS_MAX: usize = 1024;
+use crate::routing::{HashTag, server_order};
 
 /// A pool as far as it could be read.
 pub(super) struct Draft {
@@ -164,7 +161,10 @@ impl<'a> Reader<'a, '_> {
             servers: Vec::new(),
         };
         let servers = self.servers();
-        self.warn_about(&pool, &servers);
+        let key = |directive| self.key(directive);
+        let advice = Advice { pool: &pool, servers: &servers, form: Form::Nutcracker };
+        let found = advice.warnings(key, self.out);
+        found.into_iter().for_each(|warning| self.out.report(warning));
         pool.servers = servers.into_iter().map(|(server, _)| server).collect();
         pool.servers.sort_by(|a, b| server_order(&a.name, &b.name));
         let pool = (listen.is_some() && !pool.servers.is_empty()).then_some(pool);
@@ -526,80 +526,8 @@ impl<'a> Reader<'a, '_> {
             let message = "the space at the end gives the server an empty name";
             self.out.report(self.out.warning("empty-server-name", span, message));
         }
-        if let super::Address::Tcp(HostPort { host, .. }) = &line.address
-            && host.is_empty()
-        {
-            let message = "the server has no host and can never be reached";
-            self.out.report(self.out.warning("server-host-empty", span, message));
-        }
-    }
-
-    /// Warns about what works as told and yet surprises.
-    fn warn_about(&mut self, pool: &Pool, servers: &[(Server, Range<usize>)]) {
-        if pool.distribution == Distribution::Random && servers.len() > 1 {
-            let key = self.key(Directive::Distribution);
-            let message = "with \"distribution: random\" a key is read from another server than \
-                           it was written to; it suits servers that all hold the same data";
-            self.out.report(self.out.warning("random-distribution", &key, message));
-        }
-        if pool.redis && pool.auto_eject_hosts && servers.len() > 1 {
-            let key = self.key(Directive::AutoEjectHosts);
-            let message = "an ejected server's keys move to the others and are missing there; \
-                           what is written meanwhile is lost when it returns";
-            let warning = self.out.warning("eject-moves-keys", &key, message);
-            self.out.report(warning.hint("leave it out for servers that store data"));
-        }
-        if pool.redis && pool.distribution == Distribution::Ketama && servers.len() > 1 {
-            self.warn_about_unnamed(servers);
-        }
-        if pool.distribution == Distribution::Ketama {
-            self.warn_about_weights(pool, servers);
-        }
-    }
-
-    fn warn_about_unnamed(&mut self, servers: &[(Server, Range<usize>)]) {
-        let mut unnamed = servers.iter().filter(|(server, _)| !server.is_named);
-        let Some((first, span)) = unnamed.next() else { return };
-        let count = unnamed.count() + 1;
-        let message = format!(
-            "{count} of {} servers of the pool have no name: their address places them on the \
-             ring, and keys move when it changes",
-            servers.len()
-        );
-        // The name that the server has already, so that no key moves.
-        let named = quoted(&format!("{} {}", first.literal, first.name));
-        let warning = self.out.warning("unnamed-server", span, message);
-        self.out.report(warning.hint(format!(
-            "write {named} to keep this server's keys in place whatever its address becomes"
-        )));
-    }
-
-    fn warn_about_weights(&mut self, pool: &Pool, servers: &[(Server, Range<usize>)]) {
-        let mut sorted: Vec<&(Server, Range<usize>)> = servers.iter().collect();
-        sorted.sort_by(|a, b| server_order(&a.0.name, &b.0.name));
-        let Some((lead, _)) = sorted.first() else { return };
-        let is_even = sorted.iter().all(|(server, _)| server.weight == lead.weight);
-        if is_even || sorted.len() > RING_CHECK_SERVERS_MAX {
-            return;
-        }
-        let mut spec = pool.route_spec();
-        spec.servers = sorted
-            .iter()
-            .map(|(server, _)| crate::routing::RouteServer {
-                name: server.name.clone(),
-                weight: server.weight,
-            })
-            .collect();
-        let table = RouteTable::build(&spec, &vec![true; sorted.len()], 0);
-        for ((server, span), &points) in sorted.iter().zip(table.points_per_server()) {
-            if points == 0 {
-                let message = format!(
-                    "the weight {} is so small beside the others that the server gets no keys",
-                    server.weight
-                );
-                self.out.report(self.out.warning("server-without-keys", span, message));
-            }
-        }
+        let no_host = advice::no_host(&line.address, span, self.out);
+        no_host.into_iter().for_each(|warning| self.out.report(warning));
     }
 
     fn report_missing(&mut self, directive: Directive, code: &'static str, what: &str) {
@@ -625,7 +553,8 @@ fn nowhere() -> Listen {
     Listen { literal: String::new(), address }
 }
 
-fn listen_error(
+/// Says what is wrong with a listen value.
+pub(in crate::config) fn listen_error(
     error: ListenError,
     text: &str,
     span: &Range<usize>,

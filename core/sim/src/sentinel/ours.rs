@@ -1,0 +1,399 @@
+//! Our machine as one of the processes: the runtime's side of the border, a disk that is slow,
+//! fails and loses what was not yet durable, and the switches that put known defects back.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringkeeper_core::buf::Buffer;
+use ringkeeper_core::id::{ConnId, ListenerId, Ticket};
+use ringkeeper_core::io::{
+    Change, CloseReason, Drive, Endpoint, Errand, Exit, Input, Output, PersistError,
+};
+use ringkeeper_core::rng::Rng;
+use ringkeeper_core::time::Instant;
+
+use super::mutation::{Border, Mutation};
+use super::process::{Conn, Context, Effect, Happening};
+
+/// Outputs of one turn; more is a machine that never comes to rest.
+const OUTPUTS_MAX: usize = 1 << 16;
+
+/// The alarm of the machine's own deadline; larger numbers are connections under way.
+const ALARM_DEADLINE: u64 = 0;
+
+/// What a machine is started from.
+#[derive(Clone, Debug)]
+pub struct Boot {
+    /// Its files, by path.
+    pub files: BTreeMap<PathBuf, Vec<u8>>,
+    /// What chance follows from.
+    pub seed: u64,
+    /// Its own time.
+    pub now: Instant,
+}
+
+/// Makes a machine of its files, or says why they can't be read.
+pub type Make = Rc<dyn Fn(&Boot) -> Result<Box<dyn Drive>, String>>;
+
+/// What lies on the disk, and what is on its way there.
+#[derive(Default)]
+pub(crate) struct Disk {
+    pub files: BTreeMap<PathBuf, Vec<u8>>,
+    pending: VecDeque<(Ticket, Change)>,
+    last_done: Duration,
+    pub is_broken: bool,
+    pub delay: Duration,
+}
+
+/// One of our Sentinels.
+pub(crate) struct Ours {
+    make: Make,
+    machine: Option<Box<dyn Drive>>,
+    pub disk: Disk,
+    pub border: Border,
+    names: BTreeMap<Conn, ConnId>,
+    conns: BTreeMap<ConnId, Wire>,
+    planned: Option<Instant>,
+    clock: Duration,
+}
+
+/// A connection as the runtime keeps it.
+struct Wire {
+    conn: Conn,
+    is_connecting: bool,
+    in_flight: Option<Buffer>,
+    is_paused: bool,
+    stash: VecDeque<Vec<u8>>,
+    is_over: bool,
+    is_closing: bool,
+}
+
+impl Ours {
+    pub(crate) fn new(
+        make: Make,
+        files: BTreeMap<PathBuf, Vec<u8>>,
+        mutation: Option<Mutation>,
+    ) -> Self {
+        Self {
+            make,
+            machine: None,
+            disk: Disk { files, delay: Duration::from_millis(2), ..Disk::default() },
+            border: Border::new(mutation),
+            names: BTreeMap::new(),
+            conns: BTreeMap::new(),
+            planned: None,
+            clock: Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn handle(&mut self, happening: Happening, ctx: &mut Context<'_>) {
+        if matches!(happening, Happening::Started) {
+            self.boot(ctx);
+        } else if let Some(mut machine) = self.machine.take() {
+            self.input(&mut *machine, happening, ctx);
+            self.machine = Some(machine);
+        }
+        if let Some(mut machine) = self.machine.take() {
+            if machine.poll_timeout().is_some_and(|deadline| deadline.at <= ctx.now) {
+                machine.handle_timeout(ctx.now);
+            }
+            self.take_outputs(&mut *machine, ctx);
+            self.sleep(&*machine, ctx);
+            self.machine = Some(machine);
+        }
+    }
+
+    fn boot(&mut self, ctx: &mut Context<'_>) {
+        self.names.clear();
+        self.conns.clear();
+        self.planned = None;
+        let boot =
+            Boot { files: self.disk.files.clone(), seed: ctx.rng.next_u64(), now: ctx.now };
+        match (self.make)(&boot) {
+            Ok(machine) => self.machine = Some(machine),
+            Err(why) => {
+                self.machine = None;
+                ctx.tell("!unreadable", why);
+            }
+        }
+    }
+
+    /// The process has died: what was on its way to the disk has arrived up to some byte.
+    pub(crate) fn crash(&mut self, rng: &mut Rng) {
+        self.machine = None;
+        let whole = rng.below(self.disk.pending.len() as u64 + 1);
+        for _ in 0..whole {
+            if let Some((_, change)) = self.disk.pending.pop_front() {
+                self.disk.apply(&change, None);
+            }
+        }
+        if let Some((_, change)) = self.disk.pending.pop_front() {
+            self.disk.apply(&change, Some(rng));
+        }
+        self.disk.pending.clear();
+        self.border.crashed(rng, &mut self.disk.files);
+    }
+
+    fn input(&mut self, machine: &mut dyn Drive, happening: Happening, ctx: &mut Context<'_>) {
+        let now = ctx.now;
+        match happening {
+            Happening::Started => {}
+            Happening::Woken(ALARM_DEADLINE) => {
+                if self.planned.is_some_and(|at| at <= now) {
+                    self.planned = None;
+                }
+            }
+            Happening::Woken(alarm) => self.connect_expired(machine, (alarm - 1) as Conn, ctx),
+            Happening::Accepted { conn, from } => {
+                match machine.accept(now, ListenerId(0), Endpoint::Tcp(from)) {
+                    Ok(name) => self.name(name, conn, false),
+                    Err(_) => ctx.close(conn),
+                }
+            }
+            Happening::Connected(conn) => {
+                if let Some(name) = self.names.get(&conn).copied()
+                    && let Some(wire) = self.conns.get_mut(&name)
+                {
+                    wire.is_connecting = false;
+                    let local = SocketAddr::new(ctx.address.ip(), 40_000 + (conn % 20_000) as u16);
+                    machine.handle(now, Input::Connected { conn: name, local: Some(local) });
+                }
+            }
+            Happening::Received { conn, bytes } => self.received(machine, conn, bytes, ctx),
+            Happening::Gone { conn, why } => self.gone(machine, conn, why, ctx),
+            Happening::Sent(conn) => {
+                if let Some(name) = self.names.get(&conn).copied()
+                    && let Some(wire) = self.conns.get_mut(&name)
+                    && let Some(buffer) = wire.in_flight.take()
+                {
+                    machine.handle(now, Input::Sent { conn: name, buffer });
+                }
+            }
+            Happening::Ended(conn) => self.closed(machine, conn, CloseReason::Requested, now),
+            Happening::Persisted { ticket, result } => {
+                self.persisted(ticket, &result, ctx.rng);
+                machine.handle(now, Input::Persisted { ticket, result });
+            }
+            Happening::Exited { job, exit } => machine.handle(now, Input::Exited { job, exit }),
+        }
+    }
+
+    fn name(&mut self, name: ConnId, conn: Conn, is_connecting: bool) {
+        let wire = Wire {
+            conn,
+            is_connecting,
+            in_flight: None,
+            is_paused: false,
+            stash: VecDeque::new(),
+            is_over: false,
+            is_closing: false,
+        };
+        self.names.insert(conn, name);
+        assert!(self.conns.insert(name, wire).is_none(), "{name:?} was issued twice");
+    }
+
+    fn received(
+        &mut self,
+        machine: &mut dyn Drive,
+        conn: Conn,
+        bytes: Vec<u8>,
+        ctx: &mut Context<'_>,
+    ) {
+        let Some(name) = self.names.get(&conn).copied() else { return };
+        let bytes = self.border.received(conn, bytes);
+        let Some(wire) = self.conns.get_mut(&name) else { return };
+        if wire.is_paused {
+            wire.stash.push_back(bytes);
+        } else if !bytes.is_empty() {
+            machine.handle(ctx.now, Input::Received { conn: name, bytes: &bytes });
+        }
+    }
+
+    fn gone(
+        &mut self,
+        machine: &mut dyn Drive,
+        conn: Conn,
+        why: CloseReason,
+        ctx: &mut Context<'_>,
+    ) {
+        let Some(name) = self.names.get(&conn).copied() else { return };
+        let Some(wire) = self.conns.get_mut(&name) else { return };
+        let is_orderly = why == CloseReason::Requested || ctx.rng.is_one_in(1, 2);
+        if is_orderly && !wire.is_connecting && !wire.is_closing && why != CloseReason::Refused {
+            // The far end closed its socket: first that shows as the end of its stream.
+            wire.is_over = true;
+            machine.handle(ctx.now, Input::Eof { conn: name });
+            return;
+        }
+        self.closed(machine, conn, why, ctx.now);
+    }
+
+    fn closed(&mut self, machine: &mut dyn Drive, conn: Conn, reason: CloseReason, now: Instant) {
+        if let Some(name) = self.names.remove(&conn) {
+            self.conns.remove(&name);
+            self.border.closed(conn);
+            machine.handle(now, Input::Closed { conn: name, reason });
+        }
+    }
+
+    fn connect_expired(&mut self, machine: &mut dyn Drive, conn: Conn, ctx: &mut Context<'_>) {
+        let name = self.names.get(&conn);
+        let wire = name.and_then(|name| self.conns.get(name));
+        if wire.is_some_and(|wire| wire.is_connecting && !wire.is_closing) {
+            ctx.close(conn);
+            self.closed(machine, conn, CloseReason::ConnectTimedOut, ctx.now);
+        }
+    }
+
+    fn sleep(&mut self, machine: &dyn Drive, ctx: &mut Context<'_>) {
+        let Some(deadline) = machine.poll_timeout() else { return };
+        if self.planned.is_none_or(|planned| deadline.at < planned || planned <= ctx.now) {
+            // A deadline that has passed and is asked for again would be a busy loop.
+            let at = deadline.at.max(ctx.now + Duration::from_micros(1));
+            self.planned = Some(at);
+            ctx.effects.push(Effect::Wake { at, alarm: ALARM_DEADLINE });
+        }
+    }
+
+    fn take_outputs(&mut self, machine: &mut dyn Drive, ctx: &mut Context<'_>) {
+        for _ in 0..OUTPUTS_MAX {
+            let Some(output) = machine.poll_output() else { return };
+            self.apply(machine, output, ctx);
+        }
+        panic!("more than {OUTPUTS_MAX} outputs in one turn");
+    }
+
+    fn apply(&mut self, machine: &mut dyn Drive, output: Output, ctx: &mut Context<'_>) {
+        match output {
+            Output::Connect { conn: name, endpoint, timeout } => {
+                let Endpoint::Tcp(to) = endpoint else { panic!("a connection to {endpoint}") };
+                let conn = ctx.connect(to);
+                self.name(name, conn, true);
+                ctx.wake_in(timeout, conn as u64 + 1);
+            }
+            Output::Transmit { conn, buffer } => self.transmit(conn, buffer, ctx),
+            Output::PauseRead(name) => self.wire(name, "PauseRead").is_paused = true,
+            Output::ResumeRead(name) => {
+                let wire = self.wire(name, "ResumeRead");
+                wire.is_paused = false;
+                for bytes in std::mem::take(&mut wire.stash) {
+                    machine.handle(ctx.now, Input::Received { conn: name, bytes: &bytes });
+                }
+            }
+            Output::Close { conn: name, .. } => {
+                let wire = self.wire(name, "Close");
+                wire.is_closing = true;
+                let conn = wire.conn;
+                ctx.close(conn);
+                let after = Duration::from_micros(5);
+                ctx.effects.push(Effect::Later { after, happening: Happening::Ended(conn) });
+            }
+            Output::Errand(errand) => self.errand(errand, ctx),
+            Output::Resolve { query, host, port } => {
+                let address = host.parse().map(|ip| vec![SocketAddr::new(ip, port)]);
+                let result = address.map_err(|_| ringkeeper_core::io::ResolveError::NotFound);
+                machine.handle(ctx.now, Input::Resolved { query, result });
+            }
+            Output::Event(_) | Output::Notice { .. } => {}
+        }
+    }
+
+    fn wire(&mut self, name: ConnId, verb: &str) -> &mut Wire {
+        let wire = self.conns.get_mut(&name);
+        wire.unwrap_or_else(|| panic!("{verb} for {name:?}, which does not exist"))
+    }
+
+    fn transmit(&mut self, name: ConnId, buffer: Buffer, ctx: &mut Context<'_>) {
+        let wire = self.wire(name, "Transmit");
+        assert!(!wire.is_connecting, "Transmit for {name:?}, which is not connected");
+        assert!(wire.in_flight.is_none(), "two writes in flight for {name:?}");
+        let (conn, is_over) = (wire.conn, wire.is_over);
+        let bytes = buffer.as_slice().to_vec();
+        wire.in_flight = Some(buffer);
+        if is_over {
+            // Whoever closed its socket answers with a reset.
+            let happening = Happening::Gone { conn, why: CloseReason::Reset };
+            ctx.effects.push(Effect::Later { after: Duration::from_micros(50), happening });
+            return;
+        }
+        let bytes = self.border.transmit(conn, bytes);
+        ctx.send(conn, bytes);
+        let after = Duration::from_micros(1 + ctx.rng.below(20));
+        ctx.effects.push(Effect::Later { after, happening: Happening::Sent(conn) });
+    }
+
+    fn errand(&mut self, errand: Errand, ctx: &mut Context<'_>) {
+        match errand {
+            Errand::Persist { ticket, change } => {
+                self.disk.pending.push_back((ticket, change));
+                let is_early = self.border.answers_before_disk();
+                let result = if self.disk.is_broken && !self.border.hides_disk_errors() {
+                    Err(PersistError { message: "write: Input/output error".into() })
+                } else {
+                    Ok(())
+                };
+                let now = Duration::from_nanos(ctx.now.as_nanos());
+                let taken = Duration::from_nanos(ctx.rng.below(self.disk.delay.as_nanos() as u64));
+                let done = (now + taken).max(self.disk.last_done + Duration::from_nanos(1));
+                let done = if is_early { now } else { done };
+                self.disk.last_done = done.max(self.disk.last_done);
+                let happening = Happening::Persisted { ticket, result };
+                ctx.effects.push(Effect::Later { after: done.saturating_sub(now), happening });
+                self.clock = now;
+            }
+            Errand::Run { job, .. } => {
+                let after = Duration::from_millis(1 + ctx.rng.below(50));
+                let happening = Happening::Exited { job, exit: Exit::Code(0) };
+                ctx.effects.push(Effect::Later { after, happening });
+            }
+            Errand::Kill { .. } => {}
+        }
+    }
+
+    fn persisted(&mut self, ticket: Ticket, result: &Result<(), PersistError>, rng: &mut Rng) {
+        if self.border.answers_before_disk() {
+            // What was promised is written when somebody feels like it, perhaps never.
+            if self.disk.pending.len() < 4 {
+                return;
+            }
+            if let Some((_, change)) = self.disk.pending.pop_front() {
+                self.disk.apply(&change, None);
+            }
+            return;
+        }
+        while let Some((done, change)) = self.disk.pending.pop_front() {
+            let is_it = done == ticket;
+            match result {
+                Ok(()) if !self.disk.is_broken => self.disk.apply(&change, None),
+                // Nobody knows what the file holds: the old, the new, or a part of it.
+                _ => self.disk.apply(&change, Some(rng)),
+            }
+            if is_it {
+                return;
+            }
+        }
+    }
+}
+
+impl Disk {
+    /// Makes a change; with chance, only as much of it as a crash leaves.
+    fn apply(&mut self, change: &Change, cut: Option<&mut Rng>) {
+        match change {
+            Change::Replace { path, bytes } => {
+                // The rename happens or does not.
+                if cut.is_none_or(|rng| rng.is_one_in(1, 2)) {
+                    self.files.insert(path.clone(), bytes.clone());
+                }
+            }
+            Change::Append { path, at, bytes } => {
+                let file = self.files.entry(path.clone()).or_default();
+                file.truncate(*at as usize);
+                let len = cut.map_or(bytes.len(), |rng| rng.below(bytes.len() as u64 + 1) as usize);
+                file.extend_from_slice(&bytes[..len]);
+            }
+        }
+    }
+}

@@ -1,0 +1,713 @@
+//! A Redis server as Sentinels and clients see it: roles, asynchronous replication with histories
+//! and offsets, transactions, publish and subscribe, a configuration that is rewritten.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ringkeeper_core::rng::Rng;
+use ringkeeper_core::time::Instant;
+
+use super::process::{Conn, Context, Happening, address, command};
+use crate::codec::{Bytes, Parsed, Reply, encode_reply, parse_request};
+
+/// The channel of hellos.
+const HELLO: &str = "__sentinel__:hello";
+
+/// Period of the server's own housekeeping.
+const CRON: Duration = Duration::from_secs(1);
+
+/// Between two PINGs to replicas, in periods of the housekeeping.
+const PING_EVERY: u64 = 10;
+
+/// A replication link that is silent for so long is given up.
+const REPLICATION_TIMEOUT: Duration = Duration::from_secs(60);
+
+const ALARM_CRON: u64 = 1;
+const ALARM_SYNCED: u64 = 2;
+const ALARM_LOADED: u64 = 3;
+
+type Words = Vec<Vec<u8>>;
+
+/// How a client uses its connection.
+#[derive(Debug, PartialEq, Eq)]
+enum Use {
+    Normal,
+    PubSub,
+    /// A replica: where it listens and how far it is.
+    Replica {
+        port: u16,
+        address: SocketAddr,
+        acknowledged: u64,
+    },
+}
+
+#[derive(Debug)]
+struct Client {
+    input: Bytes,
+    from: SocketAddr,
+    kind: Use,
+    transaction: Option<Vec<Words>>,
+}
+
+/// How far a replica is with its master.
+#[derive(Debug)]
+enum Upstream {
+    /// To be tried at the next housekeeping.
+    Idle,
+    Connecting(Conn),
+    /// Waits for the master's data to arrive and be loaded.
+    Syncing { conn: Conn, input: Bytes },
+    Up { conn: Conn, input: Bytes, last_io: Instant },
+}
+
+/// What a server keeps over a restart.
+#[derive(Clone, Debug, Default)]
+struct Disk {
+    replica_of: Option<SocketAddr>,
+}
+
+/// What may be wrong with a server.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Troubles {
+    /// CONFIG REWRITE fails.
+    pub cannot_rewrite: bool,
+    /// It comes back without its data.
+    pub loses_data: bool,
+    /// It says LOADING for so long after a restart.
+    pub loading: Duration,
+    /// It answers everything with BUSY.
+    pub is_busy: bool,
+}
+
+/// A model of one Redis server.
+pub(crate) struct Server {
+    pub address: SocketAddr,
+    pub priority: u32,
+    pub troubles: Troubles,
+    run_id: String,
+    replica_of: Option<SocketAddr>,
+    upstream: Upstream,
+    down_since: Option<Instant>,
+    replid: String,
+    /// The history before the last change of role, and up to where it is ours too.
+    replid2: Option<(String, u64)>,
+    offset: u64,
+    /// The writes that it holds.
+    pub data: Vec<String>,
+    disk: Disk,
+    clients: BTreeMap<Conn, Client>,
+    cron_runs: u64,
+    loading_until: Instant,
+    out: Vec<u8>,
+}
+
+pub(crate) fn hex_id(rng: &mut Rng) -> String {
+    let mut id = String::new();
+    while id.len() < 40 {
+        let _ = write!(id, "{:016x}", rng.next_u64());
+    }
+    id.truncate(40);
+    id
+}
+
+impl Server {
+    pub(crate) fn new(rng: &mut Rng, address: SocketAddr, replica_of: Option<SocketAddr>) -> Self {
+        Self {
+            address,
+            priority: 100,
+            troubles: Troubles::default(),
+            run_id: hex_id(rng),
+            replica_of,
+            upstream: Upstream::Idle,
+            down_since: None,
+            replid: hex_id(rng),
+            replid2: None,
+            offset: 0,
+            data: Vec::new(),
+            disk: Disk { replica_of },
+            clients: BTreeMap::new(),
+            cron_runs: 0,
+            loading_until: Instant::START,
+            out: Vec::new(),
+        }
+    }
+
+    /// Tells whom it follows; none for a master.
+    pub(crate) const fn follows(&self) -> Option<SocketAddr> {
+        self.replica_of
+    }
+
+    /// Tells whether it follows a master and is in step.
+    pub(crate) const fn is_in_step(&self) -> bool {
+        matches!(self.upstream, Upstream::Up { .. })
+    }
+
+    pub(crate) const fn takes_writes(&self) -> bool {
+        self.replica_of.is_none()
+    }
+
+    pub(crate) const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    pub(crate) fn handle(&mut self, happening: Happening, ctx: &mut Context<'_>) {
+        match happening {
+            Happening::Started => self.started(ctx),
+            Happening::Woken(ALARM_CRON) => self.cron(ctx),
+            Happening::Woken(ALARM_SYNCED) => self.synced(ctx),
+            Happening::Accepted { conn, from } => {
+                let client = Client {
+                    input: Bytes::default(),
+                    from,
+                    kind: Use::Normal,
+                    transaction: None,
+                };
+                self.clients.insert(conn, client);
+            }
+            Happening::Connected(conn) => self.upstream_connected(conn, ctx),
+            Happening::Received { conn, bytes } => self.received(conn, &bytes, ctx),
+            Happening::Gone { conn, .. } => {
+                self.clients.remove(&conn);
+                self.upstream_gone(conn, ctx);
+            }
+            Happening::Woken(_)
+            | Happening::Sent(_)
+            | Happening::Ended(_)
+            | Happening::Persisted { .. }
+            | Happening::Exited { .. } => {}
+        }
+    }
+
+    fn started(&mut self, ctx: &mut Context<'_>) {
+        self.clients.clear();
+        self.upstream = Upstream::Idle;
+        self.run_id = hex_id(ctx.rng);
+        self.replica_of = self.disk.replica_of;
+        if self.troubles.loses_data {
+            self.data.clear();
+            self.offset = 0;
+        }
+        // Without a saved snapshot a restart begins a history of its own.
+        self.replid = hex_id(ctx.rng);
+        self.replid2 = None;
+        self.down_since = self.replica_of.map(|_| ctx.now);
+        self.loading_until = ctx.now + self.troubles.loading;
+        ctx.wake_in(self.troubles.loading, ALARM_LOADED);
+        let first = Duration::from_nanos(ctx.rng.below(CRON.as_nanos() as u64));
+        ctx.wake_in(first, ALARM_CRON);
+    }
+
+    fn cron(&mut self, ctx: &mut Context<'_>) {
+        ctx.wake_in(CRON, ALARM_CRON);
+        self.cron_runs += 1;
+        if self.replica_of.is_none() && self.cron_runs.is_multiple_of(PING_EVERY) {
+            self.replicate(&["PING"], ctx);
+        }
+        match &self.upstream {
+            Upstream::Idle => self.connect_upstream(ctx),
+            Upstream::Up { conn, last_io, .. } => {
+                if ctx.now.since(*last_io) > REPLICATION_TIMEOUT {
+                    let conn = *conn;
+                    ctx.close(conn);
+                    self.upstream_gone(conn, ctx);
+                } else {
+                    let offset = self.offset.to_string();
+                    ctx.send(*conn, command(&["REPLCONF", "ACK", &offset]));
+                }
+            }
+            Upstream::Connecting(_) | Upstream::Syncing { .. } => {}
+        }
+    }
+
+    fn connect_upstream(&mut self, ctx: &mut Context<'_>) {
+        if let Some(master) = self.replica_of {
+            if ctx.now < self.loading_until {
+                return;
+            }
+            self.upstream = Upstream::Connecting(ctx.connect(master));
+        }
+    }
+
+    fn upstream_connected(&mut self, conn: Conn, ctx: &mut Context<'_>) {
+        if matches!(self.upstream, Upstream::Connecting(mine) if mine == conn) {
+            let port = self.address.port().to_string();
+            let next = (self.offset + 1).to_string();
+            ctx.send(conn, command(&["PSYNC", &self.replid, &next, &port]));
+            self.upstream = Upstream::Syncing { conn, input: Bytes::default() };
+        }
+    }
+
+    const fn upstream_conn(&self) -> Option<Conn> {
+        match self.upstream {
+            Upstream::Idle => None,
+            Upstream::Connecting(conn)
+            | Upstream::Syncing { conn, .. }
+            | Upstream::Up { conn, .. } => Some(conn),
+        }
+    }
+
+    fn upstream_gone(&mut self, conn: Conn, ctx: &mut Context<'_>) {
+        if self.upstream_conn() != Some(conn) {
+            return;
+        }
+        let was_up = self.is_in_step();
+        self.upstream = Upstream::Idle;
+        if was_up {
+            self.down_since = Some(ctx.now);
+            // The first attempt comes at once, the others with the housekeeping.
+            self.connect_upstream(ctx);
+        }
+    }
+
+    fn received(&mut self, conn: Conn, bytes: &[u8], ctx: &mut Context<'_>) {
+        if self.upstream_conn() == Some(conn) {
+            return self.upstream_received(bytes, ctx);
+        }
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        client.input.push(bytes);
+        self.out.clear();
+        loop {
+            let Some(client) = self.clients.get_mut(&conn) else { break };
+            match parse_request(client.input.as_slice()) {
+                Parsed::Whole(words, used) => {
+                    client.input.skip(used);
+                    self.serve(conn, words, ctx);
+                }
+                Parsed::Needs(_) => break,
+                Parsed::Broken(_) => {
+                    self.clients.remove(&conn);
+                    ctx.close(conn);
+                }
+            }
+        }
+        if !self.out.is_empty() {
+            let out = std::mem::take(&mut self.out);
+            ctx.send(conn, out);
+        }
+    }
+
+    /// Sends a command of the replication stream to all replicas.
+    fn replicate(&mut self, words: &[&str], ctx: &mut Context<'_>) {
+        let bytes = command(words);
+        self.offset += bytes.len() as u64;
+        for (conn, client) in &self.clients {
+            if matches!(client.kind, Use::Replica { .. }) {
+                ctx.send(*conn, bytes.clone());
+            }
+        }
+    }
+
+    /// Takes a write of some client.
+    pub(crate) fn write(&mut self, value: &str, ctx: &mut Context<'_>) {
+        self.data.push(value.to_owned());
+        self.replicate(&["SET", value], ctx);
+    }
+
+    fn upstream_received(&mut self, bytes: &[u8], ctx: &mut Context<'_>) {
+        match &mut self.upstream {
+            Upstream::Syncing { input, .. } => {
+                input.push(bytes);
+                // The data is here when its last byte is; loading it takes a while.
+                if let Some((first, used)) = first_line(input.as_slice()) {
+                    input.skip(used);
+                    self.sync_answered(&first, ctx);
+                }
+            }
+            Upstream::Up { input, last_io, .. } => {
+                input.push(bytes);
+                *last_io = ctx.now;
+                self.follow(ctx);
+            }
+            Upstream::Idle | Upstream::Connecting(_) => {}
+        }
+    }
+
+    fn sync_answered(&mut self, line: &str, ctx: &mut Context<'_>) {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            ["+CONTINUE", replid] => {
+                if replid != self.replid {
+                    self.replid2 = Some((self.replid.clone(), self.offset));
+                    self.replid = replid.to_owned();
+                }
+                self.synced(ctx);
+            }
+            ["+FULLRESYNC", replid, offset, ref data @ ..] => {
+                self.replid = replid.to_owned();
+                self.replid2 = None;
+                self.offset = offset.parse().unwrap_or(0);
+                self.data = data.iter().map(|value| (*value).to_owned()).collect();
+                // Our own replicas have another data set now.
+                self.drop_replicas(ctx);
+                let taken = Duration::from_nanos(50_000_000 + ctx.rng.below(150_000_000));
+                ctx.wake_in(taken, ALARM_SYNCED);
+            }
+            _ => {
+                if let Some(conn) = self.upstream_conn() {
+                    ctx.close(conn);
+                }
+                self.upstream = Upstream::Idle;
+            }
+        }
+    }
+
+    fn synced(&mut self, ctx: &mut Context<'_>) {
+        if let Upstream::Syncing { conn, input } =
+            std::mem::replace(&mut self.upstream, Upstream::Idle)
+        {
+            self.upstream = Upstream::Up { conn, input, last_io: ctx.now };
+            self.down_since = None;
+            self.follow(ctx);
+        }
+    }
+
+    /// Applies what stands in the replication stream, and passes it on.
+    fn follow(&mut self, ctx: &mut Context<'_>) {
+        loop {
+            let Upstream::Up { input, .. } = &mut self.upstream else { return };
+            let Parsed::Whole(words, used) = parse_request(input.as_slice()) else { return };
+            let bytes = input.as_slice()[..used].to_vec();
+            input.skip(used);
+            self.offset += used as u64;
+            for (conn, client) in &self.clients {
+                if matches!(client.kind, Use::Replica { .. }) {
+                    ctx.send(*conn, bytes.clone());
+                }
+            }
+            let words: Vec<&str> = words.iter().filter_map(|w| std::str::from_utf8(w).ok()).collect();
+            match words[..] {
+                ["SET", value] => self.data.push(value.to_owned()),
+                ["PUBLISH", channel, payload] => {
+                    self.publish_here(channel, payload, None, ctx);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn drop_replicas(&mut self, ctx: &mut Context<'_>) {
+        self.clients.retain(|conn, client| {
+            let is_replica = matches!(client.kind, Use::Replica { .. });
+            if is_replica {
+                ctx.close(*conn);
+            }
+            !is_replica
+        });
+    }
+
+    /// Follows another master, or nobody.
+    pub(crate) fn set_master(&mut self, master: Option<SocketAddr>, ctx: &mut Context<'_>) {
+        if self.replica_of == master {
+            return;
+        }
+        if let Some(conn) = self.upstream_conn() {
+            ctx.close(conn);
+        }
+        self.upstream = Upstream::Idle;
+        self.replica_of = master;
+        // Replicas have to ask again: what they follow is not what it was.
+        self.drop_replicas(ctx);
+        if master.is_some() {
+            self.down_since = Some(ctx.now);
+            self.connect_upstream(ctx);
+        } else {
+            self.down_since = None;
+            let old = std::mem::replace(&mut self.replid, hex_id(ctx.rng));
+            self.replid2 = Some((old, self.offset));
+        }
+    }
+
+    fn serve(&mut self, conn: Conn, words: Words, ctx: &mut Context<'_>) {
+        let name = word(&words, 0).to_ascii_uppercase();
+        if self.troubles.is_busy && name != "SHUTDOWN" {
+            return self.error("BUSY Redis is busy running a script.");
+        }
+        let is_loading = ctx.now < self.loading_until;
+        if is_loading && matches!(name.as_str(), "PING" | "PUBLISH" | "PSYNC" | "SET" | "GET") {
+            return self.error("LOADING Redis is loading the dataset in memory");
+        }
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        match name.as_str() {
+            "EXEC" => {
+                let Some(queued) = client.transaction.take() else {
+                    return self.error("ERR EXEC without MULTI");
+                };
+                self.out.extend_from_slice(format!("*{}\r\n", queued.len()).as_bytes());
+                for words in queued {
+                    self.execute(conn, &words, ctx);
+                }
+            }
+            "MULTI" => {
+                client.transaction = Some(Vec::new());
+                self.status("OK");
+            }
+            _ if client.transaction.is_some() => {
+                client.transaction.get_or_insert_default().push(words);
+                self.status("QUEUED");
+            }
+            _ => self.execute(conn, &words, ctx),
+        }
+    }
+
+    fn execute(&mut self, conn: Conn, words: &Words, ctx: &mut Context<'_>) {
+        let name = word(words, 0).to_ascii_uppercase();
+        match name.as_str() {
+            "PING" => self.status("PONG"),
+            "INFO" => {
+                let text = self.info(ctx.now);
+                self.reply(&Reply::Bulk(Some(text.into_bytes())));
+            }
+            "ROLE" => self.role(),
+            "AUTH" => self.status("OK"),
+            "SLAVEOF" | "REPLICAOF" => self.slave_of(words, ctx),
+            "CONFIG" => self.config(words),
+            "CLIENT" => self.client(conn, words, ctx),
+            "SUBSCRIBE" => {
+                if let Some(client) = self.clients.get_mut(&conn) {
+                    client.kind = Use::PubSub;
+                }
+                let channel = words.get(1).cloned();
+                self.reply(&Reply::Array(Some(vec![
+                    Reply::Bulk(Some(b"subscribe".to_vec())),
+                    Reply::Bulk(channel),
+                    Reply::Integer(1),
+                ])));
+            }
+            "PUBLISH" => self.publish(conn, words, ctx),
+            "SET" if self.replica_of.is_some() => {
+                self.error("READONLY You can't write against a read only replica.");
+            }
+            "SET" => {
+                self.write(&word(words, 1), ctx);
+                self.status("OK");
+            }
+            "SCRIPT" => self.error("NOTBUSY No scripts in execution right now."),
+            "REPLCONF" => self.acknowledged(conn, words),
+            "PSYNC" => self.psync(conn, words, ctx),
+            _ => self.error("ERR unknown command"),
+        }
+    }
+
+    fn slave_of(&mut self, words: &Words, ctx: &mut Context<'_>) {
+        let (host, port) = (word(words, 1), word(words, 2));
+        let master = if host.eq_ignore_ascii_case("no") {
+            None
+        } else {
+            let address = address(&host, &port);
+            if address.is_none() {
+                return self.error("ERR Invalid master port");
+            }
+            address
+        };
+        self.set_master(master, ctx);
+        self.status("OK");
+    }
+
+    fn config(&mut self, words: &Words) {
+        if word(words, 1).eq_ignore_ascii_case("rewrite") {
+            if self.troubles.cannot_rewrite {
+                return self.error("ERR Rewriting config file: Read-only file system");
+            }
+            self.disk.replica_of = self.replica_of;
+        }
+        self.status("OK");
+    }
+
+    fn client(&mut self, conn: Conn, words: &Words, ctx: &mut Context<'_>) {
+        let what = word(words, 1).to_ascii_uppercase();
+        if what != "KILL" {
+            return self.status("OK");
+        }
+        let kind = word(words, 3).to_ascii_lowercase();
+        let mut killed = 0;
+        self.clients.retain(|other, client| {
+            let fits = match client.kind {
+                Use::Normal => kind == "normal",
+                Use::PubSub => kind == "pubsub",
+                Use::Replica { .. } => kind == "replica" || kind == "slave",
+            };
+            if fits && *other != conn {
+                ctx.close(*other);
+                killed += 1;
+                return false;
+            }
+            true
+        });
+        self.reply(&Reply::Integer(killed));
+    }
+
+    fn publish(&mut self, conn: Conn, words: &Words, ctx: &mut Context<'_>) {
+        let (channel, payload) = (word(words, 1), word(words, 2));
+        if self.replica_of.is_none() {
+            self.replicate(&["PUBLISH", &channel, &payload], ctx);
+        }
+        let count = self.publish_here(&channel, &payload, Some(conn), ctx);
+        self.reply(&Reply::Integer(count));
+    }
+
+    fn publish_here(
+        &self,
+        channel: &str,
+        payload: &str,
+        by: Option<Conn>,
+        ctx: &mut Context<'_>,
+    ) -> i64 {
+        if channel != HELLO {
+            return 0;
+        }
+        let mut count = 0;
+        let bytes = command(&["message", channel, payload]);
+        for (conn, client) in &self.clients {
+            if client.kind == Use::PubSub && Some(*conn) != by {
+                ctx.send(*conn, bytes.clone());
+                count += 1;
+            }
+        }
+        count
+    }
+
+    fn acknowledged(&mut self, conn: Conn, words: &Words) {
+        if let Some(Client { kind: Use::Replica { acknowledged, .. }, .. }) =
+            self.clients.get_mut(&conn)
+        {
+            *acknowledged = word(words, 2).parse().unwrap_or(0);
+        }
+    }
+
+    /// Answers a replica that wants to go on from somewhere.
+    fn psync(&mut self, conn: Conn, words: &Words, ctx: &mut Context<'_>) {
+        if self.replica_of.is_some() && !self.is_in_step() {
+            return self.error("NOMASTERLINK Can't SYNC while not connected with my master");
+        }
+        let asked = word(words, 1);
+        let done = word(words, 2).parse::<u64>().unwrap_or(1).saturating_sub(1);
+        let is_ours = asked == self.replid && done <= self.offset
+            || self.replid2.as_ref().is_some_and(|(id, end)| *id == asked && done <= *end);
+        // The backlog holds what everybody has missed, unless the offsets differ: what the stream
+        // held in between is not kept here.
+        let answer = if is_ours && done == self.offset {
+            format!("+CONTINUE {}\r\n", self.replid)
+        } else {
+            format!("+FULLRESYNC {} {} {}\r\n", self.replid, self.offset, self.data.join(" "))
+        };
+        let port = word(words, 3).parse().unwrap_or(0);
+        if let Some(client) = self.clients.get_mut(&conn) {
+            let address = client.from;
+            client.kind = Use::Replica { port, address, acknowledged: done };
+        }
+        ctx.send(conn, answer.replace(" \r", "\r").into_bytes());
+    }
+
+    fn status(&mut self, text: &str) {
+        self.out.extend_from_slice(format!("+{text}\r\n").as_bytes());
+    }
+
+    fn error(&mut self, text: &str) {
+        self.out.extend_from_slice(format!("-{text}\r\n").as_bytes());
+    }
+
+    fn reply(&mut self, reply: &Reply) {
+        encode_reply(reply, &mut self.out);
+    }
+
+    fn role(&mut self) {
+        let text = |text: &str| Reply::Bulk(Some(text.as_bytes().to_vec()));
+        let reply = match self.replica_of {
+            None => {
+                let replicas = self.clients.values().filter_map(|client| match &client.kind {
+                    Use::Replica { port, address, acknowledged } => Some(Reply::Array(Some(vec![
+                        text(&address.ip().to_string()),
+                        text(&port.to_string()),
+                        text(&acknowledged.to_string()),
+                    ]))),
+                    Use::Normal | Use::PubSub => None,
+                });
+                let replicas = Reply::Array(Some(replicas.collect()));
+                vec![text("master"), Reply::Integer(self.offset as i64), replicas]
+            }
+            Some(master) => vec![
+                text("slave"),
+                text(&master.ip().to_string()),
+                Reply::Integer(i64::from(master.port())),
+                text(if self.is_in_step() { "connected" } else { "connect" }),
+                Reply::Integer(self.offset as i64),
+            ],
+        };
+        self.reply(&Reply::Array(Some(reply)));
+    }
+
+    fn info(&self, now: Instant) -> String {
+        let mut text = String::with_capacity(1024);
+        let port = self.address.port();
+        let _ = write!(
+            text,
+            "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\nrun_id:{}\r\n\
+             tcp_port:{port}\r\n\r\n# Replication\r\n",
+            self.run_id
+        );
+        match self.replica_of {
+            None => text.push_str("role:master\r\n"),
+            Some(master) => self.info_replica(master, now, &mut text),
+        }
+        let replicas = self.clients.values().filter_map(|client| match &client.kind {
+            Use::Replica { port, address, acknowledged } => Some((port, address, acknowledged)),
+            Use::Normal | Use::PubSub => None,
+        });
+        let mut count = 0;
+        let mut lines = String::new();
+        for (port, address, acknowledged) in replicas {
+            let ip = address.ip();
+            let _ = write!(
+                lines,
+                "slave{count}:ip={ip},port={port},state=online,offset={acknowledged},lag=0\r\n"
+            );
+            count += 1;
+        }
+        let _ = write!(text, "connected_slaves:{count}\r\n{lines}");
+        let (replid2, second) = match &self.replid2 {
+            Some((id, end)) => (id.clone(), *end as i64 + 1),
+            None => ("0".repeat(40), -1),
+        };
+        let _ = write!(
+            text,
+            "master_failover_state:no-failover\r\nmaster_replid:{}\r\nmaster_replid2:{replid2}\r\n\
+             master_repl_offset:{}\r\nsecond_repl_offset:{second}\r\n",
+            self.replid, self.offset
+        );
+        text
+    }
+
+    fn info_replica(&self, master: SocketAddr, now: Instant, text: &mut String) {
+        let (ip, port, offset) = (master.ip(), master.port(), self.offset);
+        let is_up = self.is_in_step();
+        let state = if is_up { "up" } else { "down" };
+        let _ = write!(
+            text,
+            "role:slave\r\nmaster_host:{ip}\r\nmaster_port:{port}\r\nmaster_link_status:{state}\r\n\
+             master_last_io_seconds_ago:{}\r\nmaster_sync_in_progress:0\r\n\
+             slave_read_repl_offset:{offset}\r\nslave_repl_offset:{offset}\r\n",
+            if is_up { 0 } else { -1 },
+        );
+        if !is_up {
+            let since = self.down_since.map_or(-1, |since| now.since(since).as_secs() as i64);
+            let _ = write!(text, "master_link_down_since_seconds:{since}\r\n");
+        }
+        let _ = write!(
+            text,
+            "slave_priority:{}\r\nslave_read_only:1\r\nreplica_announced:1\r\n",
+            self.priority
+        );
+    }
+}
+
+/// Returns the word of a command as text; empty if it is missing.
+pub(crate) fn word(words: &[Vec<u8>], index: usize) -> String {
+    words.get(index).map(|word| String::from_utf8_lossy(word).into_owned()).unwrap_or_default()
+}
+
+fn first_line(bytes: &[u8]) -> Option<(String, usize)> {
+    let end = bytes.windows(2).position(|two| two == b"\r\n")?;
+    Some((String::from_utf8_lossy(&bytes[..end]).into_owned(), end + 2))
+}

@@ -1,0 +1,77 @@
+//! Every word that a `ringkeeper.yml` may have before a colon.
+
+/// Keys at the top of the file.
+pub(super) const TOP: &[&str] = &["threads", "runtime", "admin", "stats", "log", "limits", "pools"];
+
+/// Keys of `admin`.
+pub(super) const ADMIN: &[&str] = &["listen", "token_file"];
+
+/// Keys of `stats`.
+pub(super) const STATS: &[&str] = &["listen"];
+
+/// Keys of `log`.
+pub(super) const LOG: &[&str] = &["level", "format", "file"];
+
+/// Keys of `limits`.
+pub(super) const LIMITS: &[&str] =
+    &["clients_max", "clients_input_bytes_max", "clients_output_bytes_max", "drain_timeout"];
+
+/// Keys of a pool. What means the same as in twemproxy has the same name.
+pub(super) const POOL: &[&str] = &[
+    "listen",
+    "protocol",
+    "hash",
+    "hash_tag",
+    "distribution",
+    "timeout",
+    "backlog",
+    "client_connections",
+    "tcp_keepalive",
+    "reuseport",
+    "redis_auth",
+    "redis_auth_file",
+    "redis_db",
+    "preconnect",
+    "auto_eject_hosts",
+    "server_connections",
+    "server_connect_timeout",
+    "server_retry_timeout",
+    "server_failure_limit",
+    "request_bytes_max",
+    "client_output_bytes_max",
+    "servers",
+];
+
+/// Keys of a server.
+pub(super) const SERVER: &[&str] = &["name", "address", "weight"];
+
+/// Words that people bring from other files, and what to write instead.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("redis", "write \"protocol: redis\" or \"protocol: memcached\""),
+    ("workers", "write \"threads\""),
+    ("pool", "write \"pools\", and below it a pool's name"),
+    ("port", "the port stands behind the host: \"host:port\""),
+    ("host", "write \"address: host:port\""),
+];
+
+/// Returns what to write instead of a word that other files have.
+pub(super) fn elsewhere(word: &str) -> Option<&'static str> {
+    ELSEWHERE.iter().find(|(other, _)| *other == word).map(|(_, hint)| *hint)
+}
+
+/// Returns every key with those above it, such as `log.level`; `*` stands for a pool's name and for
+/// an item of a list.
+pub fn keys() -> impl Iterator<Item = String> {
+    let sections: [(&str, &[&str]); 7] = [
+        ("", TOP),
+        ("admin.", ADMIN),
+        ("stats.", STATS),
+        ("log.", LOG),
+        ("limits.", LIMITS),
+        ("pools.*.", POOL),
+        ("pools.*.servers.*.", SERVER),
+    ];
+    sections
+        .into_iter()
+        .flat_map(|(above, keys)| keys.iter().map(move |key| format!("{above}{key}")))
+}

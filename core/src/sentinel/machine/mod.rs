@@ -1,0 +1,317 @@
+//! The machine: joins the parts, talks to servers, peers and clients, and says what has to be done.
+//!
+//! State has owners: [`links`] the connections, [`master`] what is known of one master,
+//! [`store`] what has to become durable, [`clients`] who asks us, [`scripts`] what runs. The
+//! files beside them say what is done: [`monitor`] looks after servers and peers, [`replies`] takes
+//! their answers in, [`hellos`] tells and hears where masters are, [`lead`] carries a fail-over
+//! out, [`repair`] brings strays back, [`commands`] and [`settings`] answer clients.
+//!
+//! Whatever comes in marks the masters that it concerns, and each marked one is reviewed once:
+//! everything that is due is done, and the earliest moment at which something will be due without
+//! news becomes a timer. So nothing waits for a tick.
+
+mod ask;
+mod clients;
+mod commands;
+mod explain;
+mod help;
+mod hellos;
+mod info_text;
+mod lead;
+mod links;
+mod master;
+mod monitor;
+mod ordinary;
+mod periods;
+mod pubsub;
+mod repair;
+mod replies;
+mod say;
+mod scripts;
+mod settings;
+mod setup;
+mod snapshot;
+mod store;
+mod tables;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use self::clients::{ClientKey, Clients};
+use self::links::Links;
+use self::master::Master;
+pub use self::periods::{PING_PERIOD_MIN, Periods};
+use self::scripts::Scripts;
+pub use self::setup::{Keeping, Process, Setup};
+use self::store::Store;
+use super::election::{AskId, Elections};
+use super::failover;
+use super::instance::{Address, MasterName, RunId};
+use super::state::Durable;
+use super::tilt::{Change, Tilt};
+use crate::buf::BufferPool;
+use crate::config::sentinel::Config;
+use crate::id::{ConnId, ListenerId};
+use crate::io::{AtCapacity, Command, Deadline, Endpoint, Event, Input, Output};
+use crate::rng::Rng;
+use crate::time::Instant;
+use crate::timer::Timers;
+
+/// Names a master; never used again, so that what was asked for one that is gone finds nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct MasterId(u32);
+
+const fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// One Sentinel.
+#[derive(Debug)]
+pub struct Sentinel {
+    started: Instant,
+    process: Process,
+    myid: RunId,
+    /// What concerns the Sentinel itself. Its masters are not in it.
+    globals: Config,
+    periods: Periods,
+    rng: Rng,
+    tilt: Tilt,
+    masters: BTreeMap<MasterId, Master>,
+    names: BTreeMap<MasterName, MasterId>,
+    next_master: u32,
+    links: Links,
+    peer_links: BTreeMap<RunId, tables::PeerLink>,
+    /// Where host names were last found.
+    found_hosts: BTreeMap<String, IpAddr>,
+    elections: Elections,
+    asks: BTreeMap<AskId, ClientKey>,
+    next_ask: u64,
+    store: Store,
+    clients: Clients,
+    scripts: Scripts,
+    /// Somebody else has our ID; no votes until the process is started anew.
+    is_id_copied: bool,
+    failure: commands::SimulatedFailure,
+    /// What fail-overs are to take in, in order.
+    inbox: VecDeque<(MasterId, failover::Input)>,
+    dirty: BTreeSet<MasterId>,
+    timers: Timers<MasterId>,
+    pool: BufferPool,
+    out: VecDeque<Output>,
+    /// Clients are to be answered and closed, then the process may end.
+    is_stopping: bool,
+}
+
+impl Sentinel {
+    /// Begins to watch what the configuration says. All that is done follows from the setup, the
+    /// seed and the inputs.
+    pub fn new(setup: Setup, seed: u64, now: Instant) -> Self {
+        let mut rng = Rng::new(seed);
+        let Setup { mut config, keeping, process } = setup;
+        let myid = *config.myid.get_or_insert_with(|| setup::draw_id(&mut rng));
+        let durable = Durable::from_config(&config);
+        let periods = Periods::default();
+        let masters = std::mem::take(&mut config.masters);
+        let mut sentinel = Self {
+            started: now,
+            process,
+            myid,
+            elections: Elections::new(now, myid, &durable, rng.next_u64()),
+            globals: config,
+            periods,
+            rng,
+            tilt: Tilt::new(now, periods.tilt_trigger, periods.tilt_period),
+            masters: BTreeMap::new(),
+            names: BTreeMap::new(),
+            next_master: 0,
+            links: Links::new(),
+            peer_links: BTreeMap::new(),
+            found_hosts: BTreeMap::new(),
+            asks: BTreeMap::new(),
+            next_ask: 0,
+            store: Store::new(keeping),
+            clients: Clients::new(),
+            scripts: Scripts::default(),
+            is_id_copied: false,
+            failure: commands::SimulatedFailure::default(),
+            inbox: VecDeque::new(),
+            dirty: BTreeSet::new(),
+            timers: Timers::new(),
+            pool: BufferPool::default(),
+            out: VecDeque::new(),
+            is_stopping: false,
+        };
+        sentinel.note(format!("Sentinel ID is {myid}"));
+        for settings in masters {
+            sentinel.monitor(now, settings);
+        }
+        // The first start has an ID to keep, and the others check that they can still write.
+        sentinel.store.want();
+        sentinel.settle(now);
+        sentinel
+    }
+
+    /// Returns our ID.
+    pub const fn myid(&self) -> RunId {
+        self.myid
+    }
+
+    /// Takes a client in.
+    ///
+    /// # Errors
+    ///
+    /// [`AtCapacity`] when there are too many.
+    pub fn accept(
+        &mut self,
+        now: Instant,
+        _: ListenerId,
+        peer: Endpoint,
+    ) -> Result<ConnId, AtCapacity> {
+        if self.is_stopping {
+            return Err(AtCapacity);
+        }
+        let needs_password = self.globals.server.requirepass.is_some();
+        self.clients.accept(now, peer, needs_password)
+    }
+
+    /// Takes one input in.
+    pub fn handle(&mut self, now: Instant, input: Input<'_>) {
+        self.look_at_clock(now);
+        match input {
+            Input::Connected { conn, local } => self.link_connected(now, conn, local),
+            Input::Received { conn, bytes } if conn.is_server() => {
+                self.link_received(now, conn, bytes);
+            }
+            Input::Received { conn, bytes } => self.client_received(now, conn, bytes),
+            Input::Eof { conn } if conn.is_server() => self.link_eof(conn),
+            Input::Eof { conn } => self.clients.ended(conn),
+            Input::Sent { conn, buffer } => {
+                self.pool.give(buffer);
+                if conn.is_server() { self.links.sent(conn) } else { self.clients.sent(conn) }
+            }
+            Input::Closed { conn, reason } if conn.is_server() => {
+                self.link_closed(now, conn, reason);
+            }
+            Input::Closed { conn, .. } => self.client_closed(conn),
+            Input::Resolved { query, result } => self.resolved(now, query, result),
+            Input::Persisted { ticket, result } => self.persisted(now, ticket, result),
+            Input::Exited { job, exit } => self.script_ended(now, job, exit),
+            Input::Notice(_) => {}
+            Input::Command(Command::Drain { .. }) => self.stop(),
+        }
+        self.settle(now);
+    }
+
+    /// Runs the timers that are due. Early calls do nothing.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.look_at_clock(now);
+        self.elections.handle_timeout(now);
+        while let Some(id) = self.timers.pop_due(now) {
+            if let Some(master) = self.masters.get_mut(&id) {
+                master.armed = None;
+                self.dirty.insert(id);
+            }
+        }
+        self.scripts_due(now);
+        if self.store.is_due(now) {
+            self.store.want();
+        }
+        self.settle(now);
+    }
+
+    /// Returns the next effect, `None` when there is none.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        if let Some(output) = self.out.pop_front() {
+            return Some(output);
+        }
+        if let Some(transmit) = self.links.poll_transmit(&mut self.pool) {
+            return Some(transmit);
+        }
+        if let Some(output) = self.clients.poll_output(&mut self.pool) {
+            return Some(output);
+        }
+        if self.is_stopping && self.clients.is_empty() {
+            self.is_stopping = false;
+            return Some(Output::Event(Event::Drained));
+        }
+        None
+    }
+
+    /// Returns when [`handle_timeout`](Self::handle_timeout) wants to be called.
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        let tilt = Deadline { at: self.tilt.deadline(), why: "look at the clock" };
+        let master = self.timers.next().map(|(at, _)| Deadline { at, why: "review of a master" });
+        let election = self.elections.poll_timeout();
+        let election = election.map(|at| Deadline { at, why: "election" });
+        let script = self.scripts.next_due(&self.periods);
+        let script = script.map(|at| Deadline { at, why: "script" });
+        let store = self.store.retry_at().map(|at| Deadline { at, why: "writing again" });
+        let all = [Some(tilt), master, election, script, store];
+        all.into_iter().flatten().min_by_key(|deadline| deadline.at)
+    }
+
+    fn look_at_clock(&mut self, now: Instant) {
+        match self.tilt.observe(now) {
+            Some(Change::Entered { is_new, .. }) => {
+                if is_new {
+                    self.say_own(&super::event::Event::TiltEntered);
+                }
+                for master in self.masters.values_mut() {
+                    for node in master.nodes() {
+                        if let Some(server) = master.server_mut(node) {
+                            server.watch.handle_stall(now);
+                        }
+                    }
+                    for voice in master.voices.values_mut() {
+                        voice.watch.handle_stall(now);
+                    }
+                }
+                self.dirty.extend(self.masters.keys().copied());
+            }
+            Some(Change::Left) => {
+                self.say_own(&super::event::Event::TiltExited);
+                self.dirty.extend(self.masters.keys().copied());
+            }
+            None => {}
+        }
+    }
+
+    /// Goes on until nothing is left to be done without news.
+    fn settle(&mut self, now: Instant) {
+        // Each round acts on what the one before found out; a fail-over takes some ten.
+        for _ in 0..SETTLE_ROUNDS_MAX {
+            self.drain_elections(now);
+            while let Some((id, input)) = self.inbox.pop_front() {
+                self.lead(now, id, input);
+                self.drain_elections(now);
+            }
+            let Some(id) = self.dirty.pop_first() else {
+                if self.flush_store(now) {
+                    continue;
+                }
+                self.start_scripts(now);
+                return;
+            };
+            self.review(now, id);
+        }
+        debug_assert!(false, "the machine does not come to rest");
+    }
+
+    /// Refuses new clients and closes those that are there.
+    fn stop(&mut self) {
+        self.is_stopping = true;
+        self.clients.close_all();
+    }
+
+    fn mark(&mut self, id: MasterId) {
+        self.dirty.insert(id);
+    }
+
+    fn now_or_found(&self, address: &Address) -> Option<IpAddr> {
+        self.found_hosts.get(address.host()).copied()
+    }
+}
+
+/// Rounds of [`Sentinel::settle`] after which something is wrong.
+const SETTLE_ROUNDS_MAX: usize = 100_000;
