@@ -120,6 +120,11 @@ impl MailboxSender {
         Ok(())
     }
 
+    /// Makes the worker take a turn, even if there is nothing to do.
+    pub fn nudge(&self) {
+        lock(&self.shared).wake();
+    }
+
     /// Gives the worker a client that was accepted elsewhere; never waits.
     ///
     /// # Errors

@@ -156,6 +156,11 @@ impl MailboxSender {
         Ok(())
     }
 
+    /// Makes the worker take a turn, even if there is nothing to do.
+    pub fn nudge(&self) {
+        self.wake();
+    }
+
     fn wake(&self) {
         // The only error that a full counter can give (`EAGAIN`) means that it is awake already.
         let _ = rustix::io::write(&self.shared.wake, &1_u64.to_ne_bytes());

@@ -9,6 +9,7 @@ use ringkeeper_core::config::nutcracker::{self, Config};
 use ringkeeper_core::config::render;
 use ringkeeper_core::limits::CONFIG_BYTES_MAX;
 
+use crate::host::service::{Reading, Reread};
 use crate::host::{self, reason};
 
 /// A file, what it means, and what is to be said about it.
@@ -87,6 +88,16 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let most = u64::try_from(CONFIG_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
     File::open(path)?.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Returns how the service reads the file at `path` again.
+pub(crate) fn reread(path: &Path) -> Reread {
+    let path = path.to_owned();
+    Box::new(move || {
+        let loaded = read(&path);
+        loaded.log();
+        Reading { text: loaded.human(), config: loaded.config }
+    })
 }
 
 impl Loaded {

@@ -3,6 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -11,7 +12,7 @@ use crate::cli::load;
 use crate::host::daemon::{self, Detached, Readiness};
 use crate::host::log::{Format, Log, Verbosity};
 use crate::host::runtime::Choice;
-use crate::host::service::{self, Launch, NUTCRACKER_VERSION as VERSION, Stats};
+use crate::host::service::{self, Launch, NUTCRACKER_VERSION as VERSION, Stats, Threads};
 use crate::host::signal::{Persona, Signals};
 use crate::host::{pidfile, reason};
 
@@ -365,16 +366,19 @@ fn serve(
     let Some(config) = loaded.config else { return ExitCode::FAILURE };
     let launch = Launch {
         config,
+        reread: load::reread(&conf),
         persona: Persona::Nutcracker,
         runtime: runtime_of_environment(),
+        threads: Threads::Count(NonZeroU16::MIN),
+        control: None,
         stats: Stats { host: asked.stats_host.clone(), port: asked.stats_port, required: true },
     };
     match service::start(launch) {
-        Ok(running) => {
+        Ok(service) => {
             if let Some(readiness) = readiness.take() {
                 readiness.report();
             }
-            service::supervise(running, Persona::Nutcracker, log, signals)
+            service::supervise(service, log, signals)
         }
         Err(error) => {
             tracing::error!("{error:#}");

@@ -2,16 +2,17 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cli::{load, route};
+use crate::host::control::{self, Answer, Control};
 use crate::host::log::{Format, Log, Verbosity};
 use crate::host::reason;
 use crate::host::runtime::Choice;
-use crate::host::service::{self, Launch, Stats};
+use crate::host::service::{self, Launch, Stats, Threads};
 use crate::host::signal::{Persona, Signals};
 
 /// Loopback: the figures are nobody else's business unless the operator says so.
@@ -39,12 +40,31 @@ Examples:
 
 Signals:
   INT, TERM    let clients finish for 5 s, then end with exit code 0; twice: end at once
-  HUP          open the log file again (after rotation)
+  HUP          read the configuration again, and open the log file again (after rotation)
   TTIN, TTOU   log more, log less
 
 Try it:
   redis-cli -p 22121 set hello world      (22121: the pool's `listen` port)
   curl -s telnet://127.0.0.1:22222        (the figures, as JSON)";
+
+const RELOAD_EXAMPLES: &str = "\
+What both configurations have goes on untouched, connections included. Clients of pools that are
+gone get what they asked for and are let go. If the file has errors, or a new address can't be
+listened on, nothing changes. `kill -HUP` does the same and leaves the answer in the log.
+
+Exit codes:
+  0  the configuration is in use
+  1  it is not; the reason is printed";
+
+const DRAIN_EXAMPLES: &str = "\
+Examples:
+  ringkeeper drain server alpha one      (before its host is shut down)
+  ringkeeper undrain server alpha one
+  ringkeeper drain pool alpha
+  ringkeeper drain node
+
+What is drained stays so when the configuration is read again, until it is taken up again or the
+service ends.";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
@@ -78,6 +98,15 @@ enum Verb {
     /// Serve the pools of a configuration.
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
+    /// Let the running service read its configuration again; a bad one changes nothing.
+    #[command(after_help = RELOAD_EXAMPLES)]
+    Reload(ControlArgs),
+    /// Take something out of service gently: nothing that was accepted is lost.
+    #[command(after_help = DRAIN_EXAMPLES)]
+    Drain(DrainArgs),
+    /// Take what was drained into service again.
+    #[command(after_help = DRAIN_EXAMPLES)]
+    Undrain(DrainArgs),
     /// Tell what is wrong with configuration files; opens nothing else.
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
@@ -94,6 +123,14 @@ struct RunArgs {
     /// What drives the sockets.
     #[arg(long, value_enum, default_value_t)]
     runtime: Choice,
+    /// Threads that serve clients, each with connections of its own to every server: a number, or
+    /// `auto` for one per processor, at most 8.
+    #[arg(long, value_name = "N|auto", default_value = "1")]
+    threads: Threads,
+    /// Take commands (reload, drain) at this unix socket [default: control.sock in the folder
+    /// that systemd made, in /run/ringkeeper, or in the user's run folder]
+    #[arg(long, value_name = "FILE")]
+    control: Option<PathBuf>,
     /// Shape of log lines.
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
@@ -109,6 +146,40 @@ struct RunArgs {
     /// Statistics port, 0 for any; given explicitly, it must be free [default: 22222]
     #[arg(long, value_name = "PORT")]
     stats_port: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+struct ControlArgs {
+    /// Where the service takes commands, as it was started with [default: its default]
+    #[arg(long, value_name = "FILE")]
+    control: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct DrainArgs {
+    #[command(subcommand)]
+    what: DrainWhat,
+    /// Where the service takes commands, as it was started with [default: its default]
+    #[arg(long, value_name = "FILE", global = true)]
+    control: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum DrainWhat {
+    /// Every pool: no new clients, those connected get what they asked for and are let go.
+    Node,
+    /// One pool, in the same way.
+    Pool {
+        /// Its name.
+        name: String,
+    },
+    /// One server: it gets no new requests, and other servers of the pool get its keys.
+    Server {
+        /// The name of its pool.
+        pool: String,
+        /// Its name; `host:port` if the configuration gives it none.
+        name: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -174,6 +245,11 @@ struct RouteArgs {
 pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
     match Cli::try_parse_from(arguments) {
         Ok(Cli { command: Verb::Run(arguments) }) => run(arguments),
+        Ok(Cli { command: Verb::Reload(arguments) }) => {
+            command(arguments.control.as_deref(), &["reload"])
+        }
+        Ok(Cli { command: Verb::Drain(arguments) }) => drain("drain", &arguments),
+        Ok(Cli { command: Verb::Undrain(arguments) }) => drain("undrain", &arguments),
         Ok(Cli { command: Verb::Check(arguments) }) => check(&arguments),
         Ok(Cli { command: Verb::Route(arguments) }) => explain_routes(&arguments),
         Err(error) => {
@@ -231,13 +307,62 @@ fn run(arguments: RunArgs) -> ExitCode {
         host: arguments.stats_addr.unwrap_or_else(|| STATS_HOST.to_owned()),
         port: arguments.stats_port.unwrap_or(STATS_PORT),
     };
-    let launch = Launch { config, persona: Persona::Ringkeeper, runtime: arguments.runtime, stats };
+    let control = match Control::open(arguments.control.as_deref()) {
+        Ok(control) => Some(control),
+        Err(error) if arguments.control.is_some() => {
+            tracing::error!("commands can't be taken: {}", reason(&error));
+            return ExitCode::FAILURE;
+        }
+        Err(error) => {
+            tracing::warn!(
+                "no commands are taken: {}; `--control FILE` chooses another place",
+                reason(&error)
+            );
+            None
+        }
+    };
+    let launch = Launch {
+        config,
+        reread: load::reread(&arguments.config),
+        persona: Persona::Ringkeeper,
+        runtime: arguments.runtime,
+        threads: arguments.threads,
+        stats,
+        control,
+    };
     match service::start(launch) {
-        Ok(running) => service::supervise(running, Persona::Ringkeeper, &log, &signals),
+        Ok(service) => service::supervise(service, &log, &signals),
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Lets the running service do something, and prints what it says.
+fn command(control: Option<&Path>, words: &[&str]) -> ExitCode {
+    match control::ask(control, words) {
+        Ok(Answer { is_ok: true, text }) => {
+            say(&text);
+            ExitCode::SUCCESS
+        }
+        Ok(Answer { is_ok: false, text }) => {
+            eprint!("{text}");
+            ExitCode::FAILURE
+        }
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn drain(verb: &str, arguments: &DrainArgs) -> ExitCode {
+    let control = arguments.control.as_deref();
+    match &arguments.what {
+        DrainWhat::Node => command(control, &[verb, "node"]),
+        DrainWhat::Pool { name } => command(control, &[verb, "pool", name]),
+        DrainWhat::Server { pool, name } => command(control, &[verb, "server", pool, name]),
     }
 }
 

@@ -74,6 +74,12 @@ enum Step {
 }
 
 impl OpenError {
+    /// The process has no descriptor left for another handle on the socket.
+    pub(crate) fn descriptors(request: &Request, cause: io::Error) -> Self {
+        let Request { purpose, address, .. } = request.clone();
+        Self { purpose, address, step: Step::Socket, cause }
+    }
+
     fn advice(&self) -> String {
         use io::ErrorKind as Kind;
         match (self.step, self.cause.kind(), &self.address) {
@@ -126,8 +132,7 @@ impl fmt::Display for OpenError {
 // No `source`: the sentence holds the cause already.
 impl std::error::Error for OpenError {}
 
-/// Opens a listening socket that does not block. Call it before the first thread: the umask of the
-/// process changes for a moment.
+/// Opens a listening socket that does not block.
 ///
 /// # Errors
 ///
@@ -205,17 +210,34 @@ fn open_unix(request: &Request, path: &Path, mode: Option<u32>) -> Attempt<Socke
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)
         .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
         .map_err(|cause| (Step::Socket, cause))?;
-    // The file is made with its final permissions: nobody can connect in between.
-    let before = mode.map(|mode| {
-        let allowed = Mode::from_raw_mode(rustix::fs::RawMode::try_from(mode).unwrap_or(0));
-        rustix::process::umask(Mode::from_raw_mode(0o777).difference(allowed))
-    });
-    let bound = socket.bind(&address);
-    if let Some(before) = before {
-        rustix::process::umask(before);
+    match mode {
+        Some(mode) => {
+            let mode = Mode::from_raw_mode(rustix::fs::RawMode::try_from(mode).unwrap_or(0));
+            bind_with_mode(&socket, &address, path, mode)
+        }
+        None => socket.bind(&address),
     }
-    bound.map_err(|cause| (Step::Bind, cause))?;
+    .map_err(|cause| (Step::Bind, cause))?;
     listen(socket, request.backlog)
+}
+
+/// Binds so that the file never has more permissions than `mode`. The umask belongs to the whole
+/// process, other threads included, so it stays as it is.
+#[cfg(target_os = "linux")]
+fn bind_with_mode(socket: &Socket, address: &SockAddr, path: &Path, mode: Mode) -> io::Result<()> {
+    // unix(7): the file gets the socket's permissions, less the umask.
+    rustix::fs::fchmod(socket, mode)?;
+    socket.bind(address)?;
+    rustix::fs::chmod(path, mode)?;
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn bind_with_mode(socket: &Socket, address: &SockAddr, path: &Path, mode: Mode) -> io::Result<()> {
+    // Nobody can connect before `listen`, which comes after this.
+    socket.bind(address)?;
+    rustix::fs::chmod(path, mode)?;
+    Ok(())
 }
 
 fn remove_old_socket(path: &Path) -> io::Result<()> {

@@ -1,14 +1,20 @@
 //! The operating system: what the process opens, asks and obeys.
 
+pub(crate) mod acceptor;
+pub(crate) mod control;
 pub(crate) mod daemon;
+pub(crate) mod drained;
 pub(crate) mod events;
+pub(crate) mod fleet;
 pub(crate) mod listen;
 pub(crate) mod log;
 pub(crate) mod memory;
 pub(crate) mod pidfile;
+pub(crate) mod pulse;
 pub(crate) mod runtime;
 pub(crate) mod service;
 pub(crate) mod signal;
+pub(crate) mod sockets;
 pub(crate) mod sys;
 
 use std::fs::File;

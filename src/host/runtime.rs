@@ -1,16 +1,16 @@
-//! Chooses between the runtimes and starts the worker; the only place that knows both.
+//! Chooses between the runtimes and starts workers; the only place that knows both.
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use ringkeeper_core::id::ListenerId;
-use ringkeeper_core::io::{Command, Drive, Errand, Event, Host, Mail, Notice, Recipient};
+use ringkeeper_core::id::{ListenerId, WorkerId};
+use ringkeeper_core::io::{Drive, Errand, Event, Host, Mail, Notice, Recipient};
 use socket2::Socket;
 
+use crate::host::events::EventLog;
 use crate::host::signal;
 
 /// Which runtime the operator wants.
@@ -105,33 +105,160 @@ pub(crate) struct Listener {
     pub(crate) tcp_keepalive: bool,
 }
 
-enum Sender {
+/// Reaches one worker; clones reach the same one.
+#[derive(Clone)]
+pub(crate) enum Sender {
     #[cfg(all(feature = "uring", target_os = "linux"))]
     Uring(rt_uring::MailboxSender),
     Tokio(rt_tokio::MailboxSender),
 }
 
-/// What one worker asks of the rest of the process.
-struct Desk<F> {
-    log_event: F,
-    is_drained: Arc<AtomicBool>,
+// A worker that has ended hears nothing; `Running::has_ended` notices it.
+impl Sender {
+    /// Leaves mail for the worker.
+    pub(crate) fn mail(&self, mail: Mail) {
+        match self {
+            #[cfg(all(feature = "uring", target_os = "linux"))]
+            Self::Uring(sender) => {
+                let _ = sender.send(rt_uring::Message::Mail(mail));
+            }
+            Self::Tokio(sender) => {
+                let _ = sender.send(rt_tokio::Message::Mail(mail));
+            }
+        }
+    }
+
+    /// Lets the worker take clients from a listener.
+    pub(crate) fn listen(&self, listener: Listener) {
+        let Listener { id, socket, tcp_keepalive } = listener;
+        match self {
+            #[cfg(all(feature = "uring", target_os = "linux"))]
+            Self::Uring(sender) => {
+                let listener = rt_uring::Listener { id, socket, tcp_keepalive };
+                let _ = sender.send(rt_uring::Message::Listen(listener));
+            }
+            Self::Tokio(sender) => {
+                let listener = rt_tokio::Listener { id, socket, tcp_keepalive };
+                let _ = sender.send(rt_tokio::Message::Listen(listener));
+            }
+        }
+    }
+
+    /// Lets the worker close a listener, after it has taken in who waits there.
+    pub(crate) fn unlisten(&self, id: ListenerId) {
+        match self {
+            #[cfg(all(feature = "uring", target_os = "linux"))]
+            Self::Uring(sender) => {
+                let _ = sender.send(rt_uring::Message::Unlisten(id));
+            }
+            Self::Tokio(sender) => {
+                let _ = sender.send(rt_tokio::Message::Unlisten(id));
+            }
+        }
+    }
+
+    /// Gives the worker a client; it comes back when the worker is too busy or has ended.
+    pub(crate) fn admit(&self, listener: ListenerId, client: Socket) -> Result<(), Socket> {
+        match self {
+            #[cfg(all(feature = "uring", target_os = "linux"))]
+            Self::Uring(sender) => sender.admit(listener, client),
+            Self::Tokio(sender) => sender.admit(listener, client),
+        }
+    }
+
+    /// Makes the worker take a turn, even if there is nothing to do.
+    pub(crate) fn nudge(&self) {
+        match self {
+            #[cfg(all(feature = "uring", target_os = "linux"))]
+            Self::Uring(sender) => sender.nudge(),
+            Self::Tokio(sender) => sender.nudge(),
+        }
+    }
+
+    fn stop(&self) {
+        match self {
+            #[cfg(all(feature = "uring", target_os = "linux"))]
+            Self::Uring(sender) => {
+                let _ = sender.send(rt_uring::Message::Stop);
+            }
+            Self::Tokio(sender) => {
+                let _ = sender.send(rt_tokio::Message::Stop);
+            }
+        }
+    }
 }
 
-impl<F: FnMut(&Event)> Host for Desk<F> {
-    fn event(&mut self, event: Event) {
-        (self.log_event)(&event);
-        if event == Event::Drained {
-            self.is_drained.store(true, Ordering::Release);
-            signal::call_for_attention();
+/// What a worker has to say to the main thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// [`Event::Drained`] came.
+    Drained(WorkerId),
+    /// [`Event::Reloaded`] came.
+    Reloaded(WorkerId),
+}
+
+/// Passes notices on between workers. Filled once, when all of them have started.
+#[derive(Default)]
+pub(crate) struct Switchboard {
+    data: OnceLock<Vec<Sender>>,
+}
+
+impl Switchboard {
+    /// Tells how the workers with clients are reached, in the order of their numbers.
+    pub(crate) fn connect(&self, data: Vec<Sender>) {
+        let _ = self.data.set(data);
+    }
+
+    #[allow(unreachable_code, reason = "as long as there are no notices")]
+    fn pass(&self, to: Recipient, notice: &Notice) {
+        let data = self.data.get().map(Vec::as_slice).unwrap_or_default();
+        match to {
+            Recipient::Worker(WorkerId(worker)) => {
+                if let Some(sender) = data.get(usize::from(worker)) {
+                    sender.mail(Mail::Notice(notice.clone()));
+                }
+            }
+            Recipient::Data => {
+                data.iter().for_each(|sender| sender.mail(Mail::Notice(notice.clone())));
+            }
+            Recipient::Control => {}
         }
+    }
+}
+
+/// What one worker asks of the rest of the process.
+pub(crate) struct Desk {
+    /// Which worker.
+    pub(crate) worker: WorkerId,
+    /// Writes the lines about its events.
+    pub(crate) log: EventLog,
+    /// Where the main thread listens.
+    pub(crate) news: mpsc::Sender<News>,
+    /// How other workers are reached.
+    pub(crate) switchboard: Arc<Switchboard>,
+}
+
+impl Host for Desk {
+    fn event(&mut self, event: Event) {
+        self.log.log(&event);
+        let news = if event == Event::Drained {
+            News::Drained(self.worker)
+        } else if matches!(event, Event::Reloaded(_)) {
+            News::Reloaded(self.worker)
+        } else {
+            return;
+        };
+        // Nobody listens any more when the process ends.
+        let _ = self.news.send(news);
+        signal::call_for_attention();
     }
 
     fn errand(&mut self, errand: Errand) {
         debug_assert!(false, "the proxy has no errands, but gave {errand:?}");
     }
 
-    fn notice(&mut self, _: Recipient, notice: Notice) {
-        match notice {}
+    fn notice(&mut self, to: Recipient, notice: Notice) {
+        self.switchboard.pass(to, &notice);
     }
 }
 
@@ -139,27 +266,12 @@ impl<F: FnMut(&Event)> Host for Desk<F> {
 pub(crate) struct Running {
     thread: JoinHandle<io::Result<()>>,
     sender: Sender,
-    is_drained: Arc<AtomicBool>,
 }
 
 impl Running {
-    /// Gives the worker a command; one that has ended hears nothing.
-    pub(crate) fn command(&self, command: Command) {
-        // A worker that has ended is noticed by `has_ended`.
-        match &self.sender {
-            #[cfg(all(feature = "uring", target_os = "linux"))]
-            Sender::Uring(sender) => {
-                let _ = sender.send(rt_uring::Message::Mail(Mail::Command(command)));
-            }
-            Sender::Tokio(sender) => {
-                let _ = sender.send(rt_tokio::Message::Mail(Mail::Command(command)));
-            }
-        }
-    }
-
-    /// Returns whether [`Event::Drained`] came.
-    pub(crate) fn is_drained(&self) -> bool {
-        self.is_drained.load(Ordering::Acquire)
+    /// Returns how the worker is reached.
+    pub(crate) const fn sender(&self) -> &Sender {
+        &self.sender
     }
 
     /// Returns whether the thread has ended, which without [`Running::stop`] is a failure.
@@ -173,20 +285,12 @@ impl Running {
     ///
     /// What the runtime failed with, or that the thread panicked.
     pub(crate) fn stop(self) -> io::Result<()> {
-        match &self.sender {
-            #[cfg(all(feature = "uring", target_os = "linux"))]
-            Sender::Uring(sender) => {
-                let _ = sender.send(rt_uring::Message::Stop);
-            }
-            Sender::Tokio(sender) => {
-                let _ = sender.send(rt_tokio::Message::Stop);
-            }
-        }
+        self.sender.stop();
         self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the worker panicked")))
     }
 }
 
-/// Starts the worker `drive` on a thread named `rk-data-0`; `start` is the zero of its clock.
+/// Starts the worker `drive` on a thread named after its number; `start` is the zero of its clock.
 ///
 /// # Errors
 ///
@@ -195,47 +299,30 @@ pub(crate) fn start<D: Drive + Send + 'static>(
     selected: Selected,
     drive: D,
     start: Instant,
-    listeners: Vec<Listener>,
-    log_event: impl FnMut(&Event) + Send + 'static,
+    desk: Desk,
 ) -> io::Result<Running> {
-    let is_drained = Arc::new(AtomicBool::new(false));
-    let desk = Desk { log_event, is_drained: Arc::clone(&is_drained) };
+    let name = format!("rk-data-{}", desk.worker.0);
     let (thread, sender) = match selected {
         #[cfg(all(feature = "uring", target_os = "linux"))]
         Selected::Uring => {
             let (sender, mailbox) = rt_uring::mailbox()?;
-            let listeners = listeners
-                .into_iter()
-                .map(|Listener { id, socket, tcp_keepalive }| rt_uring::Listener {
-                    id,
-                    socket,
-                    tcp_keepalive,
-                })
-                .collect();
-            let body = move || rt_uring::run(drive, start, listeners, mailbox, desk);
-            (spawn(body)?, Sender::Uring(sender))
+            let body = move || rt_uring::run(drive, start, Vec::new(), mailbox, desk);
+            (spawn(name, body)?, Sender::Uring(sender))
         }
         Selected::Tokio => {
             let (sender, mailbox) = rt_tokio::mailbox()?;
-            let listeners = listeners
-                .into_iter()
-                .map(|Listener { id, socket, tcp_keepalive }| rt_tokio::Listener {
-                    id,
-                    socket,
-                    tcp_keepalive,
-                })
-                .collect();
-            let body = move || rt_tokio::run(drive, start, listeners, mailbox, desk);
-            (spawn(body)?, Sender::Tokio(sender))
+            let body = move || rt_tokio::run(drive, start, Vec::new(), mailbox, desk);
+            (spawn(name, body)?, Sender::Tokio(sender))
         }
     };
-    Ok(Running { thread, sender, is_drained })
+    Ok(Running { thread, sender })
 }
 
 fn spawn(
+    name: String,
     body: impl FnOnce() -> io::Result<()> + Send + 'static,
 ) -> io::Result<JoinHandle<io::Result<()>>> {
-    std::thread::Builder::new().name("rk-data-0".to_owned()).spawn(move || {
+    std::thread::Builder::new().name(name).spawn(move || {
         // Also when `body` panics, so that the main thread does not wait for nobody.
         let _farewell = Farewell;
         body()

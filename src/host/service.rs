@@ -1,24 +1,37 @@
 //! From a configuration to a running worker, and the main thread's life after that.
 
 use std::io;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context as _;
-use ringkeeper_core::config::nutcracker::{Config, ListenAddress, Pool};
-use ringkeeper_core::id::ListenerId;
+use ringkeeper_core::config::nutcracker::Config;
 use ringkeeper_core::io::Command;
-use ringkeeper_core::node::Worker;
 use ringkeeper_core::proxy::{ListenerRole, Plan, Policy};
 
-use crate::host::events::EventLog;
+use crate::host::acceptor::Share;
+use crate::host::control::{Answer, Control};
+use crate::host::drained::{Drained, Target};
+use crate::host::fleet::Fleet;
 use crate::host::listen::{self, Address, OpenError, Request};
 use crate::host::log::Log;
 use crate::host::memory::Trimmer;
-use crate::host::runtime::{self, Choice, Listener, Running};
+use crate::host::runtime::{self, Choice};
 use crate::host::signal::{Persona, Signal, Signals};
-use crate::host::{self, sys};
+use crate::host::sockets::{self, Fresh, Serves, Sockets};
+use crate::host::{self, pulse, sys};
+
+/// Workers that `auto` starts at most. A proxy is rarely the bottleneck beyond that, and each
+/// worker has connections of its own to every server.
+const THREADS_AUTO_MAX: u16 = 8;
+
+/// Workers that may be asked for.
+const THREADS_MAX: NonZeroU16 = NonZeroU16::new(256).unwrap();
+
+/// Pools that are named when the configuration changes; of more the number is told.
+const NAMES_SAID: usize = 10;
 
 /// The release of twemproxy whose behaviour is offered under the name `nutcracker`; also what the
 /// statistics name then.
@@ -50,24 +63,88 @@ pub(crate) struct Stats {
     pub(crate) required: bool,
 }
 
+/// How many workers serve clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Threads {
+    /// As many as the process may use processors, at most [`THREADS_AUTO_MAX`].
+    Auto,
+    /// So many.
+    Count(NonZeroU16),
+}
+
+impl Threads {
+    fn count(self) -> u16 {
+        match self {
+            Self::Count(count) => count.get(),
+            Self::Auto => {
+                let cores = std::thread::available_parallelism().map_or(1, usize::from);
+                u16::try_from(cores).unwrap_or(u16::MAX).min(THREADS_AUTO_MAX)
+            }
+        }
+    }
+}
+
+impl FromStr for Threads {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        match text.parse() {
+            Ok(count) if count <= THREADS_MAX => Ok(Self::Count(count)),
+            Ok(_) | Err(_) => Err(format!("write a number from 1 to {THREADS_MAX}, or auto")),
+        }
+    }
+}
+
+/// What reading the configuration gave.
+pub(crate) struct Reading {
+    /// The configuration, if it has no error.
+    pub(crate) config: Option<Config>,
+    /// What is to be said about it, for people; empty when all is well.
+    pub(crate) text: String,
+}
+
+/// Reads the configuration again, and leaves in the log what is to be said about it.
+pub(crate) type Reread = Box<dyn Fn() -> Reading>;
+
 /// What to start.
 pub(crate) struct Launch {
     /// The pools.
     pub(crate) config: Config,
+    /// Reads them again.
+    pub(crate) reread: Reread,
     /// The name that decides on details.
     pub(crate) persona: Persona,
     /// Which runtime.
     pub(crate) runtime: Choice,
+    /// How many workers.
+    pub(crate) threads: Threads,
     /// Where the figures are.
     pub(crate) stats: Stats,
+    /// How the operator reaches the running process; none for a persona that has no such way.
+    pub(crate) control: Option<Control>,
 }
 
-/// Opens everything and starts the worker.
+/// The service at work, as the main thread has it.
+pub(crate) struct Service {
+    fleet: Fleet,
+    sockets: Sockets,
+    persona: Persona,
+    reread: Reread,
+    config: Config,
+    drained: Drained,
+    host: HostFacts,
+    control: Option<Control>,
+}
+
+/// Opens everything and starts the workers.
 ///
 /// # Errors
 ///
 /// What could not be opened, why, and what to do.
-pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
+pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
     sys::tune_allocator();
     refuse_memcached(&launch.config)?;
     let descriptors = match host::raise_descriptor_limit() {
@@ -78,19 +155,48 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
         }
     };
     let selected = runtime::select(launch.runtime)?;
-    let mut plan = Plan::new(&launch.config, policy(launch.persona));
-    let mut listeners = open_pools(&launch.config)?;
-    if let Some(listener) = open_stats(&launch.stats, listeners.len())? {
-        plan.listeners.push(ListenerRole::Stats);
-        listeners.push(listener);
+    let host = HostFacts::new(launch.persona, descriptors, launch.threads.count());
+    let mut sockets = Sockets::default();
+    let change = sockets.prepare(&launch.config, |_| true)?;
+    let mut fresh = sockets.commit(change);
+    fresh.extend(open_stats(&launch.stats, &mut sockets)?);
+    for listener in &fresh {
+        let at = listen::endpoint(&listener.listener.socket)?;
+        match &listener.serves {
+            Serves::Pool(pool) => tracing::info!(pool, address = %at, "listening"),
+            Serves::Fixed(_) => tracing::info!(address = %at, "statistics are served"),
+        }
     }
-    describe_host(&mut plan, launch.persona, descriptors);
-    let seed = host::seed().context("no seed for the worker")?;
-    let plan = Arc::new(plan);
-    let mut events = EventLog::new(Arc::clone(&plan));
-    let worker = Worker::new(plan, seed, ringkeeper_core::time::Instant::START);
-    runtime::start(selected, worker, Instant::now(), listeners, move |event| events.log(event))
-        .context("the worker's thread could not start")
+    let plan = host.plan(&launch.config, sockets.roles(&launch.config), &Drained::default());
+    host.warn_if_few_clients(&plan);
+    let fleet = Fleet::start(selected, &Arc::new(plan), host.threads)?;
+    for fresh in fresh {
+        let clients_max = clients_max(&launch.config, &fresh.serves);
+        fleet.listen(Share { listener: fresh.listener, clients_max });
+    }
+    if fleet.len() > 1 {
+        tracing::info!(threads = fleet.len(), "workers share the clients");
+    }
+    if let Some(control) = &launch.control {
+        tracing::info!(path = %control.path().display(), "commands are taken");
+    }
+    Ok(Service {
+        fleet,
+        sockets,
+        persona: launch.persona,
+        reread: launch.reread,
+        config: launch.config,
+        drained: Drained::default(),
+        host,
+        control: launch.control,
+    })
+}
+
+/// Returns how many clients a listener may have, of all workers together.
+fn clients_max(config: &Config, serves: &Serves) -> Option<u32> {
+    let Serves::Pool(name) = serves else { return None };
+    let pool = config.pools.iter().find(|pool| pool.name == *name)?;
+    pool.client_connections.map(NonZeroU32::get)
 }
 
 /// Refuses pools whose protocol is not served: their clients would get Redis' errors.
@@ -112,85 +218,96 @@ fn policy(persona: Persona) -> Policy {
     }
 }
 
-/// Fills in what only the system knows.
-fn describe_host(plan: &mut Plan, persona: Persona, descriptors: Option<u64>) {
-    let system = rustix::system::uname();
-    plan.host_name = system.nodename().to_string_lossy().into_owned();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    plan.started_unix_seconds = now.as_secs();
-    plan.process_id = std::process::id();
-    plan.version = match persona {
-        Persona::Nutcracker => NUTCRACKER_VERSION.to_owned(),
-        Persona::Ringkeeper => env!("CARGO_PKG_VERSION").to_owned(),
-    };
-    let Some(descriptors) = descriptors else { return };
-    let servers: u64 = plan
-        .pools
-        .iter()
-        .map(|pool| {
-            let count = u64::try_from(pool.servers.len()).unwrap_or(u64::MAX);
-            // One set for each protocol, RESP2 and RESP3.
-            count.saturating_mul(u64::from(pool.server_connections)).saturating_mul(2)
-        })
-        .fold(0, u64::saturating_add);
-    let left = descriptors.saturating_sub(servers).saturating_sub(DESCRIPTORS_RESERVED);
-    plan.clients_max = plan.clients_max.min(u32::try_from(left).unwrap_or(u32::MAX));
-    if plan.clients_max < CLIENTS_FEW {
-        tracing::warn!(
-            clients_max = plan.clients_max,
-            open_files_max = descriptors,
-            "the limit of open files leaves room for few clients; raise it (LimitNOFILE=, ulimit -n)"
-        );
+/// What only the system knows, and what does not change while the process lives.
+struct HostFacts {
+    persona: Persona,
+    host_name: String,
+    started_unix_seconds: u64,
+    descriptors: Option<u64>,
+    threads: u16,
+}
+
+impl HostFacts {
+    fn new(persona: Persona, descriptors: Option<u64>, threads: u16) -> Self {
+        let system = rustix::system::uname();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            persona,
+            host_name: system.nodename().to_string_lossy().into_owned(),
+            started_unix_seconds: now.as_secs(),
+            descriptors,
+            threads,
+        }
+    }
+
+    /// Makes the plan of one worker.
+    fn plan(&self, config: &Config, roles: Vec<ListenerRole>, drained: &Drained) -> Plan {
+        let mut plan = Plan::new(config, policy(self.persona));
+        plan.listeners = roles;
+        plan.host_name.clone_from(&self.host_name);
+        plan.started_unix_seconds = self.started_unix_seconds;
+        plan.process_id = std::process::id();
+        plan.version = match self.persona {
+            Persona::Nutcracker => NUTCRACKER_VERSION.to_owned(),
+            Persona::Ringkeeper => env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        drained.apply(&mut plan);
+        // What is meant for the process is shared out evenly, as the clients are.
+        let threads = usize::from(self.threads);
+        plan.clients_input_bytes_max /= threads;
+        plan.clients_output_bytes_max /= threads;
+        plan.clients_max = self.clients_max(&plan);
+        plan
+    }
+
+    /// Returns how many clients the descriptors leave room for, per worker.
+    fn clients_max(&self, plan: &Plan) -> u32 {
+        let Some(descriptors) = self.descriptors else { return plan.clients_max };
+        let threads = u64::from(self.threads);
+        let servers: u64 = plan
+            .pools
+            .iter()
+            .map(|pool| {
+                let count = u64::try_from(pool.servers.len()).unwrap_or(u64::MAX);
+                // One set for each protocol, RESP2 and RESP3, of each worker.
+                let sets = threads.saturating_mul(2);
+                count.saturating_mul(u64::from(pool.server_connections)).saturating_mul(sets)
+            })
+            .fold(0, u64::saturating_add);
+        let left = descriptors.saturating_sub(servers).saturating_sub(DESCRIPTORS_RESERVED);
+        plan.clients_max.min(u32::try_from(left / threads).unwrap_or(u32::MAX))
+    }
+
+    fn warn_if_few_clients(&self, plan: &Plan) {
+        let clients_max = u64::from(plan.clients_max) * u64::from(self.threads);
+        if let Some(descriptors) = self.descriptors
+            && clients_max < u64::from(CLIENTS_FEW)
+        {
+            tracing::warn!(
+                clients_max,
+                open_files_max = descriptors,
+                "the limit of open files leaves room for few clients; raise it (LimitNOFILE=, \
+                 ulimit -n)"
+            );
+        }
     }
 }
 
 /// Returns what is wrong with the host names that pools listen on.
 pub(crate) fn unresolved_listeners(config: &Config) -> Vec<OpenError> {
-    config.pools.iter().filter_map(|pool| listen::check_name(&request(pool)).err()).collect()
+    let requests = config.pools.iter().map(sockets::request);
+    requests.filter_map(|request| listen::check_name(&request).err()).collect()
 }
 
-fn request(pool: &Pool) -> Request {
-    Request {
-        purpose: format!("pool '{}'", pool.name),
-        address: listen_address(pool),
-        backlog: i32::try_from(pool.backlog).unwrap_or(i32::MAX),
-        reuseport: pool.reuseport,
-    }
-}
-
-fn open_pools(config: &Config) -> anyhow::Result<Vec<Listener>> {
-    let mut listeners = Vec::with_capacity(config.pools.len());
-    for (id, pool) in (0_u16..).zip(&config.pools) {
-        let socket = listen::open(&request(pool))?;
-        let at = listen::endpoint(&socket)?;
-        tracing::info!(pool = pool.name, address = %at, "listening");
-        listeners.push(Listener { id: ListenerId(id), socket, tcp_keepalive: pool.tcpkeepalive });
-    }
-    Ok(listeners)
-}
-
-/// Returns where a pool listens, in the host's terms.
-fn listen_address(pool: &Pool) -> Address {
-    match &pool.listen.address {
-        ListenAddress::Tcp(at) => Address::Tcp { host: at.host.clone(), port: at.port },
-        ListenAddress::Unix { path, mode } => Address::Unix { path: path.into(), mode: *mode },
-    }
-}
-
-fn open_stats(stats: &Stats, position: usize) -> anyhow::Result<Option<Listener>> {
+fn open_stats(stats: &Stats, sockets: &mut Sockets) -> anyhow::Result<Option<Fresh>> {
     let request = Request {
         purpose: "statistics".to_owned(),
         address: Address::Tcp { host: stats.host.clone(), port: stats.port },
         backlog: STATS_BACKLOG,
         reuseport: false,
     };
-    match listen::open(&request) {
-        Ok(socket) => {
-            let at = listen::endpoint(&socket)?;
-            tracing::info!(address = %at, "statistics are served");
-            let id = ListenerId(u16::try_from(position).context("too many pools")?);
-            Ok(Some(Listener { id, socket, tcp_keepalive: false }))
-        }
+    match sockets.open_fixed(request, ListenerRole::Stats) {
+        Ok(fresh) => Ok(Some(fresh)),
         Err(error) if stats.required => Err(error.into()),
         Err(error) => {
             tracing::warn!("running without statistics: {error}");
@@ -199,35 +316,161 @@ fn open_stats(stats: &Stats, position: usize) -> anyhow::Result<Option<Listener>
     }
 }
 
-/// Obeys signals until the end of the process; returns its exit code.
-pub(crate) fn supervise(
-    running: Running,
-    persona: Persona,
-    log: &Log,
-    signals: &Signals,
-) -> ExitCode {
+impl Service {
+    /// Reads the configuration again and goes on with it; returns what to tell the operator.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong; nothing has changed then.
+    fn reload(&mut self) -> Result<String, String> {
+        let Reading { config, text } = (self.reread)();
+        let Some(config) = config else {
+            tracing::error!("the configuration has errors: the old one stays in use");
+            return Err(text);
+        };
+        let drained = self.drained.clone();
+        match self.change(config, drained) {
+            Ok(summary) => {
+                tracing::info!("configuration is read again: {summary}");
+                Ok(format!("{text}configuration is read again: {summary}\n"))
+            }
+            Err(problem) => {
+                tracing::error!("the old configuration stays in use: {problem}");
+                Err(format!("{text}error: {problem}; the old configuration stays in use\n"))
+            }
+        }
+    }
+
+    /// Drains something, or takes it up again; returns what to tell the operator.
+    ///
+    /// # Errors
+    ///
+    /// There is no such thing, or nothing can be listened on again; nothing has changed then.
+    fn drain(&mut self, is_drain: bool, words: &[String]) -> Result<String, String> {
+        let target = Target::parse(words, &self.config).map_err(|problem| problem + "\n")?;
+        let mut drained = self.drained.clone();
+        drained.set(&target, is_drain);
+        self.change(self.config.clone(), drained)
+            .map_err(|problem| format!("error: {problem}; nothing has changed\n"))?;
+        let done = if is_drain { "is drained" } else { "is taken up again" };
+        tracing::info!("{target} {done}");
+        Ok(format!("{target} {done}\n"))
+    }
+
+    /// Goes on with another configuration; returns what is different.
+    fn change(&mut self, config: Config, drained: Drained) -> Result<String, String> {
+        refuse_memcached(&config).map_err(|error| format!("{error:#}"))?;
+        let change = self
+            .sockets
+            .prepare(&config, |pool| !drained.has_pool(&pool.name))
+            .map_err(|error| format!("{error:#}"))?;
+        let plan = self.host.plan(&config, change.roles.clone(), &drained);
+        self.host.warn_if_few_clients(&plan);
+        for id in &change.closed {
+            self.fleet.unlisten(*id);
+        }
+        let result = self.fleet.reload(&Arc::new(plan), DRAIN_LIMIT);
+        let fresh = self.sockets.commit(change);
+        for fresh in fresh {
+            if let Ok(at) = listen::endpoint(&fresh.listener.socket)
+                && let Serves::Pool(pool) = &fresh.serves
+            {
+                tracing::info!(pool, address = %at, "listening");
+            }
+            let clients_max = clients_max(&config, &fresh.serves);
+            self.fleet.listen(Share { listener: fresh.listener, clients_max });
+        }
+        for pool in &config.pools {
+            for id in self.sockets.of_pool(&pool.name) {
+                self.fleet.limit(id, pool.client_connections.map(NonZeroU32::get));
+            }
+        }
+        if let Err(late) = result {
+            tracing::warn!(workers = late, "some workers have not taken the change up yet");
+        }
+        let summary = differences(&self.config, &config);
+        self.config = config;
+        self.drained = drained;
+        Ok(summary)
+    }
+
+    /// Does what was asked for at the control socket.
+    fn obey(&mut self) {
+        while let Some(asked) = self.control.as_ref().and_then(Control::next) {
+            let words: Vec<&str> = asked.words.iter().map(String::as_str).collect();
+            let result = match words.as_slice() {
+                ["reload"] => self.reload(),
+                ["drain", ..] => self.drain(true, asked.words.get(1..).unwrap_or_default()),
+                ["undrain", ..] => self.drain(false, asked.words.get(1..).unwrap_or_default()),
+                _ => Err("error: this version knows no such command\n".to_owned()),
+            };
+            asked.answer(match result {
+                Ok(text) => Answer { is_ok: true, text },
+                Err(text) => Answer { is_ok: false, text },
+            });
+        }
+    }
+}
+
+/// Says how two configurations differ, by the names of pools.
+fn differences(before: &Config, after: &Config) -> String {
+    let find =
+        |config: &Config, name: &str| config.pools.iter().find(|pool| pool.name == name).cloned();
+    let names = |mut names: Vec<&str>| {
+        let more = names.len().saturating_sub(NAMES_SAID);
+        names.truncate(NAMES_SAID);
+        let mut text = names.join(", ");
+        if more > 0 {
+            text.push_str(&format!(" and {more} more"));
+        }
+        text
+    };
+    let mut parts = Vec::new();
+    let added: Vec<&str> = (after.pools.iter().map(|pool| pool.name.as_str()))
+        .filter(|name| find(before, name).is_none())
+        .collect();
+    let removed: Vec<&str> = (before.pools.iter().map(|pool| pool.name.as_str()))
+        .filter(|name| find(after, name).is_none())
+        .collect();
+    let changed: Vec<&str> = (after.pools.iter())
+        .filter(|pool| find(before, &pool.name).is_some_and(|old| old != **pool))
+        .map(|pool| pool.name.as_str())
+        .collect();
+    for (what, list) in [("added", added), ("changed", changed), ("removed", removed)] {
+        if !list.is_empty() {
+            parts.push(format!("{what} {}", names(list)));
+        }
+    }
+    if parts.is_empty() { "nothing has changed".to_owned() } else { parts.join("; ") }
+}
+
+/// Obeys signals and commands until the end of the process; returns its exit code.
+pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> ExitCode {
     let mut trimmer = Trimmer::new();
     let mut draining_since: Option<Instant> = None;
+    let mut looked_at = Instant::now();
     loop {
         let is_over =
             draining_since.is_some_and(|since| since.elapsed() > DRAIN_LIMIT + DRAIN_GRACE);
-        if running.is_drained() || is_over {
-            return farewell(running.stop(), log);
+        if service.fleet.is_drained() || is_over {
+            return farewell(service.fleet.stop(), log);
         }
-        if running.has_ended() {
-            return failure(running.stop());
+        if service.fleet.has_ended() {
+            return failure(service.fleet.stop());
         }
-        let mut patience = trimmer.until_next_look();
-        if draining_since.is_some() {
-            patience = patience.min(DRAIN_GRACE);
-        }
+        service.obey();
+        let patience = trimmer.until_next_look().min(pulse::LOOK_EVERY);
         let signal = match signals.wait(patience) {
             Ok(signal) => signal,
             Err(error) => return failure(Err(error)),
         };
         trimmer.look();
+        if looked_at.elapsed() >= pulse::LOOK_EVERY {
+            looked_at = Instant::now();
+            service.fleet.look(looked_at);
+        }
         let Some(signal) = signal else { continue };
-        match (persona, signal) {
+        match (service.persona, signal) {
             (_, Signal::Attention) => {}
             (Persona::Nutcracker, Signal::Interrupt) => {
                 log.signal("signal 2 (SIGINT) received, exiting");
@@ -236,7 +479,7 @@ pub(crate) fn supervise(
             }
             (_, Signal::Interrupt | Signal::Terminate) if draining_since.is_some() => {
                 log.signal(&format!("{} again, closing everything", signal.name()));
-                return farewell(running.stop(), log);
+                return farewell(service.fleet.stop(), log);
             }
             (_, Signal::Interrupt | Signal::Terminate) => {
                 log.signal(&format!(
@@ -245,9 +488,19 @@ pub(crate) fn supervise(
                     DRAIN_LIMIT.as_secs()
                 ));
                 draining_since = Some(Instant::now());
-                running.command(Command::Drain { limit: DRAIN_LIMIT });
+                service.fleet.command(&Command::Drain { limit: DRAIN_LIMIT });
             }
-            (_, Signal::Hangup) => hang_up(persona, log),
+            (persona, Signal::Hangup) => {
+                hang_up(log);
+                if persona == Persona::Ringkeeper {
+                    // Said in the log.
+                    let _ = service.reload();
+                }
+            }
+            (Persona::Nutcracker, Signal::User1) => {
+                steer_log(signal, log);
+                let _ = service.reload();
+            }
             (_, Signal::Louder | Signal::Quieter | Signal::User1 | Signal::User2) => {
                 steer_log(signal, log);
             }
@@ -274,16 +527,10 @@ fn failure(result: io::Result<()>) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn hang_up(persona: Persona, log: &Log) {
+fn hang_up(log: &Log) {
     log.signal("signal 1 (SIGHUP) received, reopening log file");
     if let Err(error) = log.reopen() {
         tracing::error!("reopening log file failed, the old one stays in use: {error}");
-    }
-    if persona == Persona::Ringkeeper {
-        log.signal(
-            "the configuration is not read again; to apply a changed one, check it with \
-             `ringkeeper check FILE` and restart the service",
-        );
     }
 }
 

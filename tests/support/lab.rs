@@ -242,6 +242,8 @@ pub fn server_line(place: &Place, name: &str) -> String {
 pub enum Kind {
     /// Ours, by its own name.
     Ringkeeper(Runtime),
+    /// Ours, by its own name, with so many threads.
+    Threaded(Runtime, u16),
     /// Ours, by twemproxy's name.
     Nutcracker(Runtime),
     /// twemproxy itself.
@@ -282,6 +284,7 @@ impl Proxy {
         let mut command = Self::command(kind, &scratch, stats_port);
         command.current_dir(scratch.path("")).stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(fs::File::create(scratch.path("stderr")).unwrap());
+        command.env("RUNTIME_DIRECTORY", scratch.path(""));
         let mut process = Process::new(command.spawn().unwrap());
         let is_up = eventually("the proxy takes clients or ends", || {
             if process.status().is_some() {
@@ -308,6 +311,11 @@ impl Proxy {
                 let mut command = Command::new(scratch.path("ringkeeper"));
                 command.args(["run", "-c", "alpha.yml", "--stats-port", &port]);
                 command.args(["--runtime", runtime.name()]);
+                command
+            }
+            Kind::Threaded(runtime, threads) => {
+                let mut command = Self::command(Kind::Ringkeeper(runtime), scratch, stats_port);
+                command.args(["--threads", &threads.to_string()]);
                 command
             }
             Kind::Nutcracker(runtime) => {

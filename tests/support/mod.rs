@@ -65,6 +65,8 @@ impl Scratch {
     pub fn command(&self, name: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.path(name));
         command.args(arguments).current_dir(&self.0).stdin(Stdio::null());
+        // Where commands are taken: each test has its own place.
+        command.env("RUNTIME_DIRECTORY", &self.0);
         command
     }
 

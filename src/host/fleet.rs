@@ -1,0 +1,182 @@
+//! The data workers of the process, as the main thread commands them.
+
+use std::io;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use ringkeeper_core::id::{ListenerId, WorkerId};
+use ringkeeper_core::io::{Command, Mail, Parcel};
+use ringkeeper_core::node::Worker;
+use ringkeeper_core::proxy::Plan;
+
+use crate::host;
+use crate::host::acceptor::{Acceptor, Candidate, Share};
+use crate::host::events::EventLog;
+use crate::host::pulse::{Finding, Pulse, Shown, Watch};
+use crate::host::runtime::{self, Desk, News, Running, Selected, Switchboard};
+
+/// How long workers may take to go on with another plan. They need milliseconds.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The workers, and the acceptor if there are several.
+pub(crate) struct Fleet {
+    workers: Vec<Running>,
+    watches: Vec<Watch>,
+    acceptor: Option<Acceptor>,
+    news: mpsc::Receiver<News>,
+    drained: Vec<WorkerId>,
+    reloaded: Vec<WorkerId>,
+}
+
+impl Fleet {
+    /// Starts `count` workers on the same plan. They listen nowhere yet.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses threads, descriptors or entropy.
+    pub(crate) fn start(selected: Selected, plan: &Arc<Plan>, count: u16) -> anyhow::Result<Self> {
+        let (sender, news) = mpsc::channel();
+        let switchboard = Arc::new(Switchboard::default());
+        let start = Instant::now();
+        let mut workers = Vec::new();
+        let mut pulses = Vec::new();
+        for worker in (0..count.max(1)).map(WorkerId) {
+            let seed = host::seed().context("no seed for the worker")?;
+            let pulse = Arc::new(Pulse::default());
+            let drive = Worker::new(Arc::clone(plan), seed, ringkeeper_core::time::Instant::START);
+            let drive = Shown::new(drive, Arc::clone(&pulse), count > 1);
+            let desk = Desk {
+                worker,
+                log: EventLog::new(Arc::clone(plan)),
+                news: sender.clone(),
+                switchboard: Arc::clone(&switchboard),
+            };
+            let running = runtime::start(selected, drive, start, desk)
+                .context("the worker's thread could not start")?;
+            workers.push(running);
+            pulses.push(pulse);
+        }
+        switchboard.connect(workers.iter().map(|worker| worker.sender().clone()).collect());
+        let acceptor = if workers.len() > 1 {
+            let candidates = workers.iter().zip(&pulses).map(|(worker, pulse)| Candidate {
+                sender: worker.sender().clone(),
+                pulse: Arc::clone(pulse),
+            });
+            Some(Acceptor::start(candidates.collect()).context("no thread to accept clients")?)
+        } else {
+            None
+        };
+        let watches = pulses.into_iter().map(|pulse| Watch::new(pulse, start)).collect();
+        let (drained, reloaded) = (Vec::new(), Vec::new());
+        Ok(Self { workers, watches, acceptor, news, drained, reloaded })
+    }
+
+    /// Returns how many workers there are.
+    pub(crate) const fn len(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Lets clients come in by a listener.
+    pub(crate) fn listen(&self, share: Share) {
+        match (&self.acceptor, self.workers.first()) {
+            (Some(acceptor), _) => acceptor.listen(share),
+            // The worker keeps to the limit itself.
+            (None, Some(worker)) => worker.sender().listen(share.listener),
+            (None, None) => {}
+        }
+    }
+
+    /// Sets how many clients a listener may have.
+    pub(crate) fn limit(&self, id: ListenerId, clients_max: Option<u32>) {
+        if let Some(acceptor) = &self.acceptor {
+            acceptor.limit(id, clients_max);
+        }
+    }
+
+    /// Closes a listener. Who waits there comes in before any command that follows.
+    pub(crate) fn unlisten(&self, id: ListenerId) {
+        match (&self.acceptor, self.workers.first()) {
+            (Some(acceptor), _) => acceptor.unlisten(id),
+            (None, Some(worker)) => worker.sender().unlisten(id),
+            (None, None) => {}
+        }
+    }
+
+    /// Gives every worker a command.
+    pub(crate) fn command(&self, command: &Command) {
+        for worker in &self.workers {
+            worker.sender().mail(Mail::Command(command.clone()));
+        }
+    }
+
+    /// Lets every worker go on with another plan; returns when all have, or how many have not in
+    /// good time: they will as soon as they turn again.
+    pub(crate) fn reload(&mut self, plan: &Arc<Plan>, limit: Duration) -> Result<(), usize> {
+        self.reloaded.clear();
+        let plan = Parcel::new(Arc::clone(plan));
+        self.command(&Command::Reload { plan, limit });
+        let end = Instant::now() + RELOAD_PATIENCE;
+        while self.reloaded.len() < self.workers.len() {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.news.recv_timeout(left) {
+                Ok(news) => self.note(news),
+                Err(_) => return Err(self.workers.len() - self.reloaded.len()),
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, news: News) {
+        let (list, worker) = match news {
+            News::Drained(worker) => (&mut self.drained, worker),
+            News::Reloaded(worker) => (&mut self.reloaded, worker),
+        };
+        if !list.contains(&worker) {
+            list.push(worker);
+        }
+    }
+
+    /// Returns whether every worker is without clients after a drain.
+    pub(crate) fn is_drained(&mut self) -> bool {
+        while let Ok(news) = self.news.try_recv() {
+            self.note(news);
+        }
+        self.drained.len() == self.workers.len()
+    }
+
+    /// Returns whether any worker has ended, which without [`Fleet::stop`] is a failure.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.workers.iter().any(Running::has_ended)
+    }
+
+    /// Looks after the workers, and reports those that do not turn.
+    pub(crate) fn look(&mut self, now: Instant) {
+        for (number, (worker, watch)) in self.workers.iter().zip(&mut self.watches).enumerate() {
+            match watch.look(now, worker.sender()) {
+                Finding::Well => {}
+                Finding::Stalled(late) => {
+                    let stalled_ms = u64::try_from(late.as_millis()).unwrap_or(u64::MAX);
+                    tracing::warn!(worker = number, stalled_ms, "a worker does not turn");
+                }
+                Finding::Recovered(late) => {
+                    let stalled_ms = u64::try_from(late.as_millis()).unwrap_or(u64::MAX);
+                    tracing::warn!(worker = number, stalled_ms, "the worker turns again");
+                }
+            }
+        }
+    }
+
+    /// Ends all workers at once and waits for their threads.
+    ///
+    /// # Errors
+    ///
+    /// The first failure of a worker.
+    pub(crate) fn stop(mut self) -> io::Result<()> {
+        // First, so that nobody gets a client that nobody serves.
+        self.acceptor = None;
+        let results: Vec<io::Result<()>> =
+            self.workers.into_iter().map(|worker| worker.stop()).collect();
+        results.into_iter().collect()
+    }
+}

@@ -1,0 +1,274 @@
+//! The listening sockets of the process, and what changes of them with another configuration.
+
+use std::io;
+
+use anyhow::Context as _;
+use ringkeeper_core::config::nutcracker::{Config, ListenAddress, Pool};
+use ringkeeper_core::id::{ListenerId, PoolId};
+use ringkeeper_core::proxy::ListenerRole;
+use socket2::Socket;
+
+use crate::host::listen::{self, Address, OpenError, Request};
+use crate::host::runtime::Listener;
+
+/// Whom a socket serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Serves {
+    /// The pool of this name.
+    Pool(String),
+    /// What does not change with the configuration.
+    Fixed(ListenerRole),
+}
+
+/// One listening socket.
+#[derive(Debug)]
+struct Open {
+    id: ListenerId,
+    serves: Serves,
+    /// As it was asked for; what tells whether the next configuration wants the same.
+    request: Request,
+    /// A second handle on the socket.
+    socket: Socket,
+}
+
+/// All listening sockets.
+#[derive(Debug, Default)]
+pub(crate) struct Sockets {
+    open: Vec<Open>,
+}
+
+/// A listener that the workers are to take up.
+#[derive(Debug)]
+pub(crate) struct Fresh {
+    /// The listener.
+    pub(crate) listener: Listener,
+    /// Whom it serves.
+    pub(crate) serves: Serves,
+}
+
+/// What is to change, opened already; dropped, it changes nothing.
+#[derive(Debug)]
+pub(crate) struct Change {
+    sockets: Sockets,
+    /// New listeners.
+    pub(crate) fresh: Vec<Fresh>,
+    /// Listeners that nobody wants any more.
+    pub(crate) closed: Vec<ListenerId>,
+    /// What each listener serves, by its number.
+    pub(crate) roles: Vec<ListenerRole>,
+}
+
+/// What a pool asks for.
+pub(crate) fn request(pool: &Pool) -> Request {
+    Request {
+        purpose: format!("pool '{}'", pool.name),
+        address: address(pool),
+        backlog: i32::try_from(pool.backlog).unwrap_or(i32::MAX),
+        reuseport: pool.reuseport,
+    }
+}
+
+/// Returns where a pool listens, in the host's terms.
+fn address(pool: &Pool) -> Address {
+    match &pool.listen.address {
+        ListenAddress::Tcp(at) => Address::Tcp { host: at.host.clone(), port: at.port },
+        ListenAddress::Unix { path, mode } => Address::Unix { path: path.into(), mode: *mode },
+    }
+}
+
+impl Sockets {
+    /// Opens one that stays whatever the configuration says.
+    ///
+    /// # Errors
+    ///
+    /// It can't be opened.
+    pub(crate) fn open_fixed(
+        &mut self,
+        request: Request,
+        role: ListenerRole,
+    ) -> Result<Fresh, OpenError> {
+        let socket = listen::open(&request)?;
+        self.add(request, socket, false, Serves::Fixed(role))
+    }
+
+    fn add(
+        &mut self,
+        request: Request,
+        socket: Socket,
+        tcp_keepalive: bool,
+        serves: Serves,
+    ) -> Result<Fresh, OpenError> {
+        let handle = match socket.try_clone() {
+            Ok(handle) => handle,
+            Err(error) => return Err(OpenError::descriptors(&request, error)),
+        };
+        let id = self.free_id();
+        self.open.push(Open { id, serves: serves.clone(), request, socket: handle });
+        Ok(Fresh { listener: Listener { id, socket, tcp_keepalive }, serves })
+    }
+
+    fn free_id(&self) -> ListenerId {
+        let is_free = |id: &ListenerId| self.open.iter().all(|open| open.id != *id);
+        (0..u16::MAX).map(ListenerId).find(is_free).unwrap_or(ListenerId(u16::MAX))
+    }
+
+    /// Prepares what a configuration wants; opens what is new.
+    ///
+    /// # Errors
+    ///
+    /// What can't be opened; nothing has changed then.
+    pub(crate) fn prepare(
+        &self,
+        config: &Config,
+        is_wanted: impl Fn(&Pool) -> bool,
+    ) -> anyhow::Result<Change> {
+        let mut after = Self::default();
+        let mut fresh = Vec::new();
+        let mut reused = Vec::new();
+        // All that is open first: a new one's number must differ from theirs.
+        for open in &self.open {
+            after.open.push(Open {
+                id: open.id,
+                serves: open.serves.clone(),
+                request: open.request.clone(),
+                socket: open.socket.try_clone().context("no descriptor for a listener")?,
+            });
+        }
+        for pool in config.pools.iter().filter(|pool| is_wanted(pool)) {
+            let request = request(pool);
+            let known = after.open.iter_mut().find(|open| {
+                open.request.address == request.address && matches!(open.serves, Serves::Pool(_))
+            });
+            if let Some(open) = known {
+                // As `listen` the first time: it only sets the length of the queue.
+                open.socket.listen(request.backlog).context("changing a listener's backlog")?;
+                set_keepalive(&open.socket, pool.tcpkeepalive).context("changing a listener")?;
+                open.serves = Serves::Pool(pool.name.clone());
+                open.request = request;
+                reused.push(open.id);
+                continue;
+            }
+            let socket = listen::open(&request)?;
+            set_keepalive(&socket, pool.tcpkeepalive).context("setting up a listener")?;
+            let serves = Serves::Pool(pool.name.clone());
+            fresh.push(after.add(request, socket, pool.tcpkeepalive, serves)?);
+        }
+        let is_closed = |open: &Open| {
+            matches!(open.serves, Serves::Pool(_))
+                && !reused.contains(&open.id)
+                && fresh.iter().all(|fresh| fresh.listener.id != open.id)
+        };
+        let closed: Vec<ListenerId> =
+            after.open.iter().filter(|open| is_closed(open)).map(|open| open.id).collect();
+        let roles = after.roles(config);
+        after.open.retain(|open| !closed.contains(&open.id));
+        Ok(Change { sockets: after, fresh, closed, roles })
+    }
+
+    /// Goes on with what was prepared; returns the new listeners.
+    pub(crate) fn commit(&mut self, change: Change) -> Vec<Fresh> {
+        *self = change.sockets;
+        change.fresh
+    }
+
+    /// Returns the listeners of a pool.
+    pub(crate) fn of_pool<'a>(&'a self, name: &'a str) -> impl Iterator<Item = ListenerId> + 'a {
+        self.open
+            .iter()
+            .filter(move |open| matches!(&open.serves, Serves::Pool(pool) if pool == name))
+            .map(|open| open.id)
+    }
+
+    /// Says what each listener serves, by its number. One that is about to close still serves its
+    /// pool if the configuration has it: clients may be on their way in.
+    pub(crate) fn roles(&self, config: &Config) -> Vec<ListenerRole> {
+        let count = self.open.iter().map(|open| usize::from(open.id.0) + 1).max().unwrap_or(0);
+        let mut roles = vec![ListenerRole::Nobody; count];
+        for open in &self.open {
+            let role = match &open.serves {
+                Serves::Fixed(role) => *role,
+                Serves::Pool(name) => {
+                    let found = config.pools.iter().position(|pool| pool.name == *name);
+                    let id = found.and_then(|at| u16::try_from(at).ok()).map(PoolId);
+                    id.map_or(ListenerRole::Nobody, ListenerRole::Pool)
+                }
+            };
+            if let Some(place) = roles.get_mut(usize::from(open.id.0)) {
+                *place = role;
+            }
+        }
+        roles
+    }
+}
+
+/// Linux hands the option down to accepted sockets; a unix socket has none.
+fn set_keepalive(socket: &Socket, tcp_keepalive: bool) -> io::Result<()> {
+    if socket.local_addr()?.is_unix() { Ok(()) } else { socket.set_keepalive(tcp_keepalive) }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringkeeper_core::config::nutcracker;
+
+    use super::*;
+
+    fn config(pools: &[(&str, &str)]) -> Config {
+        let text: String = pools
+            .iter()
+            .map(|(name, listen)| {
+                format!(
+                    "{name}:\n  listen: {listen}\n  redis: true\n  servers:\n   - 127.0.0.1:1:1\n"
+                )
+            })
+            .collect();
+        nutcracker::parse("test.yml", &text).config.unwrap()
+    }
+
+    fn free_path(name: &str) -> String {
+        let path =
+            std::env::temp_dir().join(format!("ringkeeper-{}-{name}.sock", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        path.display().to_string()
+    }
+
+    #[test]
+    fn sockets_at_the_same_place_stay_and_others_come_and_go() {
+        let (a, b) = (free_path("a"), free_path("b"));
+        let mut sockets = Sockets::default();
+        let change = sockets.prepare(&config(&[("one", &a)]), |_| true).unwrap();
+        assert_eq!((change.fresh.len(), change.closed.len()), (1, 0));
+        assert_eq!(change.roles, [ListenerRole::Pool(PoolId(0))]);
+        sockets.commit(change);
+
+        // The same place under another name, which sorts behind the new pool's.
+        let next = config(&[("renamed", &a), ("two", &b)]);
+        let change = sockets.prepare(&next, |_| true).unwrap();
+        assert_eq!(change.fresh.len(), 1);
+        assert_eq!(change.fresh[0].listener.id, ListenerId(1));
+        assert!(change.closed.is_empty());
+        let roles = [ListenerRole::Pool(PoolId(1)), ListenerRole::Pool(PoolId(0))];
+        assert_eq!(change.roles, roles);
+        sockets.commit(change);
+
+        let change = sockets.prepare(&next, |pool| pool.name == "two").unwrap();
+        assert_eq!(change.closed, [ListenerId(0)]);
+        assert_eq!(change.roles, roles, "who is on the way in still gets to the pool");
+        sockets.commit(change);
+        assert_eq!(sockets.of_pool("renamed").count(), 0);
+        for path in [a, b] {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_opened_changes_nothing() {
+        let a = free_path("c");
+        let mut sockets = Sockets::default();
+        let change = sockets.prepare(&config(&[("one", &a)]), |_| true).unwrap();
+        sockets.commit(change);
+        let bad = config(&[("two", &a), ("three", "/nowhere/at/all")]);
+        assert!(sockets.prepare(&bad, |_| true).is_err());
+        assert_eq!(sockets.of_pool("one").count(), 1);
+        std::fs::remove_file(a).unwrap();
+    }
+}
