@@ -404,6 +404,11 @@ pub enum Notice {
         /// What is asked.
         question: Question,
     },
+    /// The host has read the configuration again. For the control worker.
+    ConfigRead {
+        /// Whether it is in use now; if not, the one before is.
+        is_good: bool,
+    },
     /// What a worker says to a [`Notice::Question`].
     Answer {
         /// Which worker.

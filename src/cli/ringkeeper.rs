@@ -7,7 +7,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use ringkeeper_core::stats::FiguresPlan;
+
 use crate::cli::{load, route};
+use crate::host::admin::{self, AdminLaunch, AdminPlace, SlowAfter};
 use crate::host::control::{self, Answer, Control};
 use crate::host::log::{Format, Log, Verbosity};
 use crate::host::reason;
@@ -45,7 +48,8 @@ Signals:
 
 Try it:
   redis-cli -p 22121 set hello world      (22121: the pool's `listen` port)
-  curl -s telnet://127.0.0.1:22222        (the figures, as JSON)";
+  curl -s http://127.0.0.1:22280/metrics  (everything that is counted; / lists more)
+  curl -s telnet://127.0.0.1:22222        (twemproxy's figures, as JSON)";
 
 const RELOAD_EXAMPLES: &str = "\
 What both configurations have goes on untouched, connections included. Clients of pools that are
@@ -146,6 +150,41 @@ struct RunArgs {
     /// Statistics port, 0 for any; given explicitly, it must be free [default: 22222]
     #[arg(long, value_name = "PORT")]
     stats_port: Option<u16>,
+    #[command(flatten)]
+    figures: FiguresArgs,
+}
+
+#[derive(Debug, Args)]
+struct FiguresArgs {
+    /// Where metrics, status and administration are: HOST:PORT, unix:PATH or off; given
+    /// explicitly, it must be free [default: 127.0.0.1:22280]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<AdminPlace>,
+    /// File with the token that whoever changes something there must know; without it nothing can
+    /// be changed there
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+    /// Name by which this host may be asked there, besides its addresses and `localhost`
+    #[arg(long, value_name = "NAME")]
+    admin_host: Vec<String>,
+    /// Keep requests that take longer for SLOWLOG: milliseconds, or off
+    #[arg(long, value_name = "MS|off", default_value = "10")]
+    slow_ms: SlowAfter,
+    /// Find the keys most asked for and the largest values from the start
+    #[arg(long)]
+    watch_keys: bool,
+    /// Keep latencies, slow requests and examples; off saves their small cost
+    #[arg(long, value_enum, default_value_t)]
+    figures: OnOff,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum OnOff {
+    /// Yes.
+    #[default]
+    On,
+    /// No.
+    Off,
 }
 
 #[derive(Debug, Args)]
@@ -307,6 +346,13 @@ fn run(arguments: RunArgs) -> ExitCode {
         host: arguments.stats_addr.unwrap_or_else(|| STATS_HOST.to_owned()),
         port: arguments.stats_port.unwrap_or(STATS_PORT),
     };
+    let admin = match admin(&arguments.figures) {
+        Ok(admin) => admin,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     let control = match Control::open(arguments.control.as_deref()) {
         Ok(control) => Some(control),
         Err(error) if arguments.control.is_some() => {
@@ -328,6 +374,7 @@ fn run(arguments: RunArgs) -> ExitCode {
         runtime: arguments.runtime,
         threads: arguments.threads,
         stats,
+        admin,
         control,
     };
     match service::start(launch) {
@@ -364,6 +411,22 @@ fn drain(verb: &str, arguments: &DrainArgs) -> ExitCode {
         DrainWhat::Pool { name } => command(control, &[verb, "pool", name]),
         DrainWhat::Server { pool, name } => command(control, &[verb, "server", pool, name]),
     }
+}
+
+fn admin(arguments: &FiguresArgs) -> anyhow::Result<AdminLaunch> {
+    let token = arguments.admin_token_file.as_deref().map(admin::read_token).transpose()?;
+    Ok(AdminLaunch {
+        // Nobody asked for the default place, so it may be missing.
+        required: arguments.admin.is_some(),
+        place: arguments.admin.clone().unwrap_or_default(),
+        token,
+        host_names: arguments.admin_host.clone(),
+        figures: FiguresPlan {
+            is_on: arguments.figures == OnOff::On,
+            slow_after: arguments.slow_ms.0,
+            is_watching_keys: arguments.watch_keys,
+        },
+    })
 }
 
 fn check(arguments: &CheckArgs) -> ExitCode {

@@ -1,6 +1,7 @@
 //! The operating system: what the process opens, asks and obeys.
 
 pub(crate) mod acceptor;
+pub(crate) mod admin;
 pub(crate) mod control;
 pub(crate) mod daemon;
 pub(crate) mod drained;

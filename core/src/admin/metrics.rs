@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::families::FAMILIES;
-use super::Facts;
+use super::{Facts, Reload};
 use crate::stats::{
     Class, Counters, ErrorKind, Histogram, LimitKind, PoolFigures, ServerFigures, WorkerFigures,
 };
@@ -78,6 +78,8 @@ enum Source {
 pub struct Gathered<'a> {
     /// What does not change.
     pub facts: &'a Facts,
+    /// How the configuration was read the last time.
+    pub reload: Reload,
     /// Workers that should answer.
     pub workers_due: u16,
     /// What those say that did.

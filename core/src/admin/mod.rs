@@ -55,6 +55,15 @@ pub struct Facts {
     pub listeners: u64,
 }
 
+/// How the configuration was read the last time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// Whether it came into use; if not, the one before is.
+    pub is_good: bool,
+    /// When, seconds since 1970.
+    pub unix_seconds: u64,
+}
+
 /// What a listener of the control worker is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdminRole {
@@ -134,6 +143,7 @@ pub struct Admin {
     next_query: u64,
     timers: Timers<Timer>,
     is_tail_armed: bool,
+    reload: Reload,
     outbox: VecDeque<Output>,
 }
 
@@ -144,7 +154,9 @@ const fn key_of(conn: ConnId) -> SlabKey {
 impl Admin {
     /// Makes the machine.
     pub fn new(plan: Arc<AdminPlan>, now: Instant) -> Self {
+        let reload = Reload { is_good: true, unix_seconds: plan.facts.started_unix_seconds };
         Self {
+            reload,
             plan,
             now,
             conns: Slab::new(ADMIN_CONNECTIONS_MAX),
@@ -250,6 +262,12 @@ impl Admin {
             | Output::Errand(_)
             | Output::Notice { .. } => true,
         });
+    }
+
+    /// Takes the news that the configuration was read again.
+    pub fn note_reload(&mut self, now: Instant, is_good: bool) {
+        self.now = now;
+        self.reload = Reload { is_good, unix_seconds: self.unix_micros() / 1_000_000 };
     }
 
     /// Takes an answer of a worker.
@@ -416,7 +434,7 @@ impl Admin {
     ) -> (Status, &'static str, String) {
         let pools = WorkerFigures::sum_pools(workers);
         let (facts, workers_due) = (&self.plan.facts, self.plan.workers);
-        let all = Gathered { facts, workers_due, workers, pools: &pools };
+        let all = Gathered { facts, reload: self.reload, workers_due, workers, pools: &pools };
         let verdict = |problem: Option<String>| match problem {
             Some(problem) => (Status::Unavailable, TEXT, problem),
             None => (Status::Ok, TEXT, "ok\n".to_owned()),

@@ -22,6 +22,10 @@ pub fn status(all: &Gathered<'_>, now_unix_seconds: u64) -> String {
             json.key("name").text(&facts.backend);
             json.key("reason").text(&facts.backend_reason);
         });
+        json.key("last_reload").object(|json| {
+            json.key("is_good").boolean(all.reload.is_good);
+            json.key("unix_seconds").number(all.reload.unix_seconds);
+        });
         let problem = problem(all);
         json.key("is_ready").boolean(problem.is_none());
         if let Some(problem) = problem {

@@ -3,6 +3,7 @@
 //! Its machines are optional, and each owns its connections: which one a connection belongs to
 //! follows from its listener and then from its name.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::admin::{Admin, AdminPlan, AdminRole};
@@ -13,8 +14,8 @@ use crate::time::Instant;
 /// What the control worker does.
 #[derive(Clone, Debug, Default)]
 pub struct ControlPlan {
-    /// What each [`ListenerId`] is for, by its number.
-    pub listeners: Vec<AdminRole>,
+    /// What each of its listeners is for.
+    pub listeners: BTreeMap<ListenerId, AdminRole>,
     /// The admin listener and the statistics port.
     pub admin: Option<Arc<AdminPlan>>,
 }
@@ -22,7 +23,7 @@ pub struct ControlPlan {
 /// The control thread's logic.
 #[derive(Debug)]
 pub struct Control {
-    listeners: Vec<AdminRole>,
+    listeners: BTreeMap<ListenerId, AdminRole>,
     admin: Option<Admin>,
 }
 
@@ -46,7 +47,7 @@ impl Drive for Control {
         on: ListenerId,
         _peer: Endpoint,
     ) -> Result<ConnId, AtCapacity> {
-        let role = *self.listeners.get(usize::from(on.0)).ok_or(AtCapacity)?;
+        let role = *self.listeners.get(&on).ok_or(AtCapacity)?;
         self.admin.as_mut().ok_or(AtCapacity)?.accept(now, role)
     }
 
@@ -75,6 +76,11 @@ impl Drive for Control {
             Input::Notice(Notice::Answer { from, query, answer }) => {
                 if let Some(admin) = &mut self.admin {
                     admin.answered(now, query, from, answer);
+                }
+            }
+            Input::Notice(Notice::ConfigRead { is_good }) => {
+                if let Some(admin) = &mut self.admin {
+                    admin.note_reload(now, is_good);
                 }
             }
             // It has no clients of pools, so there is nothing to ask it and nothing to drain.

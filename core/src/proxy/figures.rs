@@ -132,6 +132,8 @@ impl Proxy {
         match notice {
             Notice::Question { from, query, question } => self.answer_to(from, query, &question),
             Notice::Answer { from, query, answer } => self.take_answer(query, from, answer),
+            // The control worker's.
+            Notice::ConfigRead { .. } => {}
         }
     }
 

@@ -87,11 +87,11 @@ impl Desk {
         };
         let access = Access { token, host_names: vec!["proxy-1.example".to_owned()] };
         let control = ControlPlan {
-            listeners: vec![
-                AdminRole::Stats,
-                AdminRole::Http { is_unix: false },
-                AdminRole::Http { is_unix: true },
-            ],
+            listeners: BTreeMap::from([
+                (ListenerId(0), AdminRole::Stats),
+                (ListenerId(1), AdminRole::Http { is_unix: false }),
+                (ListenerId(2), AdminRole::Http { is_unix: true }),
+            ]),
             admin: Some(Arc::new(AdminPlan { facts, access, workers })),
         };
         let make = |id| Data {

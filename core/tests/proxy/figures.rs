@@ -27,7 +27,7 @@ fn ask(harness: &mut Harness, question: Question) -> Answer {
             assert_eq!((from, query), (WorkerId(0), Query(77)));
             answer
         }
-        Notice::Question { .. } => panic!("{notice:?}"),
+        Notice::Question { .. } | Notice::ConfigRead { .. } => panic!("{notice:?}"),
     }
 }
 

@@ -59,6 +59,12 @@ pub const FAMILIES: &[Family] = &[
     process("ringkeeper_start_time_seconds", Gauge, "",
         "When the service started, seconds since 1970.",
         |all, out| out.add(&[], all.facts.started_unix_seconds)),
+    process("ringkeeper_config_last_reload_success", Gauge, "",
+        "1 if the configuration that was read last is in use, 0 if it had errors.",
+        |all, out| out.add(&[], u64::from(all.reload.is_good))),
+    process("ringkeeper_config_last_reload_timestamp_seconds", Gauge, "",
+        "When the configuration was last read, seconds since 1970.",
+        |all, out| out.add(&[], all.reload.unix_seconds)),
     process("ringkeeper_worker_up", Gauge, "worker",
         "1 if the worker answered in time, else 0.", |all, out| {
             for worker in 0..all.workers_due {
