@@ -320,7 +320,10 @@ fn keys_are_watched_on_demand(runtime: Runtime) {
         client.ask(&["SET", "big", &"x".repeat(10_000)]);
     }
     let found = get(&proxy, "/keys.json").json();
-    assert_eq!((&found["hot"][0]["key"], &found["hot"][0]["requests"]), (&"hot".into(), &20.into()));
+    assert_eq!(
+        (&found["hot"][0]["key"], &found["hot"][0]["requests"]),
+        (&"hot".into(), &20.into())
+    );
     assert_eq!(found["big"][0]["key"], "big");
     assert!(found["big"][0]["bytes"].as_u64() > Some(10_000));
 }
@@ -358,4 +361,26 @@ fn by_its_old_name_the_program_has_no_admin_port(runtime: Runtime) {
     assert_eq!(proxy.stats()["version"], "0.5.0");
     let log = proxy.scratch.read("log");
     assert!(!log.contains("administration"), "{log}");
+}
+
+#[test]
+fn each_alert_fires_once() {
+    need!("promtool");
+    let conf = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let read = |name: &str| std::fs::read_to_string(conf.join(name)).unwrap();
+    let (rules, tests) = (read("alerts.yml"), read("alerts.test.yml"));
+    let alerts: Vec<&str> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() > 8, "{alerts:?}");
+    for alert in alerts {
+        let of_alert = tests.split("\n  - name: ").find(|test| test.starts_with(alert));
+        let fires = of_alert.is_some_and(|test| test.contains("\n          - exp_labels: "));
+        assert!(fires, "{alert} is never made to fire");
+    }
+    let output = Command::new(program("promtool").unwrap())
+        .args(["test", "rules", "alerts.test.yml"])
+        .current_dir(&conf)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
 }

@@ -5,6 +5,7 @@
 // A panic is how a body reports.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod figures;
 mod nutcracker_yml;
 pub mod worker;
 
@@ -19,9 +20,11 @@ pub type Body = fn(&[u8]);
 
 /// Every target, by the name of its directory in `corpus/`.
 pub const TARGETS: &[(&str, Body)] = &[
+    ("http", http),
     ("nutcracker_yml", nutcracker_yml),
     ("reply", reply),
     ("request", request),
+    ("stats", stats),
     ("worker", worker),
 ];
 
@@ -29,6 +32,16 @@ pub const TARGETS: &[(&str, Body)] = &[
 /// itself.
 pub fn nutcracker_yml(data: &[u8]) {
     nutcracker_yml::nutcracker_yml(data);
+}
+
+/// The admin listener: HTTP requests, and the replies to them.
+pub fn http(data: &[u8]) {
+    figures::http(data);
+}
+
+/// Figures with any names and numbers, as they are shown.
+pub fn stats(data: &[u8]) {
+    figures::stats(data);
 }
 
 /// A whole worker between clients and servers that do what the input says.

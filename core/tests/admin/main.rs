@@ -158,6 +158,11 @@ fn nothing_changes_without_the_token() {
     }
     let mut closed = Desk::without_token(1);
     assert_eq!(closed.fetch(&post("/slowlog/reset", Some(""))).status, 403);
+    for (mut desk, status) in [(closed, 200), (desk, 401)] {
+        let conn = desk.connect_unix();
+        desk.send(conn, &post("/slowlog/reset", None));
+        assert_eq!(desk.take_reply(conn).status, status, "over a unix socket");
+    }
 }
 
 #[test]

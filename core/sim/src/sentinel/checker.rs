@@ -359,7 +359,8 @@ impl Checker {
         }
         let before = std::mem::replace(&mut sentinel.current_epoch, epoch);
         if epoch < before || config_epoch > epoch {
-            let what = format!("is at epoch {epoch} after {before}, with a master's {config_epoch}");
+            let what =
+                format!("is at epoch {epoch} after {before}, with a master's {config_epoch}");
             self.breach(at, "S3", Some(from), what);
         }
         let before = std::mem::replace(&mut self.view(from, master).config_epoch, config_epoch);
@@ -370,9 +371,8 @@ impl Checker {
         self.believe(at, from, master, address);
         let known = *self.addresses.entry((master, config_epoch)).or_insert(address);
         if known != address {
-            let what = format!(
-                "configuration {config_epoch} of master {master} is {known} and {address}"
-            );
+            let what =
+                format!("configuration {config_epoch} of master {master} is {known} and {address}");
             self.breach(at, "S4", None, what);
         }
     }
@@ -409,9 +409,11 @@ impl Checker {
 
     /// S5: who orders servers about, and by what right.
     pub(crate) fn judge_orders(&mut self, now: Instant) {
-        while self.orders.first().is_some_and(|order| {
-            now.since(order.at) > Duration::from_millis(1)
-        }) {
+        while self
+            .orders
+            .first()
+            .is_some_and(|order| now.since(order.at) > Duration::from_millis(1))
+        {
             let order = self.orders.remove(0);
             self.judge(&order);
         }
@@ -423,9 +425,8 @@ impl Checker {
         let view = self.view(from, master);
         let (leads, belief, before) = (view.leads, view.belief, view.before);
         if let Some(target) = order.target {
-            let is_recent = before.is_some_and(|(when, before)| {
-                before == target && at.since(when) <= BELIEF_GRACE
-            });
+            let is_recent = before
+                .is_some_and(|(when, before)| before == target && at.since(when) <= BELIEF_GRACE);
             if belief.is_some_and(|belief| belief != target) && !is_recent {
                 let what = format!("has a server follow {target}, and believes in {belief:?}");
                 self.breach(at, "S5", Some(from), what);

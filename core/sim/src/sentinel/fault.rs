@@ -142,7 +142,8 @@ impl World {
         self.schedule.struck += 1;
         let lasting = self.schedule.lasting;
         let end = self.now + self.draw_nanos(lasting);
-        let all: Vec<NodeId> = (0..self.nodes.len()).filter(|n| !self.nodes[*n].is_observer).collect();
+        let all: Vec<NodeId> =
+            (0..self.nodes.len()).filter(|n| !self.nodes[*n].is_observer).collect();
         let node = self.pick(&all);
         let sentinels = self.sentinel_nodes();
         match kind {
@@ -179,7 +180,8 @@ impl World {
             }
             FaultKind::Tail => {
                 self.paths.tail_one_in = 2 + self.rng.below(30);
-                self.paths.tail = Duration::from_millis([20, 300, 3_000][self.rng.below(3) as usize]);
+                self.paths.tail =
+                    Duration::from_millis([20, 300, 3_000][self.rng.below(3) as usize]);
                 self.agenda.plan(end, Event::Fault(Fault::NoTail));
             }
             FaultKind::Disk => {

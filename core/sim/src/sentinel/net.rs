@@ -142,7 +142,8 @@ impl World {
         self.links[conn].is_open = true;
         self.fly(self.now, conn, CALLER, Segment::Opened);
         // Every connection comes from a port of its own.
-        let address = SocketAddr::new(self.nodes[from].address.ip(), 32_768 + (conn % 28_000) as u16);
+        let address =
+            SocketAddr::new(self.nodes[from].address.ip(), 32_768 + (conn % 28_000) as u16);
         self.deliver(to, Happening::Accepted { conn, from: address });
     }
 

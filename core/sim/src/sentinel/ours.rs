@@ -110,8 +110,7 @@ impl Ours {
         self.names.clear();
         self.conns.clear();
         self.planned = None;
-        let boot =
-            Boot { files: self.disk.files.clone(), seed: ctx.rng.next_u64(), now: ctx.now };
+        let boot = Boot { files: self.disk.files.clone(), seed: ctx.rng.next_u64(), now: ctx.now };
         match (self.make)(&boot) {
             Ok(machine) => self.machine = Some(machine),
             Err(why) => {

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ringkeeper_core::io::{CloseReason, Exit, PersistError};
 use ringkeeper_core::id::{JobId, Ticket};
+use ringkeeper_core::io::{CloseReason, Exit, PersistError};
 use ringkeeper_core::rng::Rng;
 use ringkeeper_core::time::Instant;
 
@@ -51,15 +51,32 @@ pub(crate) enum Happening {
 /// Something that a process does.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    Connect { conn: Conn, to: SocketAddr },
-    Send { conn: Conn, bytes: Vec<u8> },
-    Close { conn: Conn },
+    Connect {
+        conn: Conn,
+        to: SocketAddr,
+    },
+    Send {
+        conn: Conn,
+        bytes: Vec<u8>,
+    },
+    Close {
+        conn: Conn,
+    },
     /// In the process's own time.
-    Wake { at: Instant, alarm: u64 },
+    Wake {
+        at: Instant,
+        alarm: u64,
+    },
     /// Like [`Effect::Wake`], in the time of the world.
-    Later { after: Duration, happening: Happening },
+    Later {
+        after: Duration,
+        happening: Happening,
+    },
     /// An event as a Sentinel publishes it.
-    Tell { channel: String, payload: String },
+    Tell {
+        channel: String,
+        payload: String,
+    },
 }
 
 /// The hands of a process.

@@ -58,8 +58,15 @@ enum Upstream {
     Idle,
     Connecting(Conn),
     /// Waits for the master's data to arrive and be loaded.
-    Syncing { conn: Conn, input: Bytes },
-    Up { conn: Conn, input: Bytes, last_io: Instant },
+    Syncing {
+        conn: Conn,
+        input: Bytes,
+    },
+    Up {
+        conn: Conn,
+        input: Bytes,
+        last_io: Instant,
+    },
 }
 
 /// What a server keeps over a restart.
@@ -158,12 +165,8 @@ impl Server {
             Happening::Woken(ALARM_CRON) => self.cron(ctx),
             Happening::Woken(ALARM_SYNCED) => self.synced(ctx),
             Happening::Accepted { conn, from } => {
-                let client = Client {
-                    input: Bytes::default(),
-                    from,
-                    kind: Use::Normal,
-                    transaction: None,
-                };
+                let client =
+                    Client { input: Bytes::default(), from, kind: Use::Normal, transaction: None };
                 self.clients.insert(conn, client);
             }
             Happening::Connected(conn) => self.upstream_connected(conn, ctx),
@@ -376,7 +379,8 @@ impl Server {
                     ctx.send(*conn, bytes.clone());
                 }
             }
-            let words: Vec<&str> = words.iter().filter_map(|w| std::str::from_utf8(w).ok()).collect();
+            let words: Vec<&str> =
+                words.iter().filter_map(|w| std::str::from_utf8(w).ok()).collect();
             match words[..] {
                 ["SET", value] => self.data.push(value.to_owned()),
                 ["PUBLISH", channel, payload] => {

@@ -107,8 +107,7 @@ impl World {
             return;
         }
         tap.arrived_bytes += count as u64;
-        while let Some((_, answer)) =
-            tap.flying.pop_front_if(|(end, _)| *end <= tap.arrived_bytes)
+        while let Some((_, answer)) = tap.flying.pop_front_if(|(end, _)| *end <= tap.arrived_bytes)
         {
             self.checker.heard(self.now, from, to, &answer);
         }
@@ -125,7 +124,8 @@ fn ask(words: &[Vec<u8>]) -> Option<Ask> {
 
 fn answer(ask: Ask, reply: &Reply) -> Option<Answer> {
     let Reply::Array(Some(items)) = reply else { return None };
-    let [Reply::Integer(down), Reply::Bulk(Some(leader)), Reply::Integer(epoch)] = &items[..] else {
+    let [Reply::Integer(down), Reply::Bulk(Some(leader)), Reply::Integer(epoch)] = &items[..]
+    else {
         return None;
     };
     let leader = String::from_utf8_lossy(leader).into_owned();

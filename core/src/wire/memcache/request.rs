@@ -415,8 +415,8 @@ fn split(line: &[u8], words: &mut Vec<Span>) -> SplitLine {
 /// Takes `noreply` off the end when there are more words than `at_least`, the fewest that the
 /// command has without it.
 fn take_noreply(line: &[u8], words: &mut Vec<Span>, at_least: usize) -> bool {
-    let is_said = words.len() > at_least
-        && words.last().is_some_and(|last| token(line, last) == b"noreply");
+    let is_said =
+        words.len() > at_least && words.last().is_some_and(|last| token(line, last) == b"noreply");
     if is_said {
         words.pop();
     }
@@ -516,11 +516,7 @@ fn parse_meta(
     Ok(Head { request, value_bytes })
 }
 
-fn parse_flush(
-    line: &[u8],
-    words: &mut Vec<Span>,
-    mut request: Request,
-) -> Result<Head, Refusal> {
+fn parse_flush(line: &[u8], words: &mut Vec<Span>, mut request: Request) -> Result<Head, Refusal> {
     request.is_noreply = take_noreply(line, words, 1);
     let is_silent = request.is_noreply;
     match words.as_slice() {

@@ -141,7 +141,8 @@ impl Genuine {
         let to = self.instances[promoted].address;
         let replicas = self.instances[id].replicas.clone();
         let is_under_way = |reconf| matches!(reconf, Reconf::Sent | Reconf::InProgress);
-        let count = replicas.iter().filter(|one| is_under_way(self.instances[**one].reconf)).count();
+        let count =
+            replicas.iter().filter(|one| is_under_way(self.instances[**one].reconf)).count();
         let mut room = (self.instances[id].parallel_syncs as usize).saturating_sub(count);
         for replica in replicas {
             if room == 0 {
@@ -207,14 +208,8 @@ impl Genuine {
         let master = &self.instances[id];
         let old = master.address;
         let new = master.promoted.map_or(old, |promoted| self.instances[promoted].address);
-        let payload = format!(
-            "{} {} {} {} {}",
-            master.name,
-            old.ip(),
-            old.port(),
-            new.ip(),
-            new.port()
-        );
+        let payload =
+            format!("{} {} {} {} {}", master.name, old.ip(), old.port(), new.ip(), new.port());
         ctx.tell("+switch-master", payload);
         self.change_address(id, new, ctx);
     }

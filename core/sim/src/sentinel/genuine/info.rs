@@ -23,7 +23,9 @@ impl Genuine {
                 "master_link_down_since_seconds" => {
                     self.instances[id].link_down = value.parse::<Ms>().unwrap_or(0) * 1000;
                 }
-                _ if key.starts_with("slave") && key.as_bytes().get(5).is_some_and(u8::is_ascii_digit) => {
+                _ if key.starts_with("slave")
+                    && key.as_bytes().get(5).is_some_and(u8::is_ascii_digit) =>
+                {
                     self.listed(id, value, ctx);
                 }
                 _ if role == Some(Role::Replica) => self.replica_said(id, key, value, ctx.wall_ms),

@@ -58,30 +58,28 @@ fn every_command_is_taken_apart_however_it_is_cut() {
     assert_reads("set k 0 0 3\r\nabc\r\nget k\r\n", &["set k 0 0 3|abc|", "get k|"]);
     assert_reads("set k 0 -1 0\r\n\r\n", &["set k 0 -1 0||"]);
     assert_reads("add k 4294967295 5 2\r\n\r\n\r\n", &["add k 4294967295 5 2|||"]);
-    assert_reads("cas k 0 0 1 18446744073709551615\r\nx\r\n", &[
-        "cas k 0 0 1 18446744073709551615|x|",
-    ]);
+    assert_reads(
+        "cas k 0 0 1 18446744073709551615\r\nx\r\n",
+        &["cas k 0 0 1 18446744073709551615|x|"],
+    );
     assert_reads("append k 0 0 1 noreply\r\nx\r\n", &["append k 0 0 1|x|silent"]);
     assert_reads("cas k 0 0 1 7 noreply\r\nx\r\n", &["cas k 0 0 1 7|x|silent"]);
     assert_reads("incr k 1\r\ndecr k 1 noreply\r\n", &["incr k 1|", "decr k 1|silent"]);
     assert_reads("delete k\r\ndelete k 0\r\n", &["delete k|", "delete k 0|"]);
-    assert_reads("delete k noreply\r\ndelete k 0 noreply\r\n", &[
-        "delete k|silent",
-        "delete k 0|silent",
-    ]);
+    assert_reads(
+        "delete k noreply\r\ndelete k 0 noreply\r\n",
+        &["delete k|silent", "delete k 0|silent"],
+    );
     assert_reads("touch k -1\r\n", &["touch k -1|"]);
     assert_reads("mg k v\r\nmn\r\nms k 2 q\r\nab\r\n", &["mg k v|", "mn|", "ms k 2 q|ab|"]);
-    assert_reads("flush_all\r\nflush_all 10\r\nflush_all noreply\r\n", &[
-        "flush_all|",
-        "flush_all 10|",
-        "flush_all|silent",
-    ]);
-    assert_reads("verbosity 1\r\nversion\r\nstats\r\nquit\r\n", &[
-        "verbosity 1|",
-        "version|",
-        "stats|",
-        "quit|",
-    ]);
+    assert_reads(
+        "flush_all\r\nflush_all 10\r\nflush_all noreply\r\n",
+        &["flush_all|", "flush_all 10|", "flush_all|silent"],
+    );
+    assert_reads(
+        "verbosity 1\r\nversion\r\nstats\r\nquit\r\n",
+        &["verbosity 1|", "version|", "stats|", "quit|"],
+    );
 }
 
 #[test]
