@@ -141,11 +141,11 @@ fn termination_drains_and_ends_with_0() {
 }
 
 #[test]
-fn a_hang_up_says_how_a_configuration_is_applied() {
+fn a_hang_up_reads_the_configuration_again() {
     let scratch = Scratch::new();
     let process = start(&scratch, &[]);
     process.signal(Signal::HUP);
-    scratch.wait_for("stderr", "restart the service");
+    scratch.wait_for("stderr", "configuration is read again: nothing has changed");
 }
 
 #[test]

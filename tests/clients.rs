@@ -13,15 +13,14 @@ mod support;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use redis::{Commands, TypedCommands};
 
 use support::Scratch;
-use support::lab::{Proxy, Redis, Runtime, program, skip};
+use support::lab::{Proxy, Redis, Runtime};
+use support::python;
 use support::resp::{Place, request};
 
 on_every_runtime!(
@@ -129,32 +128,6 @@ fn redis_cli_imports_a_pipe(runtime: Runtime) {
 /// The release of redis-py that the test was written for.
 const REDIS_PY: &str = "redis==8.1.0";
 
-/// Installs redis-py for these tests only, once; none, with the reason said, when it can't be had.
-fn redis_py() -> Option<PathBuf> {
-    static PLACE: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let place = PLACE.get_or_init(|| {
-        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(REDIS_PY.replace("==", "-"));
-        if place.is_dir() {
-            return Some(place);
-        }
-        let python = program("python3")?;
-        // Under another name until it is whole.
-        let part = place.with_extension(format!("part-{}", std::process::id()));
-        let pip = ["-m", "pip", "install", "--quiet", "--no-input", REDIS_PY, "--target"];
-        let output = Command::new(python).args(pip).arg(&part).output().ok()?;
-        if !output.status.success() {
-            eprintln!("{}", String::from_utf8_lossy(&output.stderr));
-            return None;
-        }
-        fs::rename(&part, &place).ok().or_else(|| place.is_dir().then_some(()))?;
-        Some(place)
-    });
-    if place.is_none() {
-        skip("redis-py can't be installed");
-    }
-    place.clone()
-}
-
 const REDIS_PY_SCRIPT: &str = r#"
 import sys, threading, redis
 port = int(sys.argv[1])
@@ -220,7 +193,7 @@ print("all good")
 
 fn redis_py_works_with_its_defaults_and_each_protocol(runtime: Runtime) {
     need!("redis-server", "python3");
-    let Some(library) = redis_py() else { return };
+    let Some(library) = python::package(REDIS_PY) else { return };
     let house = House::start(runtime);
     for options in ["default", "2", "3"] {
         let output = Command::new("python3")

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ringkeeper_core::command::{self, Flags, Keys};
+use ringkeeper_core::limits::REPLY_DEPTH_MAX;
 use rustix::process::Signal;
 
 use support::eventually;
@@ -30,6 +31,7 @@ on_every_runtime!(
     keys_lie_where_twemproxy_puts_them,
     commands_with_several_keys_work_over_shards,
     keys_of_one_command_on_different_servers_are_refused,
+    the_deepest_replies_that_scripts_can_make_pass,
     a_password_is_asked_for_and_given,
     a_database_is_selected,
     clients_and_servers_are_reached_by_unix_sockets,
@@ -221,6 +223,33 @@ fn keys_of_one_command_on_different_servers_are_refused(runtime: Runtime) {
     assert_eq!(client.ask(&["SUNIONSTORE", &two, &two]), Reply::Integer(0));
     assert_eq!(client.ask(&["EVAL", "return KEYS[2]", "2", &left, &right]), Reply::bulk(&right));
     assert_eq!(client.ask(&["PING"]), Reply::Simple("PONG".to_owned()));
+}
+
+fn the_deepest_replies_that_scripts_can_make_pass(runtime: Runtime) {
+    need!("redis-server");
+    let server = Redis::start();
+    let proxy = Proxy::start(runtime, &pool(&[], &[server.line("one")]));
+    let (mut direct, mut client) = (server.client(), proxy.client());
+    for client in [&mut direct, &mut client] {
+        client.send(&request(&["HELLO", "3"])).unwrap();
+        assert!(client.all_within(Duration::from_millis(200)).starts_with('%'));
+    }
+    // The server stops at the end of Lua's stack, long before these do.
+    let build = "local t = {} local x = t for i = 1, 20000 do x[1] = {} x = x[1] end return t";
+    let build_sets = "redis.setresp(3) local t = {set = {}} local x = t.set \
+                      for i = 1, 20000 do local y = {set = {}} x[y] = true x = y.set end return t";
+    for (script, head) in [(build, "*1\r\n"), (build_sets, "~1\r\n")] {
+        let question = request(&["EVAL", script, "1", "key"]);
+        direct.send(&question).unwrap();
+        let expected = direct.all_within(Duration::from_millis(500));
+        let depth = expected.matches(head).count();
+        assert!((1000..REPLY_DEPTH_MAX).contains(&depth), "{depth}");
+        assert!(expected.ends_with("-ERR reached lua stack limit\r\n"), "{depth}");
+        client.send(&question).unwrap();
+        assert!(client.as_long_as(&expected) == expected, "{depth} {head:?}");
+    }
+    // Both on the one connection to the server that speaks RESP3.
+    assert_eq!(connections_of(&server), 2, "one is the test's own");
 }
 
 fn a_password_is_asked_for_and_given(runtime: Runtime) {

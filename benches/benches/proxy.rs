@@ -189,6 +189,7 @@ fn answer(
         other @ (Output::PauseRead(_)
         | Output::ResumeRead(_)
         | Output::Close { .. }
+        | Output::Release { .. }
         | Output::Resolve { .. }
         | Output::Errand(_)
         | Output::Notice { .. }) => panic!("not expected here: {other:?}"),

@@ -17,7 +17,8 @@
 //!    half-closed client still gets its replies), end of connection is [`Input::Closed`].
 //! 6. Runtimes match [`Output`] without a wildcard. The worker never blocks and does work bounded
 //!    by its input.
-//! 7. Every `ConnId` ends with exactly one `Closed`, also after our own [`Output::Close`]; only
+//! 7. Every `ConnId` ends with exactly one `Closed` (or, after [`Output::Release`], one
+//!    `Released`), also after our own [`Output::Close`]; only
 //!    then is its slot free. Between `Close` and `Closed` the worker ignores what still comes, and
 //!    a buffer in flight may be dropped.
 //! 8. `Sent` means that every byte of the buffer was taken by the kernel; short writes are the
@@ -94,6 +95,12 @@ pub enum Input<'a> {
         conn: ConnId,
         /// Why.
         reason: CloseReason,
+    },
+    /// The connection belongs to somebody else: what [`Output::Release`] asked for is done. Its
+    /// name will not be heard again.
+    Released {
+        /// The connection.
+        conn: ConnId,
     },
     /// The resolver's answer.
     Resolved {
@@ -225,6 +232,12 @@ pub enum Command {
         /// How long clients may take.
         limit: Duration,
     },
+    /// Give every client away by [`Output::Release`] as soon as nothing is under way for it,
+    /// accept nothing new, then report [`Event::Drained`].
+    HandOver {
+        /// How long that may take.
+        limit: Duration,
+    },
     /// Go on with another plan, then report [`Event::Reloaded`]. Requests under way are answered.
     Reload {
         /// The plan, a `proxy::Plan`.
@@ -296,6 +309,15 @@ pub enum Output {
         conn: ConnId,
         /// How.
         mode: CloseMode,
+    },
+    /// Stop reading and give the connection away, with what the worker knows of it. No write is in
+    /// flight and reading is paused. Answered by `Released`, or by `Closed` if it broke meanwhile;
+    /// no `Received` comes any more: bytes that were on their way go with the connection.
+    Release {
+        /// The connection.
+        conn: ConnId,
+        /// What the worker knows, a `proxy::ClientState`.
+        state: Parcel,
     },
     /// Look up a host name without blocking anybody. Answered by `Resolved`.
     Resolve {
@@ -509,6 +531,32 @@ pub enum Event {
     ),
     /// All clients are gone after [`Command::Drain`].
     Drained,
+    /// The process is to end at once: a client said SHUTDOWN, or asked for a crash.
+    Exit {
+        /// What it returns.
+        code: u8,
+    },
+    /// What a Sentinel tells, in the words of its protocol.
+    Sentinel {
+        /// How loud it is.
+        loudness: Loudness,
+        /// The event's name, which is the channel of its subscribers; empty for what only the log
+        /// is told.
+        name: &'static str,
+        /// What it says.
+        message: String,
+    },
+}
+
+/// How loud what a Sentinel tells is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loudness {
+    /// `-` in the log.
+    Verbose,
+    /// `*` in the log.
+    Notice,
+    /// `#` in the log.
+    Warning,
 }
 
 /// A bound that a client can go over.
@@ -651,6 +699,22 @@ pub trait Drive {
         on: ListenerId,
         peer: Endpoint,
     ) -> Result<ConnId, AtCapacity>;
+
+    /// Takes in a client that another process gave away, and names its connection; `state` is
+    /// that of its [`Output::Release`]. What does not know such clients refuses them.
+    ///
+    /// # Errors
+    ///
+    /// [`AtCapacity`] as for [`Drive::accept`].
+    fn adopt(
+        &mut self,
+        now: Instant,
+        on: ListenerId,
+        state: &Parcel,
+    ) -> Result<ConnId, AtCapacity> {
+        let _ = (now, on, state);
+        Err(AtCapacity)
+    }
 
     /// Takes one input in.
     fn handle(&mut self, now: Instant, input: Input<'_>);

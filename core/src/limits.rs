@@ -141,16 +141,16 @@ pub const CLIENT_OUTPUT_BYTES_DEFAULT: u32 = 256 * 1024 * 1024;
 /// Default of `server_connect_timeout`, milliseconds.
 pub const SERVER_CONNECT_TIMEOUT_MS_DEFAULT: u32 = 1000;
 
-/// Smallest budget for all clients of a thread together, bytes: some of the largest requests that
+/// Smallest budget for all clients together, bytes: some of the largest requests that
 /// are usual must fit beside each other.
 pub const CONFIG_BUDGET_BYTES_MIN: u64 = 16 * 1024 * 1024;
 
-/// Largest budget for all clients of a thread together, bytes: more than any machine has.
+/// Largest budget for all clients together, bytes: more than any machine has.
 pub const CONFIG_BUDGET_BYTES_MAX: u64 = 1 << 40;
 
 /// Threads that serve clients: more than any machine has use for, and few enough that each may ask
 /// all others.
-pub const THREADS_MAX: u16 = 64;
+pub const THREADS_MAX: u16 = 256;
 
 const _: () = assert!(CONFIG_BUDGET_BYTES_MIN <= CLIENTS_INPUT_BYTES_MAX as u64);
 const _: () = assert!(REQUEST_BYTES_DEFAULT <= REQUEST_BYTES_MAX);
@@ -202,6 +202,18 @@ pub const REPLY_BULK_BYTES_MAX: u64 = u32::MAX as u64;
 /// broken server announces more.
 pub const REPLY_ELEMENTS_MAX: u64 = u32::MAX as u64;
 
+/// Aggregates of one reply that may be open in one another; 8 bytes each. A deeper reply ends the
+/// server's connection, which clients share, so no genuine server may get here, whatever a client
+/// has it run. Only scripts choose their depth, and every table of theirs that is open takes a slot
+/// of Lua's stack, which Redis builds with 8,000 for a function in C (LUAI_MAXCSTACK): Redis 7.0.15
+/// opens 7,995 arrays and puts `-ERR reached lua stack limit` into the last. Versions from before
+/// that error (6.2.6) overran the stack there.
+pub const REPLY_DEPTH_MAX: usize = 8192;
+
+/// Levels for which the scanner of a connection keeps memory between replies: commands' own
+/// replies have no more than five or so.
+pub const REPLY_DEPTH_KEPT: usize = 16;
+
 const _: () = assert!(
     UNAUTHENTICATED_ARGS_MAX as usize * (UNAUTHENTICATED_BULK_BYTES_MAX + 16)
         <= UNAUTHENTICATED_REQUEST_BYTES_MAX
@@ -232,7 +244,7 @@ pub const MEMCACHE_REPLY_LINE_BYTES_MAX: usize = 4096;
 
 /// Requests with `noreply` that one client may have under way; then it is not read. Nothing tells
 /// it to wait for them, so they have a bound of their own.
-pub const SILENT_REQUESTS_MAX: u16 = 1024;
+pub const SILENT_REQUESTS_MAX: u32 = 1024;
 
 /// Largest step by which a peer may move our epoch. Each election adds one, so a larger step is an
 /// attempt to use the numbers up; it is refused and reported.
@@ -261,6 +273,37 @@ const _: () = assert!(2 * HOST_BYTES_MAX + MASTER_NAME_BYTES_MAX + 160 <= HELLO_
 
 /// Largest reply to INFO that is looked at, bytes. A server without odd modules sends about 6 KiB.
 pub const INFO_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of one connection to a server or peer that may wait for the end of a reply; then it is cut.
+pub const SENTINEL_REPLY_BYTES_MAX: usize = INFO_BYTES_MAX + RECEIVE_BYTES_MAX;
+
+/// Replies that a connection of a Sentinel may owe; then nothing but questions and orders is sent
+/// on it. As in Redis.
+pub const SENTINEL_PENDING_MAX: usize = 100;
+
+/// Clients of a Sentinel, peers among them. As Redis' `maxclients`.
+pub const SENTINEL_CLIENTS_MAX: usize = 10_000;
+
+/// Bytes that a client of a Sentinel may leave unread; then it is closed. As Redis' limit for
+/// subscribers.
+pub const SENTINEL_CLIENT_OUTPUT_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Bytes of a request to a Sentinel; the largest that is of use is a few hundred.
+pub const SENTINEL_REQUEST_BYTES_MAX: usize = 1024 * 1024;
+
+/// Channels and patterns of one subscriber of a Sentinel; there are some thirty events.
+pub const SENTINEL_SUBSCRIPTIONS_MAX: usize = 1024;
+
+/// Scripts that wait to run; then the oldest that waits is dropped. As in Redis.
+pub const SENTINEL_SCRIPTS_MAX: usize = 256;
+
+/// Scripts that run at once. As in Redis.
+pub const SENTINEL_SCRIPTS_RUNNING_MAX: usize = 16;
+
+/// How often a script is run that asks for it. As in Redis.
+pub const SENTINEL_SCRIPT_RUNS_MAX: u32 = 10;
+
+const _: () = assert!(SENTINEL_SCRIPTS_RUNNING_MAX < ERRANDS_MAX);
 
 /// Largest time in a Sentinel's configuration, milliseconds: 24 days, as in Redis' 31 bits.
 pub const SENTINEL_TIME_MS_MAX: u64 = i32::MAX as u64;

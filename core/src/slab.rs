@@ -47,6 +47,11 @@ impl<T> Slab<T> {
         self.len == 0
     }
 
+    /// Tells whether the table takes nothing more.
+    pub const fn is_full(&self) -> bool {
+        self.len >= self.len_max
+    }
+
     /// Stores the value that `make` builds from its key; `None` when the table is full.
     pub fn insert_with(&mut self, make: impl FnOnce(SlabKey) -> T) -> Option<SlabKey> {
         if self.len >= self.len_max {

@@ -44,7 +44,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     // The only place that may know two machines.
     (
         "node",
-        &["proxy", "admin", "routing", "command", "config", "stats", "id", "io", "time", "limits"],
+        &[
+            "proxy", "sentinel", "admin", "routing", "command", "config", "stats", "id", "io",
+            "time", "limits",
+        ],
     ),
 ];
 const BASE: &[&str] = &["buf", "timer", "slab", "id", "io", "time", "rng", "limits"];

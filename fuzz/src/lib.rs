@@ -25,11 +25,12 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("reply", reply),
     ("request", request),
     ("stats", stats),
+    ("ringkeeper_yml", ringkeeper_yml),
     ("worker", worker),
 ];
 
 /// The reader of `nutcracker.yml`: takes any bytes, points into the text, keeps passwords to
-/// itself.
+/// itself; what it accepts means the same when it is written as `ringkeeper.yml`.
 pub fn nutcracker_yml(data: &[u8]) {
     nutcracker_yml::nutcracker_yml(data);
 }
@@ -42,6 +43,11 @@ pub fn http(data: &[u8]) {
 /// Figures with any names and numbers, as they are shown.
 pub fn stats(data: &[u8]) {
     figures::stats(data);
+}
+
+/// The reader of `ringkeeper.yml`, in the same way.
+pub fn ringkeeper_yml(data: &[u8]) {
+    nutcracker_yml::ringkeeper_yml(data);
 }
 
 /// A whole worker between clients and servers that do what the input says.

@@ -1,22 +1,23 @@
 //! One connection, and the table of all of them.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::os::fd::OwnedFd;
+use std::task::Poll;
 
+use mio::net::{TcpStream, UnixStream};
 use ringkeeper_core::buf::Buffer;
 use ringkeeper_core::id::ConnId;
-use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use socket2::Socket;
+
+use crate::poller::{Poller, Readiness, Watched};
 
 /// Reads that a flushing close makes to throw away what the other side had still sent: closing
 /// with unread bytes resets the connection, and a reset can overtake the last reply. A peer that
 /// keeps sending is reset after that.
 const DISCARDED_READS_MAX: usize = 4;
 
-/// A stream socket that tokio watches.
+/// A non-blocking stream socket.
 #[derive(Debug)]
 pub(crate) enum Stream {
     /// TCP.
@@ -26,11 +27,39 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
-    /// Returns what the kernel holds against a connection attempt.
-    pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
+    fn watch(&mut self, poller: &Poller, owner: Watched) -> io::Result<()> {
         match self {
+            Self::Tcp(stream) => poller.watch(stream, owner),
+            Self::Unix(stream) => poller.watch(stream, owner),
+        }
+    }
+
+    fn forget(&mut self, poller: &Poller) {
+        match self {
+            Self::Tcp(stream) => poller.forget(stream),
+            Self::Unix(stream) => poller.forget(stream),
+        }
+    }
+
+    /// Tells how an attempt to connect ended; pending when it has not, whatever the poller said.
+    fn poll_connected(&self) -> Poll<io::Result<()>> {
+        let error = match self {
             Self::Tcp(stream) => stream.take_error(),
             Self::Unix(stream) => stream.take_error(),
+        };
+        if let Err(error) | Ok(Some(error)) = error {
+            return Poll::Ready(Err(error));
+        }
+        let Self::Tcp(stream) = self else { return Poll::Ready(Ok(())) };
+        match (stream.local_addr(), stream.peer_addr()) {
+            // An attempt on a port of the ephemeral range that nobody listens on may be given
+            // that very port as its own, and then reaches itself.
+            (Ok(local), Ok(peer)) if local == peer => {
+                Poll::Ready(Err(io::Error::from_raw_os_error(libc::ECONNREFUSED)))
+            }
+            (_, Err(error)) if error.kind() == io::ErrorKind::NotConnected => Poll::Pending,
+            // Gone again already: reading says how.
+            (_, _) => Poll::Ready(Ok(())),
         }
     }
 
@@ -42,77 +71,24 @@ impl Stream {
         }
     }
 
-    /// Tells whether a TCP socket has reached itself: an attempt on a port of the ephemeral range
-    /// that nobody listens on may be given that very port as its own.
-    pub(crate) fn is_self_connected(&self) -> bool {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => match (stream.local_addr(), stream.peer_addr()) {
-                (Ok(local), Ok(peer)) => local == peer,
-                (Err(_), _) | (_, Err(_)) => false,
-            },
-            Self::Unix(_) => false,
+            Self::Tcp(stream) => stream.read(space),
+            Self::Unix(stream) => stream.read(space),
         }
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-
-    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(stream) => stream.poll_read_ready(cx),
-            Self::Unix(stream) => stream.poll_read_ready(cx),
-        }
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    /// Writes from `written` on until the kernel has everything or wants no more.
-    fn poll_write_all(
-        &mut self,
-        waker: &Waker,
-        buffer: &[u8],
-        written: &mut usize,
-    ) -> Poll<io::Result<()>> {
-        let mut cx = Context::from_waker(waker);
-        while let Some(rest) = buffer.get(*written..)
-            && !rest.is_empty()
-        {
-            match ready!(self.poll_write(&mut cx, rest)) {
-                Ok(count) => *written += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(stream) => stream.poll_write_ready(cx),
-            Self::Unix(stream) => stream.poll_write_ready(cx),
-        }
-    }
-
-    fn try_read(&self, space: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_read(space),
-            Self::Unix(stream) => stream.try_read(space),
+            Self::Tcp(stream) => stream.write(bytes),
+            Self::Unix(stream) => stream.write(bytes),
         }
     }
 
     fn shutdown_write(&self) -> io::Result<()> {
         match self {
-            Self::Tcp(stream) => SockRef::from(stream).shutdown(std::net::Shutdown::Write),
-            Self::Unix(stream) => SockRef::from(stream).shutdown(std::net::Shutdown::Write),
+            Self::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
+            Self::Unix(stream) => stream.shutdown(std::net::Shutdown::Write),
         }
     }
 }
@@ -129,9 +105,13 @@ struct Unwritten {
 pub(crate) struct Conn {
     id: ConnId,
     stream: Stream,
-    /// Puts our slot into the ready queue.
-    waker: Waker,
     unwritten: Option<Box<Unwritten>>,
+    /// A read may give something.
+    can_read: bool,
+    /// A write may give something.
+    can_write: bool,
+    /// The end or an error comes behind the bytes, so that a short read is not the last.
+    is_over: bool,
     is_connecting: bool,
     is_paused: bool,
     has_eof: bool,
@@ -146,7 +126,7 @@ pub(crate) enum ReadResult {
     Bytes(usize),
     /// The other side sends nothing more.
     Eof,
-    /// Nothing until the waker says so.
+    /// Nothing until the poller says so.
     Blocked,
     /// Interrupted; ask again.
     Again,
@@ -159,7 +139,7 @@ pub(crate) enum ReadResult {
 pub(crate) enum WriteResult {
     /// The kernel has every byte.
     Done(Buffer),
-    /// The rest waits until the waker says so.
+    /// The rest waits until the poller says so.
     Blocked,
     /// The connection is broken.
     Failed(io::Error),
@@ -168,18 +148,38 @@ pub(crate) enum WriteResult {
 impl Conn {
     /// Makes a connection around a socket that is established or, with `is_connecting`, on its
     /// way there.
-    pub(crate) const fn new(id: ConnId, stream: Stream, waker: Waker, is_connecting: bool) -> Self {
+    pub(crate) const fn new(id: ConnId, stream: Stream, is_connecting: bool) -> Self {
         Self {
             id,
             stream,
-            waker,
             unwritten: None,
+            // The poller tells what is there when it starts to watch.
+            can_read: false,
+            can_write: !is_connecting,
+            is_over: false,
             is_connecting,
             is_paused: false,
             has_eof: false,
             is_closing: false,
             is_queued: false,
         }
+    }
+
+    /// Has the socket watched.
+    pub(crate) fn watch(&mut self, poller: &Poller) -> io::Result<()> {
+        self.stream.watch(poller, Watched::Conn(self.id.slot()))
+    }
+
+    /// Ends that; must come before it is dropped, if it was watched.
+    pub(crate) fn forget(&mut self, poller: &Poller) {
+        self.stream.forget(poller);
+    }
+
+    /// Takes note of what the poller tells.
+    pub(crate) const fn note(&mut self, ready: Readiness) {
+        self.can_read |= ready.can_read;
+        self.can_write |= ready.can_write;
+        self.is_over |= ready.is_over;
     }
 
     /// Returns the worker's name for it.
@@ -209,7 +209,7 @@ impl Conn {
 
     /// Tells whether the worker wants bytes and there may be some.
     pub(crate) const fn wants_read(&self) -> bool {
-        !(self.is_connecting || self.is_paused || self.has_eof || self.is_closing)
+        self.can_read && !(self.is_connecting || self.is_paused || self.has_eof || self.is_closing)
     }
 
     /// Stops or starts reading.
@@ -234,57 +234,42 @@ impl Conn {
 
     /// Asks how the attempt to connect went.
     pub(crate) fn poll_connect(&mut self) -> Poll<io::Result<()>> {
-        let mut cx = Context::from_waker(&self.waker);
-        match self.stream.poll_write_ready(&mut cx) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) => {}
+        if !self.can_write {
+            return Poll::Pending;
         }
-        match self.stream.take_error() {
-            Err(error) | Ok(Some(error)) => return Poll::Ready(Err(error)),
-            Ok(None) => {}
-        }
-        if self.stream.is_self_connected() {
-            return Poll::Ready(Err(io::Error::from_raw_os_error(libc::ECONNREFUSED)));
-        }
-        self.is_connecting = false;
-        Poll::Ready(Ok(()))
+        let poll = self.stream.poll_connected();
+        self.is_connecting = poll.is_pending();
+        self.can_write = poll.is_ready();
+        poll
     }
 
     /// Reads once into `space`.
     pub(crate) fn read(&mut self, space: &mut [u8]) -> ReadResult {
-        let mut cx = Context::from_waker(&self.waker);
-        let mut buf = ReadBuf::new(space);
-        match self.stream.poll_read(&mut cx, &mut buf) {
-            Poll::Pending => ReadResult::Blocked,
-            Poll::Ready(Ok(())) if buf.filled().is_empty() => {
+        match self.stream.read(space) {
+            Ok(0) => {
                 self.has_eof = true;
                 ReadResult::Eof
             }
-            Poll::Ready(Ok(())) => ReadResult::Bytes(buf.filled().len()),
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {
-                ReadResult::Again
+            Ok(count) => {
+                // Less than there was room for is all there was; what comes later is told again.
+                // Holds for epoll and kqueue, and others have no descriptor for tokio to watch.
+                self.can_read = count == space.len() || self.is_over;
+                ReadResult::Bytes(count)
             }
-            Poll::Ready(Err(error)) => ReadResult::Failed(error),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.can_read = false;
+                ReadResult::Blocked
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => ReadResult::Again,
+            Err(error) => ReadResult::Failed(error),
         }
-    }
-
-    /// Asks for the waker when bytes come; false when a read is worth trying already.
-    pub(crate) fn is_read_blocked(&self) -> bool {
-        self.stream.poll_read_ready(&mut Context::from_waker(&self.waker)).is_pending()
     }
 
     /// Starts the one write in flight.
     pub(crate) fn write(&mut self, buffer: Buffer) -> WriteResult {
         debug_assert!(self.unwritten.is_none(), "one write in flight per connection");
         let mut written = 0;
-        // An attempt under way would take the bytes for the wrong answer: they wait for it.
-        let poll = if self.is_connecting {
-            Poll::Pending
-        } else {
-            self.stream.poll_write_all(&self.waker, &buffer, &mut written)
-        };
-        match poll {
+        match self.write_from(&buffer, &mut written) {
             Poll::Ready(Ok(())) => WriteResult::Done(buffer),
             Poll::Ready(Err(error)) => WriteResult::Failed(error),
             Poll::Pending => {
@@ -298,7 +283,7 @@ impl Conn {
     pub(crate) fn resume_write(&mut self) -> WriteResult {
         let Some(mut unwritten) = self.unwritten.take() else { return WriteResult::Blocked };
         let Unwritten { buffer, written } = &mut *unwritten;
-        match self.stream.poll_write_all(&self.waker, buffer, written) {
+        match self.write_from(buffer, written) {
             Poll::Ready(Ok(())) => WriteResult::Done(unwritten.buffer),
             Poll::Ready(Err(error)) => WriteResult::Failed(error),
             Poll::Pending => {
@@ -308,8 +293,42 @@ impl Conn {
         }
     }
 
+    /// Takes the socket out. Nobody watches it any more.
+    pub(crate) fn into_socket(self) -> Socket {
+        debug_assert!(self.unwritten.is_none(), "a write is in flight");
+        match self.stream {
+            Stream::Tcp(stream) => Socket::from(OwnedFd::from(stream)),
+            Stream::Unix(stream) => Socket::from(OwnedFd::from(stream)),
+        }
+    }
+
+    /// Writes from `written` on until the kernel has everything or wants no more.
+    fn write_from(&mut self, buffer: &[u8], written: &mut usize) -> Poll<io::Result<()>> {
+        // An attempt under way would take the bytes for the wrong answer: they wait for it.
+        while self.can_write && !self.is_connecting {
+            let rest = buffer.get(*written..).unwrap_or_default();
+            if rest.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            match self.stream.write(rest) {
+                Ok(count) => {
+                    *written += count;
+                    // As with reads: what did not fit is room that will be told of.
+                    self.can_write = count == rest.len();
+                    if self.can_write {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.can_write = false,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Pending
+    }
+
     /// Ends a connection whose bytes should arrive: nothing unread may turn the end into a reset.
-    pub(crate) fn finish(self, space: &mut [u8]) {
+    pub(crate) fn finish(mut self, space: &mut [u8]) {
         if self.has_eof || self.is_connecting {
             return;
         }
@@ -318,13 +337,16 @@ impl Conn {
             return;
         }
         for _ in 0..DISCARDED_READS_MAX {
-            match self.stream.try_read(space) {
+            match self.stream.read(space) {
                 Ok(count) if count == space.len() => {}
                 Ok(_) | Err(_) => return,
             }
         }
     }
 }
+
+// An idle client is one of these beside what the worker keeps.
+const _: () = assert!(cfg!(debug_assertions) || size_of::<Option<Conn>>() <= 40);
 
 /// The connections of one worker by their slot. Clients and servers have ranges of their own, so
 /// each range is a dense vector.

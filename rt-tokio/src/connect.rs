@@ -4,9 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use mio::net::{TcpStream, UnixStream};
 use ringkeeper_core::io::{CloseReason, Endpoint};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use tokio::net::{TcpStream, UnixStream};
 
 use crate::conn::Stream;
 
@@ -28,14 +28,14 @@ fn start_tcp(address: SocketAddr) -> io::Result<Stream> {
     socket.set_tcp_nodelay(true)?;
     socket.set_keepalive(true)?;
     connect(&socket, &address.into())?;
-    Ok(Stream::Tcp(TcpStream::from_std(socket.into())?))
+    Ok(Stream::Tcp(TcpStream::from_std(socket.into())))
 }
 
 fn start_unix(path: &Path) -> io::Result<Stream> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     connect(&socket, &SockAddr::unix(path)?)?;
-    Ok(Stream::Unix(UnixStream::from_std(socket.into())?))
+    Ok(Stream::Unix(UnixStream::from_std(socket.into())))
 }
 
 fn connect(socket: &Socket, address: &SockAddr) -> io::Result<()> {

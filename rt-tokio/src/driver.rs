@@ -5,12 +5,13 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::task::Poll;
 use std::time::Duration;
 
 use ringkeeper_core::buf::Buffer;
 use ringkeeper_core::id::{ConnId, ListenerId};
-use ringkeeper_core::io::{CloseMode, CloseReason, Drive, Endpoint, Host, Input, Output};
+use ringkeeper_core::io::{CloseMode, CloseReason, Drive, Endpoint, Host, Input, Output, Parcel};
 use ringkeeper_core::limits::{BATCH_MAX, RECEIVE_BYTES_MAX};
 use ringkeeper_core::time::Instant;
 use tokio::time::Sleep;
@@ -19,7 +20,8 @@ use crate::Listener;
 use crate::conn::{Conn, ConnTable, ReadResult, Stream, WriteResult};
 use crate::connect::{self, close_reason, connect_reason};
 use crate::listen::{self, Accepted, Acceptor};
-use crate::mailbox::{Content, Item, Mailbox};
+use crate::mailbox::{Content, Handed, Item, Mailbox};
+use crate::poller::{Poller, Readiness, Watched};
 use crate::ready::{ReadyQueue, Source};
 use crate::resolve::{Answer, Resolver};
 
@@ -29,6 +31,15 @@ const ACCEPTS_PER_TURN_MAX: usize = 64;
 
 /// Full buffers that one connection may give in one turn, before others have had theirs.
 const READS_PER_LOOK: usize = 4;
+
+/// Turns that are taken while there is something to do before tokio has the thread: its tasks, the
+/// resolver's among them, wait for no more than a few milliseconds, and a busy worker does not ask
+/// two pollers every time.
+const TURNS_MAX: u32 = 8;
+
+/// Ready sockets of a worker with little to do: it goes to sleep after the turn, while a busy one
+/// finds more if it asks again, and is spared the way through tokio.
+const FEW: usize = 1;
 
 /// A timer may be late by this much: tokio's own granularity. A deadline that moves by less does
 /// not touch the timer.
@@ -42,13 +53,14 @@ const FAR: Duration = Duration::from_secs(3600);
 enum Completion {
     Sent(ConnId, Buffer),
     Closed(ConnId, CloseReason),
+    Released(ConnId),
     Answer(Answer),
     Item(Item),
 }
 
 /// What follows a turn.
 enum Next {
-    /// Something is left to do; look at the descriptors and go on.
+    /// Something is left to do; look at the sockets and go on.
     Again,
     /// Sleep until woken.
     Wait,
@@ -69,11 +81,13 @@ pub(crate) struct Driver<D, H> {
     /// When attempts to connect run out of time.
     attempts: BTreeSet<(Instant, ConnId)>,
     resolver: Resolver,
+    poller: Poller,
+    /// What other threads and tasks have for the worker.
     queue: Arc<ReadyQueue>,
-    /// What of the queue is being worked off, and how far.
+    /// What is being worked off, and how far.
     batch: Vec<Source>,
     batch_next: usize,
-    /// Sources that were left with something to do, for the next turn.
+    /// Sources that are ready or were left with something to do, for the next turn.
     again: Vec<Source>,
     completions: VecDeque<Completion>,
     space: Box<[u8]>,
@@ -82,6 +96,8 @@ pub(crate) struct Driver<D, H> {
     timer_at: Option<Instant>,
     is_timer_new: bool,
     is_stopping: bool,
+    /// Where connections go that are given away.
+    releases: Option<Sender<Handed>>,
 }
 
 impl<D: Drive, H: Host> Driver<D, H> {
@@ -107,6 +123,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
             conns: ConnTable::default(),
             attempts: BTreeSet::new(),
             resolver: Resolver::new(queue.waker(Source::Resolver)),
+            poller: Poller::new()?,
             queue,
             batch: Vec::new(),
             batch_next: 0,
@@ -117,21 +134,51 @@ impl<D: Drive, H: Host> Driver<D, H> {
             timer_at: None,
             is_timer_new: false,
             is_stopping: false,
+            releases: None,
         };
         listeners.into_iter().try_for_each(|listener| driver.listen(listener))?;
         Ok(driver)
     }
 
     /// Runs until stopped.
-    pub(crate) async fn run(&mut self) {
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to say which sockets are ready.
+    pub(crate) async fn run(&mut self) -> io::Result<()> {
+        let (mut found, mut turns_left) = (0, TURNS_MAX);
         loop {
             match self.turn() {
-                // Deferred by tokio until it has polled the descriptors without sleeping.
-                Next::Again => tokio::task::yield_now().await,
-                Next::Wait => self.wait().await,
-                Next::Stop => return,
+                Next::Stop => return Ok(()),
+                Next::Wait if found <= FEW => {
+                    self.wait().await;
+                    turns_left = TURNS_MAX;
+                }
+                Next::Wait | Next::Again if turns_left == 0 => {
+                    // Deferred by tokio until it has looked after its own descriptors.
+                    tokio::task::yield_now().await;
+                    turns_left = TURNS_MAX;
+                }
+                Next::Wait | Next::Again => turns_left -= 1,
             }
+            found = self.look()?;
         }
+    }
+
+    /// Asks the poller which sockets are ready and puts them into the next turn; returns
+    /// how many there were.
+    fn look(&mut self) -> io::Result<usize> {
+        let Self { poller, conns, again, .. } = self;
+        poller.take(|owner, ready: Readiness| match owner {
+            Watched::Conn(slot) => {
+                let Some(conn) = conns.slot_mut(slot) else { return };
+                conn.note(ready);
+                if conn.set_queued() {
+                    again.push(Source::Conn(slot));
+                }
+            }
+            Watched::Listener(index) => again.push(Source::Listener(index)),
+        })
     }
 
     /// Inputs, then timers, then outputs: every read of the turn comes before any write, so that
@@ -204,6 +251,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
             let input = match completion {
                 Completion::Sent(conn, buffer) => Input::Sent { conn, buffer },
                 Completion::Closed(conn, reason) => Input::Closed { conn, reason },
+                Completion::Released(conn) => Input::Released { conn },
                 Completion::Answer(Answer { query, result }) => Input::Resolved { query, result },
                 Completion::Item(Item::Mail(mail)) => mail.into(),
                 Completion::Item(item) => {
@@ -277,7 +325,8 @@ impl<D: Drive, H: Host> Driver<D, H> {
                     if is_full && reads < most {
                         continue;
                     }
-                    if is_full || !conn.is_read_blocked() {
+                    // The worker may have ended it.
+                    if self.conns.get_mut(id).is_some_and(|conn| conn.wants_read()) {
                         self.look_again(id);
                     }
                 }
@@ -308,11 +357,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
     fn admit(&mut self, listener: ListenerId, stream: Stream, peer: Endpoint) {
         // A worker at capacity: dropping the socket closes it.
         let Ok(id) = self.drive.accept(self.now, listener, peer) else { return };
-        let slot = Source::Conn(id.slot());
-        let mut conn = Conn::new(id, stream, self.queue.waker(slot), false);
-        conn.set_queued();
-        self.conns.insert(conn);
-        self.again.push(slot);
+        self.insert(Conn::new(id, stream, false));
     }
 
     fn handle_mail(&mut self) {
@@ -328,11 +373,19 @@ impl<D: Drive, H: Host> Driver<D, H> {
             // Its descriptor is one too many for the kernel: the host's clients will tell.
             Item::Listen(listener) => drop(self.listen(listener)),
             Item::Unlisten(id) => self.unlisten(id),
-            Item::Client { listener, socket } => {
+            Item::Client { listener, socket, state: None } => {
                 if let Ok((stream, peer)) = listen::stream(socket) {
                     self.admit(listener, stream, peer);
                 }
             }
+            Item::Client { listener, socket, state: Some(state) } => {
+                if let Ok((stream, _)) = listen::stream(socket)
+                    && let Ok(id) = self.drive.adopt(self.now, listener, &state)
+                {
+                    self.insert(Conn::new(id, stream, false));
+                }
+            }
+            Item::Releases(to) => self.releases = Some(to),
         }
     }
 
@@ -340,22 +393,22 @@ impl<D: Drive, H: Host> Driver<D, H> {
     fn listen(&mut self, listener: Listener) -> io::Result<()> {
         let free = self.acceptors.iter().position(Option::is_none);
         let place = free.unwrap_or(self.acceptors.len());
-        let source = Source::Listener(u16::try_from(place).map_err(io::Error::other)?);
-        let acceptor = Acceptor::new(listener, self.queue.waker(source))?;
+        let index = u16::try_from(place).map_err(io::Error::other)?;
+        let acceptor = Acceptor::new(listener, index, &self.poller)?;
         match self.acceptors.get_mut(place) {
             Some(free) => *free = Some(acceptor),
             None => self.acceptors.push(Some(acceptor)),
         }
-        self.again.push(source);
         Ok(())
     }
 
     /// Takes the clients that the kernel has accepted for a listener, then closes it.
     fn unlisten(&mut self, id: ListenerId) {
         let mine = |place: &&mut Option<Acceptor>| place.as_ref().is_some_and(|a| a.id() == id);
-        let Some(acceptor) = self.acceptors.iter_mut().find(mine).and_then(Option::take) else {
+        let Some(mut acceptor) = self.acceptors.iter_mut().find(mine).and_then(Option::take) else {
             return;
         };
+        acceptor.forget(&self.poller);
         while let Some((stream, peer)) = acceptor.take_waiting() {
             self.admit(id, stream, peer);
         }
@@ -380,11 +433,12 @@ impl<D: Drive, H: Host> Driver<D, H> {
                 Output::ResumeRead(id) => {
                     if let Some(conn) = self.conns.get_mut(id) {
                         conn.set_paused(false);
-                        // The waker may have rung in vain meanwhile.
+                        // What came meanwhile was told in vain.
                         self.look_again(id);
                     }
                 }
                 Output::Close { conn, mode } => self.close(conn, mode),
+                Output::Release { conn, state } => self.release(conn, state),
                 Output::Resolve { query, host, port } => self.resolver.ask(query, host, port),
                 Output::Event(event) => self.host.event(event),
                 Output::Errand(errand) => self.host.errand(errand),
@@ -406,7 +460,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
     fn connect(&mut self, id: ConnId, endpoint: &Endpoint, timeout: Duration) {
         match connect::start(endpoint) {
             Ok(stream) => {
-                self.insert_connecting(id, stream);
+                self.insert(Conn::new(id, stream, true));
                 self.attempts.insert((self.now + timeout, id));
             }
             Err(error) => {
@@ -415,10 +469,22 @@ impl<D: Drive, H: Host> Driver<D, H> {
         }
     }
 
-    fn insert_connecting(&mut self, id: ConnId, stream: Stream) {
-        let waker = self.queue.waker(Source::Conn(id.slot()));
-        self.conns.insert(Conn::new(id, stream, waker, true));
-        self.look_again(id);
+    /// Takes a connection in. A kernel that won't watch it has ended it.
+    fn insert(&mut self, mut conn: Conn) {
+        let id = conn.id();
+        match conn.watch(&self.poller) {
+            Ok(()) => self.conns.insert(conn),
+            Err(error) => {
+                self.completions.push_back(Completion::Closed(id, close_reason(&error)));
+            }
+        }
+    }
+
+    /// Takes a connection out.
+    fn remove(&mut self, id: ConnId) -> Option<Conn> {
+        let mut conn = self.conns.remove(id)?;
+        conn.forget(&self.poller);
+        Some(conn)
     }
 
     fn close(&mut self, id: ConnId, mode: CloseMode) {
@@ -434,9 +500,24 @@ impl<D: Drive, H: Host> Driver<D, H> {
         }
     }
 
+    /// Gives a connection away. Nothing of it is under way: reads and writes end where they begin.
+    fn release(&mut self, id: ConnId, state: Parcel) {
+        if self.releases.is_none() {
+            return self.finish(id);
+        }
+        let Some(conn) = self.remove(id) else { return };
+        let handed = Handed { socket: conn.into_socket(), state, late: Vec::new() };
+        let is_taken = self.releases.as_ref().is_some_and(|to| to.send(handed).is_ok());
+        self.completions.push_back(if is_taken {
+            Completion::Released(id)
+        } else {
+            Completion::Closed(id, CloseReason::Requested)
+        });
+    }
+
     /// Ends a connection with nothing more to write.
     fn finish(&mut self, id: ConnId) {
-        if let Some(conn) = self.conns.remove(id) {
+        if let Some(conn) = self.remove(id) {
             self.attempts.retain(|(_, attempt)| *attempt != id);
             conn.finish(&mut self.space);
             self.completions.push_back(Completion::Closed(id, CloseReason::Requested));
@@ -445,7 +526,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
 
     /// Ends a connection at once; what was in flight is dropped.
     fn fail(&mut self, id: ConnId, reason: CloseReason) {
-        if let Some(conn) = self.conns.remove(id) {
+        if let Some(conn) = self.remove(id) {
             self.attempts.retain(|(_, attempt)| *attempt != id);
             let reason = if conn.is_closing() { CloseReason::Requested } else { reason };
             self.completions.push_back(Completion::Closed(id, reason));
@@ -478,13 +559,16 @@ impl<D: Drive, H: Host> Driver<D, H> {
         }
     }
 
-    /// Sleeps until a source is ready or the next deadline.
+    /// Sleeps until a socket or another source is ready, or the next deadline.
     async fn wait(&mut self) {
         self.set_timer();
         let mut has_slept = false;
         poll_fn(|cx| {
             // Polling leaves our waker with the timer; it stays there until the timer goes off.
             if std::mem::take(&mut self.is_timer_new) && self.timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if self.poller.poll_ready(cx).is_ready() {
                 return Poll::Ready(());
             }
             if std::mem::replace(&mut has_slept, true) { Poll::Ready(()) } else { Poll::Pending }

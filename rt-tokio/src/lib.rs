@@ -1,8 +1,9 @@
 //! Drives the core on tokio: the portable runtime.
 //!
 //! One [`run`] is one worker on one thread: a `current_thread` tokio runtime with a single future
-//! that owns every connection. Readiness arrives as entries of one queue; a turn reads whatever is
-//! ready, lets the worker speak, and only then writes, so that a connection gets one write per
+//! that owns every connection. One poller of our own watches the sockets and tokio the poller: a
+//! socket that tokio watched by itself would cost more memory than an idle client may. tokio has
+//! the sleep, the timer and the threads of the resolver. A turn reads whatever is ready, lets the worker speak, and only then writes, so that a connection gets one write per
 //! turn however many requests the turn brought. [`ringkeeper_core::io`] holds the contract.
 #![forbid(unsafe_code)]
 
@@ -11,6 +12,7 @@ mod connect;
 mod driver;
 mod listen;
 mod mailbox;
+mod poller;
 mod ready;
 mod resolve;
 
@@ -22,7 +24,7 @@ use ringkeeper_core::io::{Drive, Host};
 use ringkeeper_core::limits::BATCH_MAX;
 use tokio::task::coop::unconstrained;
 
-pub use mailbox::{Mailbox, MailboxSender, Message, Stopped, mailbox};
+pub use mailbox::{Handed, Mailbox, MailboxSender, Message, Stopped, mailbox};
 
 /// Threads for the resolver's blocking calls. A name server that does not answer holds one of
 /// them for several seconds; further questions wait.
@@ -47,8 +49,8 @@ pub struct Listener {
 ///
 /// # Errors
 ///
-/// The kernel refuses the runtime's own descriptors, or a listener is not what its description
-/// says. Once running, errors belong to a connection and end there.
+/// The kernel refuses the runtime's own descriptors or to say which sockets are ready, or a
+/// listener is not what its description says. Once running, errors belong to a connection and end there.
 pub fn run<D: Drive>(
     drive: D,
     start: Instant,
@@ -65,8 +67,7 @@ pub fn run<D: Drive>(
     // Unconstrained: tokio's budget of operations per poll would cut a turn in the middle;
     // BATCH_MAX bounds it already.
     let result = runtime.block_on(unconstrained(async {
-        driver::Driver::new(drive, start, listeners, mailbox, host).await?.run().await;
-        Ok(())
+        driver::Driver::new(drive, start, listeners, mailbox, host).await?.run().await
     }));
     // A resolver thread may hang in its system call; nobody waits for it.
     runtime.shutdown_background();

@@ -1,28 +1,27 @@
 //! Listening sockets.
 
 use std::io;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use ringkeeper_core::id::ListenerId;
 use ringkeeper_core::io::Endpoint;
 use ringkeeper_core::time::Instant;
-use socket2::{SockRef, Socket};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use socket2::Socket;
 
 use crate::Listener;
 use crate::conn::Stream;
+use crate::poller::{Poller, Watched};
 
 /// How long a listener rests when the kernel has no descriptor for another connection. The error
 /// costs microseconds and would repeat for as long as somebody waits in the backlog.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
-/// A listening socket that tokio watches.
+/// A listening socket that the poller watches.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     id: ListenerId,
     socket: AcceptorSocket,
-    waker: Waker,
     retry_at: Option<Instant>,
     #[cfg_attr(target_os = "linux", expect(dead_code, reason = "inherited from the listener"))]
     tcp_keepalive: bool,
@@ -34,24 +33,40 @@ enum AcceptorSocket {
     Unix(UnixListener),
 }
 
+impl AcceptorSocket {
+    fn accept(&self) -> io::Result<(Stream, Endpoint)> {
+        match self {
+            Self::Tcp(listener) => {
+                listener.accept().map(|(stream, peer)| (Stream::Tcp(stream), Endpoint::Tcp(peer)))
+            }
+            Self::Unix(listener) => listener.accept().map(|(stream, peer)| {
+                let path = peer.as_pathname().map(Into::into).unwrap_or_default();
+                (Stream::Unix(stream), Endpoint::Unix(path))
+            }),
+        }
+    }
+}
+
 /// What an accept gave.
 #[derive(Debug)]
 pub(crate) enum Accepted {
     /// A client, and where it is.
     Client(Stream, Endpoint),
-    /// Nobody until the waker says so, or until [`Acceptor::retry_at`].
+    /// Nobody until the poller says so, or until [`Acceptor::retry_at`].
     Blocked,
     /// A client that was gone before we took it; ask again.
     Again,
 }
 
 impl Acceptor {
-    /// Takes the host's listener over.
-    pub(crate) fn new(listener: Listener, waker: Waker) -> io::Result<Self> {
+    /// Takes the host's listener over, which is at position `index`.
+    pub(crate) fn new(listener: Listener, index: u16, poller: &Poller) -> io::Result<Self> {
         let Listener { id, socket, tcp_keepalive } = listener;
         socket.set_nonblocking(true)?;
         let socket = if socket.local_addr()?.is_unix() {
-            AcceptorSocket::Unix(UnixListener::from_std(socket.into())?)
+            let mut listener = UnixListener::from_std(socket.into());
+            poller.watch(&mut listener, Watched::Listener(index))?;
+            AcceptorSocket::Unix(listener)
         } else {
             // Linux hands these down to every accepted socket: two system calls less for each.
             #[cfg(target_os = "linux")]
@@ -59,9 +74,11 @@ impl Acceptor {
                 socket.set_tcp_nodelay(true)?;
                 socket.set_keepalive(tcp_keepalive)?;
             }
-            AcceptorSocket::Tcp(TcpListener::from_std(socket.into())?)
+            let mut listener = TcpListener::from_std(socket.into());
+            poller.watch(&mut listener, Watched::Listener(index))?;
+            AcceptorSocket::Tcp(listener)
         };
-        Ok(Self { id, socket, waker, retry_at: None, tcp_keepalive })
+        Ok(Self { id, socket, retry_at: None, tcp_keepalive })
     }
 
     /// Returns the worker's name for it.
@@ -84,42 +101,34 @@ impl Acceptor {
         if self.retry_at.is_some() {
             return Accepted::Blocked;
         }
-        let mut cx = Context::from_waker(&self.waker);
-        let result = match &self.socket {
-            AcceptorSocket::Tcp(listener) => listener
-                .poll_accept(&mut cx)
-                .map_ok(|(stream, peer)| (Stream::Tcp(stream), Endpoint::Tcp(peer))),
-            AcceptorSocket::Unix(listener) => {
-                listener.poll_accept(&mut cx).map_ok(|(stream, peer)| {
-                    let path = peer.as_pathname().map(Into::into).unwrap_or_default();
-                    (Stream::Unix(stream), Endpoint::Unix(path))
-                })
-            }
-        };
-        match result {
-            Poll::Pending => Accepted::Blocked,
-            Poll::Ready(Ok((stream, peer))) => match self.configure(&stream) {
+        match self.socket.accept() {
+            Ok((stream, peer)) => match self.configure(&stream) {
                 Ok(()) => Accepted::Client(stream, peer),
                 // The socket does not take options: the client has reset it.
                 Err(_) => Accepted::Again,
             },
-            Poll::Ready(Err(error)) if is_about_the_client(&error) => Accepted::Again,
-            Poll::Ready(Err(_)) => {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::Blocked,
+            Err(error) if is_about_the_client(&error) => Accepted::Again,
+            Err(_) => {
                 self.retry_at = Some(now + ACCEPT_BACK_OFF);
                 Accepted::Blocked
             }
         }
     }
 
-    /// Takes a client that the kernel has accepted, whether tokio has heard of it or not.
+    /// Takes a client that the kernel has accepted, even of a listener that rests.
     pub(crate) fn take_waiting(&self) -> Option<(Stream, Endpoint)> {
-        let socket = match &self.socket {
-            AcceptorSocket::Tcp(listener) => SockRef::from(listener).accept(),
-            AcceptorSocket::Unix(listener) => SockRef::from(listener).accept(),
-        };
-        let (stream, peer) = stream(socket.ok()?.0).ok()?;
+        let (stream, peer) = self.socket.accept().ok()?;
         self.configure(&stream).ok()?;
         Some((stream, peer))
+    }
+
+    /// Ends the watch, before it is dropped: another process may have the socket as well.
+    pub(crate) fn forget(&mut self, poller: &Poller) {
+        match &mut self.socket {
+            AcceptorSocket::Tcp(listener) => poller.forget(listener),
+            AcceptorSocket::Unix(listener) => poller.forget(listener),
+        }
     }
 
     #[cfg(target_os = "linux")]
@@ -141,10 +150,10 @@ pub(crate) fn stream(socket: Socket) -> io::Result<(Stream, Endpoint)> {
     socket.set_nonblocking(true)?;
     let peer = socket.peer_addr()?;
     match peer.as_socket() {
-        Some(peer) => Ok((Stream::Tcp(TcpStream::from_std(socket.into())?), Endpoint::Tcp(peer))),
+        Some(peer) => Ok((Stream::Tcp(TcpStream::from_std(socket.into())), Endpoint::Tcp(peer))),
         None => {
             let path = peer.as_pathname().map(Into::into).unwrap_or_default();
-            Ok((Stream::Unix(UnixStream::from_std(socket.into())?), Endpoint::Unix(path)))
+            Ok((Stream::Unix(UnixStream::from_std(socket.into())), Endpoint::Unix(path)))
         }
     }
 }

@@ -3,15 +3,27 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use ringkeeper_core::id::ListenerId;
-use ringkeeper_core::io::Mail;
+use ringkeeper_core::io::{Mail, Parcel};
 use ringkeeper_core::limits::MAIL_MAX;
 use socket2::Socket;
 
 use crate::Listener;
+
+/// A client that the worker gave away, with all that there is of it.
+#[derive(Debug)]
+pub struct Handed {
+    /// Its socket; nothing is in flight on it.
+    pub socket: Socket,
+    /// What the worker knows of it.
+    pub state: Parcel,
+    /// Bytes that were received and that the worker has not seen.
+    pub late: Vec<u8>,
+}
 
 /// What another thread may send to a running worker.
 #[derive(Debug)]
@@ -24,6 +36,8 @@ pub enum Message {
     /// For the runtime: take the clients that wait at this listener already, then close it. What
     /// is sent after it is handled after that.
     Unlisten(ListenerId),
+    /// For the runtime: whoever the worker gives away goes there.
+    Releases(Sender<Handed>),
     /// For the runtime: close everything and return from [`run`](crate::run).
     Stop,
 }
@@ -34,7 +48,13 @@ pub(crate) enum Item {
     Mail(Mail),
     Listen(Listener),
     Unlisten(ListenerId),
-    Client { listener: ListenerId, socket: Socket },
+    /// With `state` from another process, else just accepted.
+    Client {
+        listener: ListenerId,
+        socket: Socket,
+        state: Option<Parcel>,
+    },
+    Releases(Sender<Handed>),
 }
 
 /// Sends messages to one worker; clones send to the same one.
@@ -114,6 +134,7 @@ impl MailboxSender {
             Message::Mail(_) => return Ok(()),
             Message::Listen(listener) => shared.items.push_back(Item::Listen(listener)),
             Message::Unlisten(id) => shared.items.push_back(Item::Unlisten(id)),
+            Message::Releases(to) => shared.items.push_back(Item::Releases(to)),
             Message::Stop => shared.stop = true,
         }
         shared.wake();
@@ -131,11 +152,29 @@ impl MailboxSender {
     ///
     /// The socket comes back when the mailbox is full or the worker has stopped.
     pub fn admit(&self, listener: ListenerId, socket: Socket) -> Result<(), Socket> {
+        self.offer(listener, socket, None)
+    }
+
+    /// Gives the worker a client of another process; never waits.
+    ///
+    /// # Errors
+    ///
+    /// The socket comes back when the mailbox is full or the worker has stopped.
+    pub fn adopt(&self, listener: ListenerId, socket: Socket, state: Parcel) -> Result<(), Socket> {
+        self.offer(listener, socket, Some(state))
+    }
+
+    fn offer(
+        &self,
+        listener: ListenerId,
+        socket: Socket,
+        state: Option<Parcel>,
+    ) -> Result<(), Socket> {
         let mut shared = lock(&self.shared);
         if shared.is_gone || shared.items.len() >= MAIL_MAX {
             return Err(socket);
         }
-        shared.items.push_back(Item::Client { listener, socket });
+        shared.items.push_back(Item::Client { listener, socket, state });
         shared.wake();
         Ok(())
     }

@@ -1,8 +1,7 @@
-//! The queue of everything that may make progress.
+//! What may make progress, and the queue of what other threads and tasks have for the worker.
 //!
-//! tokio wakes one waker per descriptor; each of ours only writes its source down and, if the
-//! queue was empty, wakes the driver. A source may be in the queue twice or in vain; whoever takes
-//! it looks again.
+//! Each waker only writes its source down and, if the queue was empty, wakes the driver. A source
+//! may be in the queue twice or in vain; whoever takes it looks again.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::*;
@@ -128,6 +129,7 @@ fn end_reporter(sender: std::sync::mpsc::Sender<CloseReason>) -> impl Machine {
         Input::Eof { conn } => out.close(conn, CloseMode::Flush),
         Input::Connected { .. }
         | Input::Sent { .. }
+        | Input::Released { .. }
         | Input::Resolved { .. }
         | Input::Command(_)
         | Input::Notice(_)
@@ -235,6 +237,7 @@ impl Machine for Forwarder {
                 }
             }
             Input::Eof { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. }
             | Input::Command(_)
             | Input::Notice(_)
@@ -395,6 +398,7 @@ fn unread_requests_do_not_turn_a_flushing_close_into_a_reset() {
             | Input::Eof { .. }
             | Input::Closed { .. }
             | Input::Sent { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. } => {}
         })
     });
@@ -424,6 +428,7 @@ fn an_aborting_close_does_not_wait_for_a_reader() {
             Input::Connected { .. }
             | Input::Eof { .. }
             | Input::Sent { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. }
             | Input::Command(_)
             | Input::Notice(_)
@@ -454,6 +459,7 @@ fn an_abort_overtakes_a_flush_that_cannot_finish() {
             | Input::Received { .. }
             | Input::Eof { .. }
             | Input::Sent { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. }
             | Input::Command(_)
             | Input::Notice(_)
@@ -485,6 +491,7 @@ fn nothing_is_read_while_paused() {
             | Input::Eof { .. }
             | Input::Closed { .. }
             | Input::Sent { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. } => {}
         })
     });
@@ -612,6 +619,43 @@ fn a_host_name_is_resolved_and_a_bad_one_is_not() {
     let addresses = answers[1].1.as_ref().unwrap();
     assert!(addresses.iter().all(|at| at.ip().is_loopback() && at.port() == 7));
     assert!(answers[2].1.is_err());
+}
+
+#[test]
+fn the_resolver_answers_while_clients_keep_the_worker_busy() {
+    let (sender, answers) = reports();
+    let mut received = 0;
+    let running = Running::start(move || {
+        Script(move |out: &mut Outbox, _, input: Input<'_>| {
+            if let Input::Received { conn, bytes } = input {
+                received += 1;
+                if received == 1000 {
+                    let host = "localhost".to_owned();
+                    out.push(Output::Resolve { query: QueryId(1), host, port: 7 });
+                }
+                // The client waits for its reply, so there is no other write.
+                out.transmit(conn, bytes.to_vec()).unwrap();
+            } else if let Input::Resolved { result, .. } = input {
+                sender.send(result).unwrap();
+            }
+        })
+    });
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut stream = running.connect();
+                while !is_over.load(Ordering::Relaxed) {
+                    stream.write_all(b"question").unwrap();
+                    assert_eq!(read_exactly(&mut stream, 8), b"question");
+                }
+            });
+        }
+        let answer = answers.recv_timeout(PATIENCE);
+        is_over.store(true, Ordering::Relaxed);
+        assert!(answer.unwrap().is_ok());
+    });
+    running.stop();
 }
 
 /// Takes one client and no other.

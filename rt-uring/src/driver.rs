@@ -1,8 +1,9 @@
 //! The loop: what the kernel has goes to the drive, what the drive wants goes to the kernel.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::io;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use socket2::Socket;
@@ -10,14 +11,14 @@ use socket2::Socket;
 use ringkeeper_core::buf::Buffer;
 use ringkeeper_core::id::{ConnId, ListenerId, QueryId};
 use ringkeeper_core::io::{
-    CloseMode, CloseReason, Drive, Endpoint, Host, Input, Output, ResolveError,
+    CloseMode, CloseReason, Drive, Endpoint, Host, Input, Output, Parcel, ResolveError,
 };
 use ringkeeper_core::limits::{BATCH_MAX, READS_IN_FLIGHT};
 use ringkeeper_core::time::Instant;
 
 use crate::Listener;
 use crate::buffer::Chunk;
-use crate::mailbox::{Item, Mailbox};
+use crate::mailbox::{Handed, Item, Mailbox};
 use crate::resolver::Resolver;
 use crate::ring::{Completion, Options, Ring};
 use crate::socket;
@@ -70,6 +71,13 @@ pub fn run_with<D: Drive>(
     Driver::new(ring, drive, start, listeners, mailbox, host)?.run()
 }
 
+/// How a connection has ended.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Closed(CloseReason),
+    Released,
+}
+
 /// A listener and when it may accept again.
 struct Listening {
     listener: Listener,
@@ -94,7 +102,11 @@ struct Driver<D, H> {
     /// When connects time out; those that have ended meanwhile are skipped.
     connects: BinaryHeap<Reverse<(Instant, ConnId)>>,
     /// Connections that are gone and whose `Closed` is still to be told.
-    ended: VecDeque<(ConnId, CloseReason)>,
+    ended: VecDeque<(ConnId, End)>,
+    /// Connections that are being given away: what the worker knows of them, and what came late.
+    releasing: BTreeMap<ConnId, (Parcel, Vec<u8>)>,
+    /// Where connections go that are given away.
+    releases: Option<Sender<Handed>>,
     stash: Stash,
     /// Connections that read again and have bytes in the stash.
     resumed: VecDeque<ConnId>,
@@ -125,6 +137,8 @@ impl<D: Drive, H: Host> Driver<D, H> {
             unasked: VecDeque::new(),
             connects: BinaryHeap::new(),
             ended: VecDeque::new(),
+            releasing: BTreeMap::new(),
+            releases: None,
             stash: Stash::default(),
             resumed: VecDeque::new(),
             start,
@@ -185,8 +199,11 @@ impl<D: Drive, H: Host> Driver<D, H> {
     /// buffer is none, and may fail again and again until the next `enter` offers the buffers.
     fn give_inputs(&mut self) {
         for _ in 0..BATCH_MAX {
-            if let Some((conn, reason)) = self.ended.pop_front() {
-                self.tell(Input::Closed { conn, reason });
+            if let Some((conn, end)) = self.ended.pop_front() {
+                self.tell(match end {
+                    End::Closed(reason) => Input::Closed { conn, reason },
+                    End::Released => Input::Released { conn },
+                });
             } else if let Some(conn) = self.resumed.pop_front() {
                 self.tell_stashed(conn);
             } else if let Some(query) = self.unasked.pop_front() {
@@ -236,6 +253,9 @@ impl<D: Drive, H: Host> Driver<D, H> {
         if !has_more {
             connection.receive = Receive::Idle;
         }
+        if connection.phase == Phase::Releasing {
+            return self.handle_late(conn, chunk, has_more);
+        }
         if connection.phase != Phase::Open {
             // The worker has closed it: nobody wants the bytes, and their end changes nothing.
             self.give_back(chunk);
@@ -264,6 +284,59 @@ impl<D: Drive, H: Host> Driver<D, H> {
         if !has_more {
             self.arm(conn);
         }
+    }
+
+    /// Keeps what comes of a connection that is being given away. Its end or failure is told by
+    /// the socket to whoever gets it.
+    fn handle_late(&mut self, conn: ConnId, chunk: Option<Chunk>, has_more: bool) {
+        if let Some(chunk) = chunk {
+            if let Some((_, late)) = self.releasing.get_mut(&conn) {
+                late.extend_from_slice(self.ring.bytes(&chunk));
+            }
+            self.ring.give_back(chunk);
+        }
+        if !has_more {
+            self.settle(conn);
+        }
+    }
+
+    /// Gives a connection away as soon as the kernel has nothing of it.
+    fn release(&mut self, conn: ConnId, state: Parcel) {
+        if self.releases.is_none() {
+            return self.close(conn, CloseMode::Flush);
+        }
+        let Some(connection) = self.table.get_mut(conn) else { return };
+        if connection.phase != Phase::Open {
+            return;
+        }
+        connection.phase = Phase::Releasing;
+        connection.is_reading = false;
+        let mut late = Vec::new();
+        if connection.is_stashed {
+            while let Next::Bytes(bytes) = self.stash.next(conn) {
+                late.extend_from_slice(bytes);
+            }
+            self.stash.forget(conn);
+            connection.is_stashed = false;
+        }
+        let is_armed = connection.receive == Receive::Armed;
+        if is_armed {
+            connection.receive = Receive::Cancelling;
+        }
+        self.releasing.insert(conn, (state, late));
+        if is_armed {
+            self.ring.cancel_receive(conn);
+        }
+        self.settle(conn);
+    }
+
+    fn finish_release(&mut self, conn: ConnId) {
+        let Some((state, late)) = self.releasing.remove(&conn) else { return };
+        let Some(socket) = self.table.remove(conn) else { return };
+        let handed = Handed { socket, state, late };
+        let is_taken = self.releases.as_ref().is_some_and(|to| to.send(handed).is_ok());
+        let end = if is_taken { End::Released } else { End::Closed(CloseReason::Requested) };
+        self.ended.push_back((conn, end));
     }
 
     fn give_back(&mut self, chunk: Option<Chunk>) {
@@ -477,11 +550,16 @@ impl<D: Drive, H: Host> Driver<D, H> {
             // A listener that takes no options can't be one; the host has opened it.
             Some(Item::Listen(listener)) => drop(self.listen(listener)),
             Some(Item::Unlisten(id)) => self.unlisten(id),
-            Some(Item::Client { listener, socket }) => {
-                if socket.set_nonblocking(true).is_ok() {
-                    self.accept(listener, socket);
+            Some(Item::Client { listener, socket, state }) => {
+                if socket.set_nonblocking(true).is_err() {
+                    return;
+                }
+                let Some(state) = state else { return self.accept(listener, socket) };
+                if let Ok(conn) = self.drive.adopt(self.now, listener, &state) {
+                    self.admit(conn, socket);
                 }
             }
+            Some(Item::Releases(to)) => self.releases = Some(to),
         }
     }
 
@@ -517,6 +595,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
                 Output::PauseRead(conn) => self.pause(conn),
                 Output::ResumeRead(conn) => self.resume(conn),
                 Output::Close { conn, mode } => self.close(conn, mode),
+                Output::Release { conn, state } => self.release(conn, state),
                 Output::Resolve { query, host, port } => {
                     if !self.resolver.ask(query, host, port) {
                         self.unasked.push_back(query);
@@ -551,7 +630,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
     fn connect(&mut self, conn: ConnId, endpoint: &Endpoint, timeout: Duration) {
         let (socket, address) = match socket::prepare(endpoint) {
             Ok(prepared) => prepared,
-            Err(reason) => return self.ended.push_back((conn, reason)),
+            Err(reason) => return self.ended.push_back((conn, End::Closed(reason))),
         };
         if self.table.insert(conn, socket, Phase::Connecting).is_err() {
             debug_assert!(false, "{conn:?} was given out twice");
@@ -628,6 +707,8 @@ impl<D: Drive, H: Host> Driver<D, H> {
         let Some(connection) = self.table.get_mut(conn) else { return };
         connection.phase = match connection.phase {
             Phase::Open | Phase::Connecting => Phase::Closing(reason),
+            // Nothing is sent any more, and what the receive says is the next owner's.
+            Phase::Releasing => return,
             // The worker asked first.
             Phase::Flushing => Phase::Closing(CloseReason::Requested),
             Phase::Closing(_) => return,
@@ -650,15 +731,18 @@ impl<D: Drive, H: Host> Driver<D, H> {
     /// Closes the socket of an ending connection if the kernel has nothing of it any more.
     fn settle(&mut self, conn: ConnId) {
         let Some(connection) = self.table.get_mut(conn) else { return };
-        let Phase::Closing(reason) = connection.phase else { return };
         if connection.in_flight() > 0 {
             return;
         }
+        if connection.phase == Phase::Releasing {
+            return self.finish_release(conn);
+        }
+        let Phase::Closing(reason) = connection.phase else { return };
         if connection.is_stashed {
             self.stash.forget(conn);
         }
         self.table.remove(conn);
-        self.ended.push_back((conn, reason));
+        self.ended.push_back((conn, End::Closed(reason)));
     }
 
     /// A cancellation was carried out. It may have missed an operation that was just being worked
@@ -671,7 +755,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
                     self.cancel(conn);
                 }
             }
-            Phase::Open | Phase::Flushing | Phase::Connecting => {
+            Phase::Open | Phase::Flushing | Phase::Connecting | Phase::Releasing => {
                 if result < 0 && connection.receive == Receive::Cancelling {
                     connection.receive = Receive::Armed;
                     if !connection.is_reading {

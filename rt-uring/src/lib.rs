@@ -25,7 +25,7 @@ use socket2::Socket;
 use ringkeeper_core::id::ListenerId;
 
 pub use driver::{run, run_with};
-pub use mailbox::{Mailbox, MailboxSender, Message, Stopped, mailbox};
+pub use mailbox::{Handed, Mailbox, MailboxSender, Message, Stopped, mailbox};
 pub use probe::{Capabilities, Unsuitable, probe};
 pub use ring::{Buffers, Options};
 

@@ -6,17 +6,28 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, sync_channel};
 
 use rustix::event::{EventfdFlags, eventfd};
 
 use socket2::Socket;
 
 use ringkeeper_core::id::{ListenerId, QueryId};
-use ringkeeper_core::io::{Mail, ResolveError};
+use ringkeeper_core::io::{Mail, Parcel, ResolveError};
 use ringkeeper_core::limits::MAIL_MAX;
 
 use crate::Listener;
+
+/// A client that the worker gave away, with all that there is of it.
+#[derive(Debug)]
+pub struct Handed {
+    /// Its socket; nothing is in flight on it.
+    pub socket: Socket,
+    /// What the worker knows of it.
+    pub state: Parcel,
+    /// Bytes that were received and that the worker has not seen.
+    pub late: Vec<u8>,
+}
 
 /// What another thread may send to a running worker.
 #[derive(Debug)]
@@ -29,6 +40,8 @@ pub enum Message {
     /// For the runtime: take the clients that wait at this listener already, then close it. What
     /// is sent after it is handled after that.
     Unlisten(ListenerId),
+    /// For the runtime: whoever the worker gives away goes there.
+    Releases(Sender<Handed>),
     /// For the runtime: close everything and return from [`run`](crate::run).
     Stop,
 }
@@ -52,10 +65,19 @@ pub(crate) type Answer = Result<Vec<SocketAddr>, ResolveError>;
 #[derive(Debug)]
 pub(crate) enum Item {
     Mail(Mail),
-    Resolved { query: QueryId, result: Answer },
+    Resolved {
+        query: QueryId,
+        result: Answer,
+    },
     Listen(Listener),
     Unlisten(ListenerId),
-    Client { listener: ListenerId, socket: Socket },
+    /// With `state` from another process, else just accepted.
+    Client {
+        listener: ListenerId,
+        socket: Socket,
+        state: Option<Parcel>,
+    },
+    Releases(Sender<Handed>),
 }
 
 /// The worker's end.
@@ -120,6 +142,7 @@ impl MailboxSender {
             Message::Listen(listener) => {
                 self.queue.send(Item::Listen(listener)).map_err(|_| Stopped)?;
             }
+            Message::Releases(to) => self.queue.send(Item::Releases(to)).map_err(|_| Stopped)?,
             Message::Unlisten(id) => self.queue.send(Item::Unlisten(id)).map_err(|_| Stopped)?,
         }
         self.wake();
@@ -132,19 +155,39 @@ impl MailboxSender {
     ///
     /// The socket comes back when the mailbox is full or the worker has stopped.
     pub fn admit(&self, listener: ListenerId, socket: Socket) -> Result<(), Socket> {
+        self.offer(listener, socket, None)
+    }
+
+    /// Gives the worker a client of another process; never waits.
+    ///
+    /// # Errors
+    ///
+    /// The socket comes back when the mailbox is full or the worker has stopped.
+    pub fn adopt(&self, listener: ListenerId, socket: Socket, state: Parcel) -> Result<(), Socket> {
+        self.offer(listener, socket, Some(state))
+    }
+
+    fn offer(
+        &self,
+        listener: ListenerId,
+        socket: Socket,
+        state: Option<Parcel>,
+    ) -> Result<(), Socket> {
         if self.shared.is_gone.load(Ordering::Acquire) {
             return Err(socket);
         }
-        match self.queue.try_send(Item::Client { listener, socket }) {
+        match self.queue.try_send(Item::Client { listener, socket, state }) {
             Ok(()) => {
                 self.wake();
                 Ok(())
             }
             Err(TrySendError::Full(item) | TrySendError::Disconnected(item)) => match item {
                 Item::Client { socket, .. } => Err(socket),
-                Item::Mail(_) | Item::Resolved { .. } | Item::Listen(_) | Item::Unlisten(_) => {
-                    Ok(())
-                }
+                Item::Mail(_)
+                | Item::Resolved { .. }
+                | Item::Listen(_)
+                | Item::Unlisten(_)
+                | Item::Releases(_) => Ok(()),
             },
         }
     }

@@ -14,6 +14,8 @@ pub(crate) enum Phase {
     Open,
     /// The worker wants it closed after the send in flight.
     Flushing,
+    /// The worker gives it away; gone as soon as nothing is in flight.
+    Releasing,
     /// What is in flight was cancelled; closed as soon as all of it has come back.
     Closing(CloseReason),
 }

@@ -5,10 +5,12 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use ringkeeper_core::config::diagnostic::{Diagnostic, Severity};
+use ringkeeper_core::config::native::{self, SecretFile, Settings};
 use ringkeeper_core::config::nutcracker::{self, Config};
 use ringkeeper_core::config::render;
 use ringkeeper_core::limits::CONFIG_BYTES_MAX;
 
+use super::secrets;
 use crate::host::service::{Reading, Reread};
 use crate::host::{self, reason};
 
@@ -18,68 +20,64 @@ pub(crate) struct Loaded {
     pub(crate) name: String,
     /// The configuration; some when the file could be read and has no error.
     pub(crate) config: Option<Config>,
+    /// What the file says about the process; defaults if it is twemproxy's.
+    pub(crate) settings: Settings,
+    /// Whether it has the form of `ringkeeper.yml`.
+    pub(crate) is_native: bool,
     /// Errors and warnings in the order of the text.
     pub(crate) diagnostics: Vec<Diagnostic>,
     /// Why the file could not be read.
     pub(crate) unreadable: Option<String>,
     text: String,
+    secrets: Vec<SecretFile>,
 }
 
-/// Reads the file at `path`; opens and resolves nothing else.
+/// Reads the file at `path`, in whichever form it is, and the passwords that it keeps elsewhere.
 pub(crate) fn read(path: &Path) -> Loaded {
+    let mut loaded = check(path);
+    if let Some(config) = &mut loaded.config {
+        loaded.diagnostics.extend(secrets::fetch(path, &loaded.secrets, config));
+        if loaded.diagnostics.iter().any(|one| one.severity == Severity::Error) {
+            loaded.config = None;
+        }
+    }
+    loaded
+}
+
+/// Reads the file at `path`, in whichever form it is; opens and resolves nothing else.
+pub(crate) fn check(path: &Path) -> Loaded {
     let name = path.display().to_string();
-    match read_bytes(path) {
-        Ok(bytes) => {
-            let parsed = nutcracker::parse_bytes(&name, &bytes);
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            let nutcracker::Parsed { config, mut diagnostics } = parsed;
-            diagnostics.extend(config.iter().flat_map(|config| unserved_pools(config, &text)));
-            Loaded { name, config, diagnostics, unreadable: None, text }
+    let mut loaded = Loaded {
+        name,
+        config: None,
+        settings: Settings::default(),
+        is_native: false,
+        diagnostics: Vec::new(),
+        unreadable: None,
+        text: String::new(),
+        secrets: Vec::new(),
+    };
+    let bytes = match read_bytes(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            loaded.unreadable = Some(reason(&error));
+            return loaded;
         }
-        Err(error) => Loaded {
-            name,
-            config: None,
-            diagnostics: Vec::new(),
-            unreadable: Some(reason(&error)),
-            text: String::new(),
-        },
+    };
+    loaded.text = String::from_utf8_lossy(&bytes).into_owned();
+    loaded.is_native = native::is_native(&bytes);
+    if loaded.is_native {
+        let parsed = native::parse_bytes(&loaded.name, &bytes);
+        loaded.config = parsed.config;
+        loaded.settings = parsed.settings;
+        loaded.secrets = parsed.secrets;
+        loaded.diagnostics = parsed.diagnostics;
+    } else {
+        let parsed = nutcracker::parse_bytes(&loaded.name, &bytes);
+        loaded.config = parsed.config;
+        loaded.diagnostics = parsed.diagnostics;
     }
-}
-
-/// Warns of pools that the reader understands and the proxy does not serve.
-fn unserved_pools(config: &Config, text: &str) -> Vec<Diagnostic> {
-    let unserved = config.pools.iter().filter(|pool| !pool.redis);
-    unserved
-        .map(|pool| {
-            let (line, start) = place_of_pool(text, &pool.name);
-            Diagnostic {
-                severity: Severity::Warning,
-                code: "memcached-pool",
-                span: start..start.saturating_add(pool.name.len()),
-                line,
-                column: 1,
-                message: format!(
-                    "pool \"{}\" is for memcached, which is not served yet",
-                    pool.name
-                ),
-                expected: None,
-                hint: Some("write redis: true if its servers are Redis".to_owned()),
-                related: None,
-            }
-        })
-        .collect()
-}
-
-/// Returns the line, from 1, and the byte at which a pool begins.
-fn place_of_pool(text: &str, name: &str) -> (usize, usize) {
-    let mut start = 0;
-    for (number, line) in text.split_inclusive('\n').enumerate() {
-        if line.strip_prefix(name).is_some_and(|rest| rest.trim_start().starts_with(':')) {
-            return (number + 1, start);
-        }
-        start += line.len();
-    }
-    (1, 0)
+    loaded
 }
 
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
@@ -96,11 +94,16 @@ pub(crate) fn reread(path: &Path) -> Reread {
     Box::new(move || {
         let loaded = read(&path);
         loaded.log();
-        Reading { text: loaded.human(), config: loaded.config }
+        Reading { text: loaded.human(), config: loaded.config, settings: loaded.settings }
     })
 }
 
 impl Loaded {
+    /// Returns the text of the file.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Returns everything that is to be said, for people; empty when all is well.
     pub(crate) fn human(&self) -> String {
         match &self.unreadable {

@@ -1,10 +1,14 @@
 //! Command lines. The name that the program was started under decides which one is spoken.
 
 mod getopt;
+mod import;
 mod load;
+mod manual;
 mod nutcracker;
 mod ringkeeper;
 mod route;
+mod secrets;
+mod sentinel;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -13,9 +17,15 @@ use std::process::ExitCode;
 /// Runs the program; `arguments` start with its name.
 pub(crate) fn main(mut arguments: Vec<OsString>) -> ExitCode {
     let name = arguments.first().map(Path::new).and_then(Path::file_name);
-    if name.is_some_and(|name| name == "nutcracker") {
+    let is_called = |wanted: &str| name.is_some_and(|name| name == wanted);
+    if is_called("nutcracker") {
         arguments.remove(0);
         nutcracker::main(&arguments)
+    } else if is_called("redis-sentinel")
+        || (is_called("redis-server") && sentinel::is_wanted(&arguments))
+    {
+        arguments.remove(0);
+        sentinel::main(&arguments)
     } else {
         ringkeeper::main(arguments)
     }

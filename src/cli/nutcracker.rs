@@ -374,7 +374,13 @@ fn serve(
         control: None,
         // twemproxy has no such port, and the program may run beside others by this name.
         admin: AdminLaunch::default(),
-        stats: Stats { host: asked.stats_host.clone(), port: asked.stats_port, required: true },
+        takeover: None,
+        stats: Some(Stats {
+            host: asked.stats_host.clone(),
+            port: asked.stats_port,
+            required: true,
+        }),
+        settings: loaded.settings,
     };
     match service::start(launch) {
         Ok(service) => {

@@ -2,14 +2,16 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+use ringkeeper_core::config::native::{self, Settings};
 use ringkeeper_core::stats::FiguresPlan;
 
-use crate::cli::{load, route};
+use crate::cli::{import, load, manual, route};
 use crate::host::admin::{self, AdminLaunch, AdminPlace, SlowAfter};
 use crate::host::control::{self, Answer, Control};
 use crate::host::log::{Format, Log, Verbosity};
@@ -17,18 +19,16 @@ use crate::host::reason;
 use crate::host::runtime::Choice;
 use crate::host::service::{self, Launch, Stats, Threads};
 use crate::host::signal::{Persona, Signals};
-
-/// Loopback: the figures are nobody else's business unless the operator says so.
-const STATS_HOST: &str = "127.0.0.1";
-/// Where twemproxy's users look for figures.
-const STATS_PORT: u16 = 22222;
+use crate::host::takeover::{self, Takeover};
 
 const EXAMPLES: &str = "\
 Examples:
   ringkeeper check nutcracker.yml
       Tell everything that is wrong with a configuration, and where.
-  ringkeeper run -c nutcracker.yml
+  ringkeeper run -c ringkeeper.yml
       Serve its pools in the foreground; Ctrl-C lets clients finish, twice ends at once.
+  ringkeeper import nutcracker.yml > ringkeeper.yml
+      Write twemproxy's configuration in the form of our own; no key moves.
   ringkeeper route -c nutcracker.yml user:1 user:2
       Tell which server has these keys, and why. Needs no running service.
 
@@ -37,7 +37,7 @@ twemproxy's options instead: `nutcracker --help`.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
-  ringkeeper run -c nutcracker.yml
+  ringkeeper run -c ringkeeper.yml
   ringkeeper run -c nutcracker.yml --log-format json --stats-addr 0.0.0.0
   ringkeeper run -c nutcracker.yml --runtime tokio
 
@@ -60,6 +60,15 @@ Exit codes:
   0  the configuration is in use
   1  it is not; the reason is printed";
 
+const UPGRADE_EXAMPLES: &str = "\
+The new process has the arguments of the old one and reads the configuration again. If it does not
+come to serving, the old one goes on as before. A client that is not between two requests within
+30 s, since it does not read its replies, is cut off. Only on Linux.
+
+Exit codes:
+  0  the new process serves; its number is printed
+  1  nothing has changed; the reason is printed";
+
 const DRAIN_EXAMPLES: &str = "\
 Examples:
   ringkeeper drain server alpha one      (before its host is shut down)
@@ -79,6 +88,13 @@ Exit codes:
   0  no errors
   1  errors
   2  warnings, with --strict";
+
+const IMPORT_EXAMPLES: &str = "\
+Examples:
+  ringkeeper import nutcracker.yml > ringkeeper.yml
+  ringkeeper check ringkeeper.yml
+
+Comments in the result say what differs and why. The result holds the passwords of the original.";
 
 const ROUTE_EXAMPLES: &str = "\
 Examples:
@@ -105,6 +121,10 @@ enum Verb {
     /// Let the running service read its configuration again; a bad one changes nothing.
     #[command(after_help = RELOAD_EXAMPLES)]
     Reload(ControlArgs),
+    /// Start the program anew, as it is installed now, and give it everything: the listening
+    /// sockets and every client, in between two of its requests.
+    #[command(after_help = UPGRADE_EXAMPLES)]
+    Upgrade(ControlArgs),
     /// Take something out of service gently: nothing that was accepted is lost.
     #[command(after_help = DRAIN_EXAMPLES)]
     Drain(DrainArgs),
@@ -117,37 +137,56 @@ enum Verb {
     /// Tell which server a key belongs to, and why.
     #[command(after_help = ROUTE_EXAMPLES)]
     Route(RouteArgs),
+    /// Write a nutcracker.yml in the form of ringkeeper.yml; every key stays where it is.
+    #[command(after_help = IMPORT_EXAMPLES)]
+    Import(ImportArgs),
+    /// Write man pages into a folder.
+    #[command(hide = true)]
+    Man {
+        /// The folder; it is made if it is missing.
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
+    },
+    /// Print completions for a shell.
+    #[command(hide = true)]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
 }
 
 #[derive(Debug, Args)]
 struct RunArgs {
-    /// Configuration file, in the format of twemproxy's nutcracker.yml.
+    /// Configuration file: ringkeeper.yml, or twemproxy's nutcracker.yml. Options say more than it.
     #[arg(short, long = "config", visible_alias = "conf-file", value_name = "FILE")]
     config: PathBuf,
-    /// What drives the sockets.
-    #[arg(long, value_enum, default_value_t)]
-    runtime: Choice,
+    /// What drives the sockets [default: what the file says, else auto]
+    #[arg(long, value_enum)]
+    runtime: Option<Choice>,
     /// Threads that serve clients, each with connections of its own to every server: a number, or
-    /// `auto` for one per processor, at most 8.
-    #[arg(long, value_name = "N|auto", default_value = "1")]
-    threads: Threads,
-    /// Take commands (reload, drain) at this unix socket [default: control.sock in the folder
-    /// that systemd made, in /run/ringkeeper, or in the user's run folder]
+    /// `auto` for one per processor, at most 8 [default: what ringkeeper.yml says, else auto; 1
+    /// with a nutcracker.yml]
+    #[arg(long, value_name = "N|auto")]
+    threads: Option<Threads>,
+    /// Take commands (reload, drain) at this unix socket [default: what the file says, else
+    /// control.sock in the folder that systemd made, in /run/ringkeeper, or in the user's run
+    /// folder]
     #[arg(long, value_name = "FILE")]
     control: Option<PathBuf>,
-    /// Shape of log lines.
-    #[arg(long, value_enum, default_value_t)]
-    log_format: LogFormat,
-    /// How much to log.
-    #[arg(long, value_enum, default_value_t)]
-    log_level: LogLevel,
-    /// Log here instead of to standard error; opened again on HUP.
+    /// Shape of log lines [default: what the file says, else text]
+    #[arg(long, value_enum)]
+    log_format: Option<LogFormat>,
+    /// How much to log [default: what the file says, else info]
+    #[arg(long, value_enum)]
+    log_level: Option<LogLevel>,
+    /// Log here; opened again on HUP [default: what the file says, else standard error]
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
-    /// Address of the statistics port [default: 127.0.0.1]
+    /// Address of the statistics port [default: what the file says, else 127.0.0.1]
     #[arg(long, value_name = "HOST")]
     stats_addr: Option<String>,
-    /// Statistics port, 0 for any; given explicitly, it must be free [default: 22222]
+    /// Statistics port, 0 for any; given explicitly, it must be free [default: what the
+    /// file says, else 22222]
     #[arg(long, value_name = "PORT")]
     stats_port: Option<u16>,
     #[command(flatten)]
@@ -221,23 +260,21 @@ enum DrainWhat {
     },
 }
 
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum LogFormat {
     /// Lines for people.
-    #[default]
     Text,
     /// One JSON object a line.
     Json,
 }
 
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum LogLevel {
     /// What failed.
     Error,
     /// Also what is odd.
     Warn,
     /// Also what changed.
-    #[default]
     Info,
     /// Also what helps to find a fault.
     Debug,
@@ -268,6 +305,13 @@ enum ReportFormat {
 }
 
 #[derive(Debug, Args)]
+struct ImportArgs {
+    /// twemproxy's configuration file.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+#[derive(Debug, Args)]
 struct RouteArgs {
     /// Configuration file.
     #[arg(short, long = "config", visible_alias = "conf-file", value_name = "FILE")]
@@ -287,10 +331,20 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
         Ok(Cli { command: Verb::Reload(arguments) }) => {
             command(arguments.control.as_deref(), &["reload"])
         }
+        Ok(Cli { command: Verb::Upgrade(arguments) }) => {
+            command(arguments.control.as_deref(), &["upgrade"])
+        }
         Ok(Cli { command: Verb::Drain(arguments) }) => drain("drain", &arguments),
         Ok(Cli { command: Verb::Undrain(arguments) }) => drain("undrain", &arguments),
         Ok(Cli { command: Verb::Check(arguments) }) => check(&arguments),
         Ok(Cli { command: Verb::Route(arguments) }) => explain_routes(&arguments),
+        Ok(Cli { command: Verb::Import(arguments) }) => import_file(&arguments),
+        Ok(Cli { command: Verb::Man { folder } }) => write_pages(&folder),
+        Ok(Cli { command: Verb::Completions { shell } }) => {
+            let text = manual::completions(Cli::command(), shell);
+            say(&String::from_utf8_lossy(&text));
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             // Help and version are `errors` with exit code 0; the terminal may be gone already.
             let _ = error.print();
@@ -307,27 +361,17 @@ fn run(arguments: RunArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let format = match arguments.log_format {
-        LogFormat::Text => Format::Text,
-        LogFormat::Json => Format::Json,
-    };
-    let verbosity = match arguments.log_level {
-        LogLevel::Error => Verbosity::ERROR,
-        LogLevel::Warn => Verbosity::WARN,
-        LogLevel::Info => Verbosity::NOTICE,
-        LogLevel::Debug => Verbosity::DEBUG,
-        LogLevel::Trace => Verbosity::TRACE,
-    };
-    let log = match Log::open(arguments.log_file.as_deref(), format, verbosity) {
+    let loaded = load::read(&arguments.config);
+    let (format, verbosity, log_file) = log_settings(&arguments, &loaded.settings);
+    let log = match Log::open(log_file.as_deref(), format, verbosity) {
         Ok(log) => log,
         Err(error) => {
-            let path = arguments.log_file.unwrap_or_default();
+            let path = log_file.unwrap_or_default();
             eprintln!("error: the log {} can't be opened: {}", path.display(), reason(&error));
             return ExitCode::FAILURE;
         }
     };
-    let loaded = load::read(&arguments.config);
-    let is_for_people = matches!(format, Format::Text) && arguments.log_file.is_none();
+    let is_for_people = matches!(format, Format::Text) && log_file.is_none();
     if is_for_people {
         eprint!("{}", loaded.human());
     } else {
@@ -340,42 +384,37 @@ fn run(arguments: RunArgs) -> ExitCode {
         configuration = loaded.name,
         "ringkeeper starts"
     );
-    let stats = Stats {
-        // Nobody asked for the port by name, so it may be missing.
-        required: arguments.stats_addr.is_some() || arguments.stats_port.is_some(),
-        host: arguments.stats_addr.unwrap_or_else(|| STATS_HOST.to_owned()),
-        port: arguments.stats_port.unwrap_or(STATS_PORT),
-    };
-    let admin = match admin(&arguments.figures) {
+    let stats = stats(&arguments, &loaded.settings);
+    let admin = match admin(&arguments.figures, &loaded.settings) {
         Ok(admin) => admin,
         Err(error) => {
             tracing::error!("{error:#}");
             return ExitCode::FAILURE;
         }
     };
-    let control = match Control::open(arguments.control.as_deref()) {
-        Ok(control) => Some(control),
-        Err(error) if arguments.control.is_some() => {
-            tracing::error!("commands can't be taken: {}", reason(&error));
-            return ExitCode::FAILURE;
-        }
-        Err(error) => {
-            tracing::warn!(
-                "no commands are taken: {}; `--control FILE` chooses another place",
-                reason(&error)
-            );
-            None
-        }
+    let Ok((takeover, control)) = open_control(&arguments, &loaded.settings) else {
+        return ExitCode::FAILURE;
     };
     let launch = Launch {
         config,
         reread: load::reread(&arguments.config),
         persona: Persona::Ringkeeper,
-        runtime: arguments.runtime,
-        threads: arguments.threads,
+        runtime: arguments.runtime.unwrap_or(match loaded.settings.runtime {
+            native::Runtime::Auto => Choice::Auto,
+            native::Runtime::Uring => Choice::Uring,
+            native::Runtime::Tokio => Choice::Tokio,
+        }),
+        threads: arguments.threads.unwrap_or(match loaded.settings.threads {
+            // Who comes from twemproxy has as many server connections as before.
+            _ if !loaded.is_native => Threads::Count(NonZeroU16::MIN),
+            native::Threads::Auto => Threads::Auto,
+            native::Threads::Count(count) => Threads::Count(count),
+        }),
         stats,
         admin,
+        settings: loaded.settings,
         control,
+        takeover,
     };
     match service::start(launch) {
         Ok(service) => service::supervise(service, &log, &signals),
@@ -383,6 +422,33 @@ fn run(arguments: RunArgs) -> ExitCode {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Opens the way for commands: where the options say, else where the file does. Without either it
+/// may be missing.
+///
+/// # Errors
+///
+/// The place that was asked for can't be used; the log says why.
+fn open_control(
+    arguments: &RunArgs,
+    settings: &Settings,
+) -> Result<(Option<Takeover>, Option<Control>), ()> {
+    let asked_for = match (&arguments.control, &settings.control) {
+        (Some(path), _) => Some(path.clone()),
+        (None, native::Control::At(path)) => Some(PathBuf::from(path)),
+        // Without a socket there is no command that another process takes over.
+        (None, native::Control::Off) => return Ok((None, None)),
+        (None, native::Control::Auto) => None,
+    };
+    let is_wanted = asked_for.is_some();
+    match Takeover::find(takeover::open_control(asked_for)) {
+        Ok(takeover) => Ok((Some(takeover), None)),
+        Err(open_control) => match open_control() {
+            None if is_wanted => Err(()),
+            control => Ok((None, control)),
+        },
     }
 }
 
@@ -413,13 +479,19 @@ fn drain(verb: &str, arguments: &DrainArgs) -> ExitCode {
     }
 }
 
-fn admin(arguments: &FiguresArgs) -> anyhow::Result<AdminLaunch> {
-    let token = arguments.admin_token_file.as_deref().map(admin::read_token).transpose()?;
+/// Returns where administration is and what is counted: as the options say, else as the file does.
+fn admin(arguments: &FiguresArgs, settings: &Settings) -> anyhow::Result<AdminLaunch> {
+    let default = Settings::default().admin;
+    let token_file = arguments
+        .admin_token_file
+        .clone()
+        .or_else(|| settings.admin.token_file.as_ref().map(PathBuf::from));
+    let of_file = AdminPlace::of(settings.admin.listen.as_ref());
     Ok(AdminLaunch {
         // Nobody asked for the default place, so it may be missing.
-        required: arguments.admin.is_some(),
-        place: arguments.admin.clone().unwrap_or_default(),
-        token,
+        required: arguments.admin.is_some() || settings.admin.listen != default.listen,
+        place: arguments.admin.clone().unwrap_or(of_file),
+        token: token_file.as_deref().map(admin::read_token).transpose()?,
         host_names: arguments.admin_host.clone(),
         figures: FiguresPlan {
             is_on: arguments.figures == OnOff::On,
@@ -429,11 +501,76 @@ fn admin(arguments: &FiguresArgs) -> anyhow::Result<AdminLaunch> {
     })
 }
 
+/// Returns how and where to log: as the options say, else as the file does.
+fn log_settings(arguments: &RunArgs, settings: &Settings) -> (Format, Verbosity, Option<PathBuf>) {
+    let format = match (arguments.log_format, settings.log.format) {
+        (Some(LogFormat::Text), _) | (None, native::Format::Text) => Format::Text,
+        (Some(LogFormat::Json), _) | (None, native::Format::Json) => Format::Json,
+    };
+    let level = arguments.log_level.unwrap_or(match settings.log.level {
+        native::Level::Error => LogLevel::Error,
+        native::Level::Warn => LogLevel::Warn,
+        native::Level::Info => LogLevel::Info,
+        native::Level::Debug => LogLevel::Debug,
+        native::Level::Trace => LogLevel::Trace,
+    });
+    let verbosity = match level {
+        LogLevel::Error => Verbosity::ERROR,
+        LogLevel::Warn => Verbosity::WARN,
+        LogLevel::Info => Verbosity::NOTICE,
+        LogLevel::Debug => Verbosity::DEBUG,
+        LogLevel::Trace => Verbosity::TRACE,
+    };
+    let file = arguments.log_file.clone().or_else(|| settings.log.file.as_ref().map(PathBuf::from));
+    (format, verbosity, file)
+}
+
+/// Returns where the statistics are: as the options say, else as the file does; none: nowhere.
+fn stats(arguments: &RunArgs, settings: &Settings) -> Option<Stats> {
+    let is_asked_for = arguments.stats_addr.is_some() || arguments.stats_port.is_some();
+    let default = Settings::default().stats;
+    // Nobody asked for the default by name, so it may be missing.
+    let required = is_asked_for || settings.stats != default;
+    let at = match (&settings.stats, is_asked_for) {
+        (Some(at), _) => at.clone(),
+        (None, true) => default?,
+        (None, false) => return None,
+    };
+    Some(Stats {
+        required,
+        host: arguments.stats_addr.clone().unwrap_or(at.host),
+        port: arguments.stats_port.unwrap_or(at.port),
+    })
+}
+
+fn import_file(arguments: &ImportArgs) -> ExitCode {
+    match import::import(&arguments.file) {
+        Ok(text) => {
+            say(&text);
+            ExitCode::SUCCESS
+        }
+        Err(problem) => {
+            eprint!("{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn write_pages(folder: &Path) -> ExitCode {
+    match manual::write_pages(Cli::command(), folder) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {} can't be written: {}", folder.display(), reason(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn check(arguments: &CheckArgs) -> ExitCode {
     let mut has_errors = false;
     let mut has_warnings = false;
     for file in &arguments.files {
-        let loaded = load::read(file);
+        let loaded = load::check(file);
         has_errors |= loaded.has_errors();
         has_warnings |= loaded.has_warnings();
         match arguments.format {
@@ -452,7 +589,7 @@ fn check(arguments: &CheckArgs) -> ExitCode {
 }
 
 fn explain_routes(arguments: &RouteArgs) -> ExitCode {
-    let loaded = load::read(&arguments.config);
+    let loaded = load::check(&arguments.config);
     let Some(config) = &loaded.config else {
         eprint!("{}", loaded.human());
         return ExitCode::FAILURE;
@@ -477,8 +614,6 @@ fn say(text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use ringkeeper_core::admin::{Access, AdminPlan, AdminRole, Facts};
+use ringkeeper_core::config::nutcracker::{Listen, ListenAddress};
 use ringkeeper_core::id::ListenerId;
 use ringkeeper_core::node::ControlPlan;
 use ringkeeper_core::stats::FiguresPlan;
@@ -38,6 +39,19 @@ pub(crate) enum AdminPlace {
     Off,
     /// There.
     At(Address),
+}
+
+impl AdminPlace {
+    /// Returns the place that a configuration names.
+    pub(crate) fn of(listen: Option<&Listen>) -> Self {
+        let Some(listen) = listen else { return Self::Off };
+        Self::At(match &listen.address {
+            ListenAddress::Tcp(at) => Address::Tcp { host: at.host.clone(), port: at.port },
+            ListenAddress::Unix { path, mode } => {
+                Address::Unix { path: path.into(), mode: mode.or(Some(SOCKET_MODE)) }
+            }
+        })
+    }
 }
 
 impl Default for AdminPlace {
@@ -143,7 +157,7 @@ impl AdminLaunch {
         };
         match sockets.open_fixed(request, AdminRole::Http { is_unix }) {
             Ok(fresh) => Ok(Some(fresh)),
-            Err(error) if self.required => Err(error.into()),
+            Err(error) if self.required => Err(error),
             Err(error) => {
                 tracing::warn!("running without metrics and administration: {error}");
                 Ok(None)

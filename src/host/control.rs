@@ -35,14 +35,21 @@ pub(crate) struct Answer {
 pub(crate) struct Asked {
     /// The words of the request.
     pub(crate) words: Vec<String>,
-    answer: mpsc::Sender<Answer>,
+    answer: mpsc::Sender<(Answer, Written)>,
 }
 
+/// Dropped when an answer is on its way.
+#[derive(Debug)]
+struct Written(#[expect(dead_code, reason = "its drop is what counts")] mpsc::Sender<()>);
+
 impl Asked {
-    /// Answers it.
+    /// Answers it; returns when the answer is on its way, so that the process may end then.
     pub(crate) fn answer(self, answer: Answer) {
+        let (written, is_written) = mpsc::channel();
         // Who asked may have left.
-        let _ = self.answer.send(answer);
+        if self.answer.send((answer, Written(written))).is_ok() {
+            let _ = is_written.recv_timeout(REQUEST_PATIENCE);
+        }
     }
 }
 
@@ -173,10 +180,10 @@ fn serve_one(mut stream: &UnixStream, asked: &mpsc::Sender<Asked>) -> io::Result
     let (answer, answered) = mpsc::channel();
     asked.send(Asked { words, answer }).map_err(io::Error::other)?;
     signal::call_for_attention();
-    let Answer { is_ok, text } = answered.recv_timeout(ANSWER_PATIENCE).unwrap_or(Answer {
-        is_ok: false,
-        text: "the process did not answer in time; its log may tell why\n".to_owned(),
-    });
+    let Ok((Answer { is_ok, text }, _written)) = answered.recv_timeout(ANSWER_PATIENCE) else {
+        let text = b"error\nthe process did not answer in time; its log may tell why\n";
+        return stream.write_all(text);
+    };
     stream.write_all(if is_ok { b"ok\n" } else { b"error\n" })?;
     stream.write_all(text.as_bytes())
 }

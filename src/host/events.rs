@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringkeeper_core::id::{PoolId, ServerId};
-use ringkeeper_core::io::{Event, Failure, Limit};
+use ringkeeper_core::io::{Event, Failure, Limit, Loudness};
 use ringkeeper_core::proxy::{Plan, PoolPlan};
 
 /// Events that clients or broken servers cause leave at most one line in this time, so that
@@ -94,6 +94,8 @@ impl EventLog {
                 }
             }
             Event::Drained => tracing::debug!("all clients are gone"),
+            Event::Exit { code } => tracing::info!(code, "the process was asked to end"),
+            Event::Sentinel { loudness, name, message } => say(*loudness, name, message),
         }
     }
 
@@ -109,6 +111,16 @@ impl EventLog {
         let Some(pool) = self.pool(pool) else { return ("?", "?") };
         let server = pool.servers.get(usize::from(server.0));
         (&pool.name, server.map_or("?", |server| &server.name))
+    }
+}
+
+/// Writes what a Sentinel tells as loud as it is.
+pub(crate) fn say(loudness: Loudness, name: &str, message: &str) {
+    let gap = if name.is_empty() { "" } else { " " };
+    match loudness {
+        Loudness::Verbose => tracing::debug!("{name}{gap}{message}"),
+        Loudness::Notice => tracing::info!("{name}{gap}{message}"),
+        Loudness::Warning => tracing::warn!("{name}{gap}{message}"),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::host::acceptor::{Acceptor, Candidate, Share};
 use crate::host::events::EventLog;
 use crate::host::pulse::{Finding, Pulse, Shown, Watch};
 use crate::host::runtime::{
-    self, ControlDesk, Desk, Listener, News, Running, Selected, Switchboard,
+    self, ControlDesk, Desk, Listener, News, Releases, Running, Selected, Switchboard,
 };
 
 /// How long workers may take to go on with another plan. They need milliseconds.
@@ -154,6 +154,25 @@ impl Fleet {
         Ok(())
     }
 
+    /// Lets every worker give its clients away, as soon as nothing is under way for them; returns
+    /// where they arrive.
+    pub(crate) fn hand_over(&self, limit: Duration) -> Vec<Releases> {
+        let releases = self.workers.iter().map(|worker| worker.sender().releases()).collect();
+        self.command(&Command::HandOver { limit });
+        releases
+    }
+
+    /// Returns the workers, for whoever gives them clients.
+    pub(crate) fn candidates(&self) -> Vec<Candidate> {
+        let workers = self.workers.iter().zip(&self.watches);
+        workers
+            .map(|(worker, watch)| Candidate {
+                sender: worker.sender().clone(),
+                pulse: Arc::clone(watch.pulse()),
+            })
+            .collect()
+    }
+
     fn note(&mut self, news: News) {
         let (list, worker) = match news {
             News::Drained(worker) => (&mut self.drained, worker),
@@ -175,6 +194,11 @@ impl Fleet {
     /// Returns whether any worker has ended, which without [`Fleet::stop`] is a failure.
     pub(crate) fn has_ended(&self) -> bool {
         self.workers.iter().any(Running::has_ended) || self.control.has_ended()
+    }
+
+    /// Returns whether every worker turned when it was last looked at.
+    pub(crate) fn is_turning(&self) -> bool {
+        !self.watches.iter().any(Watch::is_stalled)
     }
 
     /// Looks after the workers, and reports those that do not turn.

@@ -31,6 +31,8 @@ use crate::host::{self, sys};
 pub(crate) enum Format {
     /// `[YYYY-MM-DD HH:MM:SS.mmm] file:LINE message`, as twemproxy's.
     Nutcracker,
+    /// `pid:X DD Mon YYYY hh:mm:ss.mmm # message`, as a genuine Sentinel's.
+    Redis,
     /// One line of text with fields.
     Text,
     /// One JSON object a line.
@@ -97,6 +99,7 @@ impl Log {
         let colours = path.is_none() && host::has_colours();
         let lines: Box<dyn Layer<_> + Send + Sync> = match format {
             Format::Nutcracker => lines.with_ansi(false).event_format(NutcrackerLine).boxed(),
+            Format::Redis => lines.with_ansi(false).event_format(RedisLine).boxed(),
             Format::Text => lines.with_ansi(colours).with_target(false).boxed(),
             Format::Json => lines.json().flatten_event(true).with_target(false).boxed(),
         };
@@ -118,7 +121,7 @@ impl Log {
                 line.push('\n');
                 self.sink.write_line(line.as_bytes());
             }
-            Format::Text | Format::Json => tracing::info!("{text}"),
+            Format::Redis | Format::Text | Format::Json => tracing::info!("{text}"),
         }
     }
 
@@ -129,7 +132,7 @@ impl Log {
                 let line = format!("[.......................] {text}\n");
                 self.sink.write_line(line.as_bytes());
             }
-            Format::Text | Format::Json => tracing::info!("{text}"),
+            Format::Redis | Format::Text | Format::Json => tracing::info!("{text}"),
         }
     }
 
@@ -243,6 +246,53 @@ where
     ) -> fmt::Result {
         let metadata = event.metadata();
         write_head(&mut writer, metadata.file(), metadata.line())?;
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        write_plain(&mut writer, &fields.message)?;
+        write_plain(&mut writer, &fields.rest)?;
+        writer.write_char('\n')
+    }
+}
+
+/// Formats an event as Redis would: process, role, time, how loud, message.
+struct RedisLine;
+
+impl<S, N> FormatEvent<S, N> for RedisLine
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        const MONTHS: [&str; 12] =
+            ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        write!(writer, "{}:X ", std::process::id())?;
+        if let Some(t) = sys::local_time(i64::try_from(since.as_secs()).unwrap_or(i64::MAX)) {
+            let month = usize::try_from(t.month - 1).ok().and_then(|at| MONTHS.get(at));
+            write!(
+                writer,
+                "{:02} {} {:04} {:02}:{:02}:{:02}.{:03} ",
+                t.day,
+                month.unwrap_or(&"---"),
+                t.year,
+                t.hour,
+                t.minute,
+                t.second,
+                since.subsec_millis()
+            )?;
+        }
+        let mark = match *event.metadata().level() {
+            tracing::Level::ERROR | tracing::Level::WARN => '#',
+            tracing::Level::INFO => '*',
+            tracing::Level::DEBUG => '-',
+            tracing::Level::TRACE => '.',
+        };
+        write!(writer, "{mark} ")?;
         let mut fields = Fields::default();
         event.record(&mut fields);
         write_plain(&mut writer, &fields.message)?;

@@ -5,18 +5,24 @@ pub(crate) mod admin;
 pub(crate) mod control;
 pub(crate) mod daemon;
 pub(crate) mod drained;
+pub(crate) mod errands;
 pub(crate) mod events;
 pub(crate) mod fleet;
 pub(crate) mod listen;
 pub(crate) mod log;
 pub(crate) mod memory;
+pub(crate) mod notify;
 pub(crate) mod pidfile;
 pub(crate) mod pulse;
 pub(crate) mod runtime;
+pub(crate) mod sentinel;
 pub(crate) mod service;
 pub(crate) mod signal;
 pub(crate) mod sockets;
 pub(crate) mod sys;
+pub(crate) mod takeover;
+#[cfg(target_os = "linux")]
+pub(crate) mod upgrade;
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ringkeeper_core::id::{ConnId, ListenerId};
-use ringkeeper_core::io::{AtCapacity, Deadline, Drive, Endpoint, Input, Output};
+use ringkeeper_core::io::{AtCapacity, Deadline, Drive, Endpoint, Input, Output, Parcel};
 use ringkeeper_core::time::Instant as WorkerInstant;
 
 use crate::host::runtime::Sender;
@@ -111,9 +111,24 @@ impl<D: Drive> Drive for Shown<D> {
         result
     }
 
+    fn adopt(
+        &mut self,
+        now: WorkerInstant,
+        on: ListenerId,
+        state: &Parcel,
+    ) -> Result<ConnId, AtCapacity> {
+        let result = self.drive.adopt(now, on, state);
+        match &result {
+            Ok(conn) => self.note_origin(*conn, on),
+            Err(AtCapacity) if self.origins.is_some() => self.pulse.remove(on),
+            Err(AtCapacity) => {}
+        }
+        result
+    }
+
     #[inline]
     fn handle(&mut self, now: WorkerInstant, input: Input<'_>) {
-        if let Input::Closed { conn, .. } = &input
+        if let Input::Closed { conn, .. } | Input::Released { conn } = &input
             && !conn.is_server()
         {
             self.count_off(*conn);
@@ -166,11 +181,21 @@ impl Watch {
         Self { pulse, turns: 0, turned_at: now }
     }
 
+    /// Returns what is watched.
+    pub(crate) const fn pulse(&self) -> &Arc<Pulse> {
+        &self.pulse
+    }
+
     /// Looks, and gives the worker something to do, so that quiet means stalled the next time.
     pub(crate) fn look(&mut self, now: Instant, worker: &Sender) -> Finding {
         let finding = self.judge(now);
         worker.nudge();
         finding
+    }
+
+    /// Tells whether the worker was found not to turn.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.pulse.is_stalled()
     }
 
     fn judge(&mut self, now: Instant) -> Finding {

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use ringkeeper_core::id::{ListenerId, WorkerId};
-use ringkeeper_core::io::{Drive, Errand, Event, Host, Mail, Notice, Recipient};
+use ringkeeper_core::io::{Drive, Errand, Event, Host, Mail, Notice, Parcel, Recipient};
 use socket2::Socket;
 
 use crate::host::events::EventLog;
@@ -178,6 +178,38 @@ impl Sender {
         }
     }
 
+    /// Gives the worker a client of another process; it comes back when the worker is too busy or
+    /// has ended.
+    pub(crate) fn adopt(
+        &self,
+        listener: ListenerId,
+        client: Socket,
+        state: Parcel,
+    ) -> Result<(), Socket> {
+        match self {
+            #[cfg(all(feature = "uring", target_os = "linux"))]
+            Self::Uring(sender) => sender.adopt(listener, client, state),
+            Self::Tokio(sender) => sender.adopt(listener, client, state),
+        }
+    }
+
+    /// Returns where the clients arrive that the worker gives away from here on.
+    pub(crate) fn releases(&self) -> Releases {
+        match self {
+            #[cfg(all(feature = "uring", target_os = "linux"))]
+            Self::Uring(sender) => {
+                let (to, releases) = mpsc::channel();
+                let _ = sender.send(rt_uring::Message::Releases(to));
+                Releases::Uring(releases)
+            }
+            Self::Tokio(sender) => {
+                let (to, releases) = mpsc::channel();
+                let _ = sender.send(rt_tokio::Message::Releases(to));
+                Releases::Tokio(releases)
+            }
+        }
+    }
+
     /// Makes the worker take a turn, even if there is nothing to do.
     pub(crate) fn nudge(&self) {
         match self {
@@ -195,6 +227,31 @@ impl Sender {
             }
             Self::Tokio(sender) => {
                 let _ = sender.send(rt_tokio::Message::Stop);
+            }
+        }
+    }
+}
+
+/// Where the clients arrive that a worker gives away.
+pub(crate) enum Releases {
+    #[cfg(all(feature = "uring", target_os = "linux"))]
+    Uring(mpsc::Receiver<rt_uring::Handed>),
+    Tokio(mpsc::Receiver<rt_tokio::Handed>),
+}
+
+impl Releases {
+    /// Returns the next one, if it is there: the socket, what the worker knows of it, and bytes
+    /// that the worker has not seen.
+    pub(crate) fn next(&self) -> Option<(Socket, Parcel, Vec<u8>)> {
+        match self {
+            #[cfg(all(feature = "uring", target_os = "linux"))]
+            Self::Uring(releases) => {
+                let rt_uring::Handed { socket, state, late } = releases.try_recv().ok()?;
+                Some((socket, state, late))
+            }
+            Self::Tokio(releases) => {
+                let rt_tokio::Handed { socket, state, late } = releases.try_recv().ok()?;
+                Some((socket, state, late))
             }
         }
     }

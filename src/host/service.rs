@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ringkeeper_core::admin::{AdminRole, Facts};
+use ringkeeper_core::config::native::{self, Limits, Settings};
 use ringkeeper_core::config::nutcracker::Config;
 use ringkeeper_core::io::Command;
 use ringkeeper_core::proxy::{ListenerRole, Plan, Policy};
@@ -21,9 +22,11 @@ use crate::host::fleet::Fleet;
 use crate::host::listen::{self, Address, OpenError, Request};
 use crate::host::log::Log;
 use crate::host::memory::Trimmer;
+use crate::host::notify::{self, Watchdog};
 use crate::host::runtime::{self, Choice};
 use crate::host::signal::{Persona, Signal, Signals};
 use crate::host::sockets::{self, Fresh, Serves, Sockets};
+use crate::host::takeover::{self, Takeover};
 use crate::host::{self, pulse, sys};
 
 /// Workers that `auto` starts at most. A proxy is rarely the bottleneck beyond that, and each
@@ -46,11 +49,11 @@ const DESCRIPTORS_RESERVED: u64 = 32;
 /// Room for fewer clients than this is worth a warning.
 const CLIENTS_FEW: u32 = 1000;
 
-/// How long clients may take to finish after the first SIGINT or SIGTERM.
-const DRAIN_LIMIT: Duration = Duration::from_secs(5);
-
-/// How much longer than [`DRAIN_LIMIT`] the worker may take to say that it is done.
+/// How much longer than its clients the worker may take to say that it is done.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+/// What the service manager shows.
+const SERVING: &str = "serving clients";
 
 /// Connections that may wait to be accepted on the statistics port.
 const STATS_BACKLOG: i32 = 64;
@@ -107,6 +110,8 @@ pub(crate) struct Reading {
     pub(crate) config: Option<Config>,
     /// What is to be said about it, for people; empty when all is well.
     pub(crate) text: String,
+    /// What it says about the process.
+    pub(crate) settings: Settings,
 }
 
 /// Reads the configuration again, and leaves in the log what is to be said about it.
@@ -124,12 +129,16 @@ pub(crate) struct Launch {
     pub(crate) runtime: Choice,
     /// How many workers.
     pub(crate) threads: Threads,
-    /// Where twemproxy's figures are.
-    pub(crate) stats: Stats,
+    /// Where twemproxy's figures are; none: nowhere.
+    pub(crate) stats: Option<Stats>,
     /// Where the rest is, and what is counted.
     pub(crate) admin: AdminLaunch,
+    /// What the file says about the process. Options may have said otherwise above.
+    pub(crate) settings: Settings,
     /// How the operator reaches the running process; none for a persona that has no such way.
     pub(crate) control: Option<Control>,
+    /// The process that this one replaces.
+    pub(crate) takeover: Option<Takeover>,
 }
 
 /// The service at work, as the main thread has it.
@@ -141,7 +150,12 @@ pub(crate) struct Service {
     config: Config,
     drained: Drained,
     host: HostFacts,
+    /// What the file said about the process when it began.
+    settings: Settings,
     control: Option<Control>,
+    takeover: Option<Takeover>,
+    /// Another process has taken over.
+    is_replaced: bool,
 }
 
 /// Opens everything and starts the workers.
@@ -151,7 +165,6 @@ pub(crate) struct Service {
 /// What could not be opened, why, and what to do.
 pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
     sys::tune_allocator();
-    refuse_memcached(&launch.config)?;
     let descriptors = match host::raise_descriptor_limit() {
         Ok(limit) => limit,
         Err(error) => {
@@ -162,13 +175,24 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
     let (selected, reason) = runtime::select(launch.runtime)?;
     let host = HostFacts {
         figures: launch.admin.figures,
-        ..HostFacts::new(launch.persona, descriptors, launch.threads.count())
+        ..HostFacts::new(
+            launch.persona,
+            descriptors,
+            launch.threads.count(),
+            launch.settings.limits,
+        )
     };
-    let mut sockets = Sockets::default();
+    let mut sockets = match &launch.takeover {
+        Some(takeover) => Sockets::inheriting(takeover.listeners()?),
+        None => Sockets::inheriting(sockets::given()),
+    };
     let change = sockets.prepare(&launch.config, |_| true)?;
     let mut fresh = sockets.commit(change);
-    fresh.extend(open_stats(&launch.stats, &mut sockets)?);
+    if let Some(stats) = &launch.stats {
+        fresh.extend(open_stats(stats, &mut sockets)?);
+    }
     fresh.extend(launch.admin.open(&mut sockets)?);
+    sockets.forget_inherited();
     for listener in &fresh {
         let at = listen::endpoint(&listener.listener.socket)?;
         match &listener.serves {
@@ -203,6 +227,10 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
         let clients_max = clients_max(&launch.config, &fresh.serves);
         fleet.listen(Share { listener: fresh.listener, clients_max });
     }
+    let mut takeover = launch.takeover;
+    if let Some(takeover) = &mut takeover {
+        takeover.begin(&fleet, &sockets, &launch.config)?;
+    }
     if fleet.len() > 1 {
         tracing::info!(threads = fleet.len(), "workers share the clients");
     }
@@ -217,7 +245,10 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
         config: launch.config,
         drained: Drained::default(),
         host,
+        settings: launch.settings,
         control: launch.control,
+        takeover,
+        is_replaced: false,
     })
 }
 
@@ -226,18 +257,6 @@ fn clients_max(config: &Config, serves: &Serves) -> Option<u32> {
     let Serves::Pool(name) = serves else { return None };
     let pool = config.pools.iter().find(|pool| pool.name == *name)?;
     pool.client_connections.map(NonZeroU32::get)
-}
-
-/// Refuses pools whose protocol is not served: their clients would get Redis' errors.
-fn refuse_memcached(config: &Config) -> anyhow::Result<()> {
-    match config.pools.iter().find(|pool| !pool.redis) {
-        Some(pool) => anyhow::bail!(
-            "pool '{}' is for memcached, which is not served yet; write `redis: true` if its \
-             servers are Redis, or leave the pool to twemproxy",
-            pool.name
-        ),
-        None => Ok(()),
-    }
 }
 
 fn policy(persona: Persona) -> Policy {
@@ -255,10 +274,12 @@ struct HostFacts {
     descriptors: Option<u64>,
     threads: u16,
     figures: FiguresPlan,
+    /// As the configuration in use has them.
+    limits: Limits,
 }
 
 impl HostFacts {
-    fn new(persona: Persona, descriptors: Option<u64>, threads: u16) -> Self {
+    fn new(persona: Persona, descriptors: Option<u64>, threads: u16, limits: Limits) -> Self {
         let system = rustix::system::uname();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
@@ -268,6 +289,7 @@ impl HostFacts {
             descriptors,
             threads,
             figures: FiguresPlan::default(),
+            limits,
         }
     }
 
@@ -287,16 +309,19 @@ impl HostFacts {
         drained.apply(&mut plan);
         // What is meant for the process is shared out evenly, as the clients are.
         let threads = usize::from(self.threads);
-        plan.clients_input_bytes_max /= threads;
-        plan.clients_output_bytes_max /= threads;
+        plan.clients_input_bytes_max = self.limits.clients_input_bytes_max / threads;
+        plan.clients_output_bytes_max = self.limits.clients_output_bytes_max / threads;
         plan.clients_max = self.clients_max(&plan);
         plan
     }
 
-    /// Returns how many clients the descriptors leave room for, per worker.
+    /// Returns how many clients are wanted and the descriptors leave room for, per worker.
     fn clients_max(&self, plan: &Plan) -> u32 {
-        let Some(descriptors) = self.descriptors else { return plan.clients_max };
         let threads = u64::from(self.threads);
+        let asked_for = self.limits.clients_max.map_or(plan.clients_max, |most| {
+            most.get().div_ceil(u32::from(self.threads)).min(plan.clients_max)
+        });
+        let Some(descriptors) = self.descriptors else { return asked_for };
         let servers: u64 = plan
             .pools
             .iter()
@@ -308,13 +333,14 @@ impl HostFacts {
             })
             .fold(0, u64::saturating_add);
         let left = descriptors.saturating_sub(servers).saturating_sub(DESCRIPTORS_RESERVED);
-        plan.clients_max.min(u32::try_from(left / threads).unwrap_or(u32::MAX))
+        asked_for.min(u32::try_from(left / threads).unwrap_or(u32::MAX))
     }
 
     fn warn_if_few_clients(&self, plan: &Plan) {
         let clients_max = u64::from(plan.clients_max) * u64::from(self.threads);
         if let Some(descriptors) = self.descriptors
             && clients_max < u64::from(CLIENTS_FEW)
+            && self.limits.clients_max.is_none()
         {
             tracing::warn!(
                 clients_max,
@@ -341,7 +367,7 @@ fn open_stats(stats: &Stats, sockets: &mut Sockets) -> anyhow::Result<Option<Fre
     };
     match sockets.open_fixed(request, AdminRole::Stats) {
         Ok(fresh) => Ok(Some(fresh)),
-        Err(error) if stats.required => Err(error.into()),
+        Err(error) if stats.required => Err(error),
         Err(error) => {
             tracing::warn!("running without statistics: {error}");
             Ok(None)
@@ -356,20 +382,32 @@ impl Service {
     ///
     /// What is wrong; nothing has changed then.
     fn reload(&mut self) -> Result<String, String> {
-        let Reading { config, text } = (self.reread)();
+        notify::reloading();
+        let result = self.read_again();
+        notify::ready(SERVING);
+        result
+    }
+
+    fn read_again(&mut self) -> Result<String, String> {
+        let Reading { config, mut text, settings } = (self.reread)();
         let Some(config) = config else {
             tracing::error!("the configuration has errors: the old one stays in use");
             self.fleet.note_reload(false);
             return Err(text);
         };
-        let drained = self.drained.clone();
-        match self.change(config, drained) {
+        let limits = std::mem::replace(&mut self.host.limits, settings.limits);
+        match self.change(config, self.drained.clone()) {
             Ok(summary) => {
                 tracing::info!("configuration is read again: {summary}");
                 self.fleet.note_reload(true);
+                if let Some(later) = for_the_next_start(&self.settings, &settings) {
+                    tracing::warn!("{later}");
+                    text.push_str(&format!("warning: {later}\n"));
+                }
                 Ok(format!("{text}configuration is read again: {summary}\n"))
             }
             Err(problem) => {
+                self.host.limits = limits;
                 tracing::error!("the old configuration stays in use: {problem}");
                 self.fleet.note_reload(false);
                 Err(format!("{text}error: {problem}; the old configuration stays in use\n"))
@@ -395,7 +433,6 @@ impl Service {
 
     /// Goes on with another configuration; returns what is different.
     fn change(&mut self, config: Config, drained: Drained) -> Result<String, String> {
-        refuse_memcached(&config).map_err(|error| format!("{error:#}"))?;
         let change = self
             .sockets
             .prepare(&config, |pool| !drained.has_pool(&pool.name))
@@ -405,7 +442,7 @@ impl Service {
         for id in &change.closed {
             self.fleet.unlisten(*id);
         }
-        let result = self.fleet.reload(&Arc::new(plan), DRAIN_LIMIT);
+        let result = self.fleet.reload(&Arc::new(plan), self.host.limits.drain_timeout);
         let fresh = self.sockets.commit(change);
         for fresh in fresh {
             if let Ok(at) = listen::endpoint(&fresh.listener.socket)
@@ -437,6 +474,7 @@ impl Service {
             let result = match words.as_slice() {
                 ["reload"] => self.reload(),
                 ["drain", ..] => self.drain(true, asked.words.get(1..).unwrap_or_default()),
+                ["upgrade"] => self.upgrade(),
                 ["undrain", ..] => self.drain(false, asked.words.get(1..).unwrap_or_default()),
                 _ => Err("error: this version knows no such command\n".to_owned()),
             };
@@ -446,6 +484,63 @@ impl Service {
             });
         }
     }
+}
+
+impl Service {
+    /// Opens the way for commands once the predecessor has closed its own.
+    fn finish_takeover(&mut self) {
+        if let Some(control) = self.takeover.as_mut().and_then(Takeover::finish) {
+            self.control = control;
+            self.takeover = None;
+        }
+    }
+
+    /// Lets another process take over; returns what to tell the operator.
+    ///
+    /// # Errors
+    ///
+    /// The other process does not come to serving; nothing has changed then.
+    fn upgrade(&mut self) -> Result<String, String> {
+        let replaced = takeover::begin_upgrade(&self.sockets).map_err(|problem| {
+            tracing::error!("no other process takes over: {problem}");
+            format!("error: no other process takes over: {problem}; its log may tell more\n")
+        })?;
+        // From here on the other one is to say that all is well.
+        notify::main_pid(replaced.id());
+        for id in self.sockets.ids() {
+            self.fleet.unlisten(id);
+        }
+        self.sockets = Sockets::default();
+        let result = replaced.hand_over(&mut self.fleet);
+        self.control = None;
+        self.is_replaced = true;
+        match result.and_then(|()| replaced.finish()) {
+            Ok(clients) => {
+                let text = format!("process {} has taken over {clients} clients", replaced.id());
+                tracing::info!("{text}");
+                Ok(text + "\n")
+            }
+            Err(error) => {
+                tracing::error!("the other process failed while it took over: {error}");
+                Err(format!("error: the other process failed while it took over: {error}\n"))
+            }
+        }
+    }
+}
+
+/// Says which changes wait for the next start.
+fn for_the_next_start(at_start: &Settings, new: &Settings) -> Option<String> {
+    let changed = [
+        ("threads", at_start.threads != new.threads),
+        ("runtime", at_start.runtime != new.runtime),
+        ("control", at_start.control != new.control),
+        ("admin", at_start.admin != new.admin),
+        ("stats", at_start.stats != new.stats),
+        ("log", at_start.log != new.log),
+    ];
+    let keys: Vec<&str> =
+        changed.iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| *key).collect();
+    (!keys.is_empty()).then(|| format!("to be used at the next start: {}", keys.join(", ")))
 }
 
 /// Says how two configurations differ, by the names of pools.
@@ -483,19 +578,30 @@ fn differences(before: &Config, after: &Config) -> String {
 /// Obeys signals and commands until the end of the process; returns its exit code.
 pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> ExitCode {
     let mut trimmer = Trimmer::new();
+    let mut watchdog = Watchdog::new();
+    notify::ready(SERVING);
     let mut draining_since: Option<Instant> = None;
     let mut looked_at = Instant::now();
     loop {
-        let is_over =
-            draining_since.is_some_and(|since| since.elapsed() > DRAIN_LIMIT + DRAIN_GRACE);
+        let limit = service.host.limits.drain_timeout;
+        let is_over = draining_since.is_some_and(|since| since.elapsed() > limit + DRAIN_GRACE);
         if service.fleet.is_drained() || is_over {
             return farewell(service.fleet.stop(), log);
         }
         if service.fleet.has_ended() {
             return failure(service.fleet.stop());
         }
+        service.finish_takeover();
         service.obey();
-        let patience = trimmer.until_next_look().min(pulse::LOOK_EVERY);
+        if service.is_replaced {
+            log.signal("another process has taken over, ending");
+            return match service.fleet.stop() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failure(Err(error)),
+            };
+        }
+        watchdog.feed(Instant::now(), service.fleet.is_turning());
+        let patience = trimmer.until_next_look().min(pulse::LOOK_EVERY).min(watchdog.patience());
         let signal = match signals.wait(patience) {
             Ok(signal) => signal,
             Err(error) => return failure(Err(error)),
@@ -519,12 +625,13 @@ pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> E
             }
             (_, Signal::Interrupt | Signal::Terminate) => {
                 log.signal(&format!(
-                    "{} received: no new clients, those connected have {} s to finish",
+                    "{} received: no new clients, those connected have {} to finish",
                     signal.name(),
-                    DRAIN_LIMIT.as_secs()
+                    native::format_time(limit)
                 ));
+                notify::stopping("letting clients finish");
                 draining_since = Some(Instant::now());
-                service.fleet.command(&Command::Drain { limit: DRAIN_LIMIT });
+                service.fleet.command(&Command::Drain { limit });
             }
             (persona, Signal::Hangup) => {
                 hang_up(log);

@@ -12,6 +12,12 @@ use socket2::Socket;
 
 use crate::host::listen::{self, Address, OpenError, Request};
 use crate::host::runtime::Listener;
+#[cfg(target_os = "linux")]
+use crate::host::sys;
+
+/// Sockets that are taken from a service manager; one per pool is the most that makes sense.
+#[cfg(target_os = "linux")]
+const GIVEN_MAX: i32 = 1024;
 
 /// Whom a socket serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +43,8 @@ struct Open {
 #[derive(Debug, Default)]
 pub(crate) struct Sockets {
     open: Vec<Open>,
+    /// Left by a predecessor, by the place where they listen; not in use yet.
+    inherited: Vec<(String, Socket)>,
 }
 
 /// A listener that the workers are to take up.
@@ -78,7 +86,69 @@ fn address(pool: &Pool) -> Address {
     }
 }
 
+/// Returns the listening sockets that the service manager opened for this process, with the places
+/// where they listen.
+///
+/// Source: sd_listen_fds(3).
+#[cfg(target_os = "linux")]
+pub(crate) fn given() -> Vec<(String, Socket)> {
+    const FIRST: i32 = 3;
+    let number = |name| std::env::var(name).ok()?.parse::<i32>().ok();
+    let is_ours = u32::try_from(number("LISTEN_PID").unwrap_or(0)) == Ok(std::process::id());
+    let count = if is_ours { number("LISTEN_FDS").unwrap_or(0) } else { 0 };
+    let mut given = Vec::new();
+    for descriptor in FIRST..FIRST.saturating_add(count.clamp(0, GIVEN_MAX)) {
+        let Some(socket) = sys::inherited(descriptor).map(Socket::from) else { continue };
+        match listen::endpoint(&socket) {
+            Ok(place) if socket.set_nonblocking(true).is_ok() => {
+                given.push((place.to_string(), socket));
+            }
+            Ok(_) | Err(_) => {
+                tracing::warn!(descriptor, "what the service manager gave is no listening socket");
+            }
+        }
+    }
+    given
+}
+
+/// Other systems have no such service manager.
+#[cfg(not(target_os = "linux"))]
+pub(crate) const fn given() -> Vec<(String, Socket)> {
+    Vec::new()
+}
+
 impl Sockets {
+    /// Begins with what a predecessor has opened.
+    pub(crate) const fn inheriting(inherited: Vec<(String, Socket)>) -> Self {
+        Self { open: Vec::new(), inherited }
+    }
+
+    /// Forgets what of a predecessor's sockets nobody wants.
+    pub(crate) fn forget_inherited(&mut self) {
+        self.inherited.clear();
+    }
+
+    /// Opens a socket, or takes the predecessor's at the same place.
+    fn obtain(&self, request: &Request) -> anyhow::Result<Socket> {
+        let place = request.address.to_string();
+        let Some((_, socket)) = self.inherited.iter().find(|(known, _)| *known == place) else {
+            return Ok(listen::open(request)?);
+        };
+        let socket = socket.try_clone().context("no descriptor for a listener")?;
+        socket.listen(request.backlog).context("changing a listener's backlog")?;
+        Ok(socket)
+    }
+
+    /// Returns every socket with the place where it listens.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (String, &Socket)> {
+        self.open.iter().map(|open| (open.request.address.to_string(), &open.socket))
+    }
+
+    /// Returns the number of every listener.
+    pub(crate) fn ids(&self) -> Vec<ListenerId> {
+        self.open.iter().map(|open| open.id).collect()
+    }
+
     /// Opens one that stays whatever the configuration says.
     ///
     /// # Errors
@@ -88,9 +158,9 @@ impl Sockets {
         &mut self,
         request: Request,
         role: AdminRole,
-    ) -> Result<Fresh, OpenError> {
-        let socket = listen::open(&request)?;
-        self.add(request, socket, false, Serves::Fixed(role))
+    ) -> anyhow::Result<Fresh> {
+        let socket = self.obtain(&request)?;
+        Ok(self.add(request, socket, false, Serves::Fixed(role))?)
     }
 
     fn add(
@@ -150,7 +220,7 @@ impl Sockets {
                 reused.push(open.id);
                 continue;
             }
-            let socket = listen::open(&request)?;
+            let socket = self.obtain(&request)?;
             set_keepalive(&socket, pool.tcpkeepalive).context("setting up a listener")?;
             let serves = Serves::Pool(pool.name.clone());
             fresh.push(after.add(request, socket, pool.tcpkeepalive, serves)?);
@@ -169,7 +239,7 @@ impl Sockets {
 
     /// Goes on with what was prepared; returns the new listeners.
     pub(crate) fn commit(&mut self, change: Change) -> Vec<Fresh> {
-        *self = change.sockets;
+        self.open = change.sockets.open;
         change.fresh
     }
 

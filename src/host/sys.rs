@@ -7,6 +7,8 @@ use std::ffi::c_int;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
+#[cfg(target_os = "linux")]
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
@@ -146,6 +148,26 @@ impl SignalSet {
             0 => Ok(Some(signal)),
             error => Err(io::Error::from_raw_os_error(error)),
         }
+    }
+}
+
+/// Takes over a descriptor that this process was born with; none if there is no such one. To be
+/// called once for a number, before anything else is opened by this program's own doing.
+#[cfg(target_os = "linux")]
+pub(crate) fn inherited(number: RawFd) -> Option<OwnedFd> {
+    // Not the standard streams, which belong to the standard library.
+    if number <= libc::STDERR_FILENO {
+        return None;
+    }
+    // SAFETY: F_GETFD only asks whether the number is open, and changes nothing.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } == -1 {
+        return None;
+    }
+    // SAFETY: the descriptor is open (asked above), and whoever started this process left it for
+    // us under this number, so nobody else here owns it; CLOEXEC keeps it from our own children.
+    unsafe {
+        libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC);
+        Some(OwnedFd::from_raw_fd(number))
     }
 }
 

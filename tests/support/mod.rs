@@ -4,6 +4,8 @@
 
 pub mod fake;
 pub mod lab;
+pub mod memcached;
+pub mod python;
 pub mod resp;
 
 use std::fs;

@@ -192,6 +192,11 @@ impl Client {
         }
     }
 
+    /// Reads one line, and returns it without its end.
+    pub fn line(&mut self) -> io::Result<String> {
+        self.read_line()
+    }
+
     fn read_bytes(&mut self, count: usize) -> io::Result<Vec<u8>> {
         while self.buffer.len() - self.taken < count + 2 {
             self.read_some()?;

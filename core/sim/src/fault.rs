@@ -6,6 +6,7 @@ use ringkeeper_core::rng::Rng;
 use ringkeeper_core::time::Instant;
 
 use crate::Check;
+use crate::memcache;
 use crate::net::{Peer, Phase};
 use crate::redis::Mode;
 use crate::scenario::{FaultKind, Scenario};
@@ -172,6 +173,11 @@ impl World {
         let Some(link) = self.pick_link(|peer| matches!(peer, Peer::Server(_))) else { return };
         let Peer::Server(server) = self.links[link].peer else { return };
         self.note(format!("   of {:?}", self.links[link].conn));
+        let is_memcache = self.scenario.pools[self.servers[server].pool].is_memcache;
+        let said = |redis: &'static [&[u8]], memcache: &'static [&[u8]], rng: &mut Rng| {
+            let all = if is_memcache { memcache } else { redis };
+            all[rng.below(all.len() as u64) as usize]
+        };
         match kind {
             FaultKind::ServerReset => {
                 self.server_forget(server, link);
@@ -183,7 +189,7 @@ impl World {
                 self.peer_finish(link);
             }
             FaultKind::HalfReply => {
-                let half = HALVES[self.rng.below(HALVES.len() as u64) as usize];
+                let half = said(&HALVES, &memcache::HALVES, &mut self.rng);
                 self.server_send(link, half, None);
                 self.server_forget(server, link);
                 self.peer_finish(link);
@@ -191,12 +197,12 @@ impl World {
             FaultKind::Garbage => {
                 // It stands between whole replies, where a scanner cannot miss it; the process
                 // goes on answering as if nothing had happened.
-                let garbage = GARBAGE[self.rng.below(GARBAGE.len() as u64) as usize];
+                let garbage = said(&GARBAGE, &memcache::SERVER_GARBAGE, &mut self.rng);
                 self.server_send(link, garbage, None);
             }
             _ => {
                 self.taint(link);
-                let stray = STRAYS[self.rng.below(STRAYS.len() as u64) as usize];
+                let stray = said(&STRAYS, &memcache::STRAYS, &mut self.rng);
                 self.server_send(link, stray, None);
             }
         }

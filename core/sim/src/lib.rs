@@ -23,6 +23,7 @@ mod checker;
 mod clock;
 mod codec;
 mod fault;
+mod memcache;
 mod net;
 mod redis;
 mod request;

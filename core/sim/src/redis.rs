@@ -9,6 +9,7 @@ use ringkeeper_core::io::{CloseReason, Endpoint};
 use crate::Check;
 use crate::checker::{Change, Digest, synthetic_value};
 use crate::codec::{Bytes, Parsed, Reply, encode_reply, parse_request};
+use crate::memcache;
 use crate::net::Phase;
 use crate::world::{Event, World};
 
@@ -163,18 +164,30 @@ impl World {
                 is_more = false;
                 break;
             }
-            match parse_request(input.as_slice()) {
+            session.needs = 0;
+            let is_memcache = self.scenario.pools[self.servers[server].pool].is_memcache;
+            let parsed = if is_memcache {
+                memcache::parse_request(input.as_slice())
+            } else {
+                parse_request(input.as_slice())
+            };
+            match parsed {
                 Parsed::Whole(words, taken) => {
-                    session.needs = 0;
                     input.skip(taken);
-                    let reply = self.server_execute(server, link, &words)?;
                     let before = out.len();
-                    encode_reply(&reply, &mut out);
+                    if is_memcache {
+                        self.server_memcache(server, &words, &mut out)?;
+                    } else {
+                        let reply = self.server_execute(server, link, &words)?;
+                        encode_reply(&reply, &mut out);
+                    }
                     let client = words.get(1).and_then(|key| self.checker.waiting_link(key));
                     self.links[link].meant_for.push_back((client, out.len() - before));
                 }
                 Parsed::Needs(needs) => {
-                    session.needs = needs;
+                    if let Some(session) = self.servers[server].sessions.get_mut(&link) {
+                        session.needs = needs;
+                    }
                     is_more = false;
                     break;
                 }
@@ -234,7 +247,12 @@ impl World {
         self.server_data(server, &name, &words[1..])
     }
 
-    fn server_data(&mut self, server: usize, name: &[u8], words: &[Vec<u8>]) -> Check<Reply> {
+    pub(crate) fn server_data(
+        &mut self,
+        server: usize,
+        name: &[u8],
+        words: &[Vec<u8>],
+    ) -> Check<Reply> {
         let pool = self.servers[server].pool;
         let number = self.scenario.pools[pool].database;
         let store = self.servers[server].databases.entry(number).or_default();

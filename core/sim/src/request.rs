@@ -4,6 +4,7 @@ use ringkeeper_core::rng::Rng;
 
 use crate::checker::{Tag, make_value};
 use crate::codec::encode_request;
+use crate::memcache::{self, Form};
 use crate::scenario::{Verb, Workload};
 
 /// What a client sent.
@@ -25,6 +26,8 @@ pub(crate) struct Request {
     /// Per key: its value carries a tag.
     pub tagged: Vec<bool>,
     pub bytes: Vec<u8>,
+    /// How its reply is to be read; of no meaning where RESP is spoken.
+    pub form: Form,
 }
 
 /// What no proxy can take for a request.
@@ -45,32 +48,75 @@ pub(crate) struct Asker {
     pub client: u32,
     pub pool: usize,
     pub seq: u64,
+    pub is_memcache: bool,
 }
 
 impl Request {
     pub(crate) fn auth(password: &[u8]) -> Self {
         let mut bytes = Vec::new();
         encode_request(&[b"AUTH".to_vec(), password.to_vec()], &mut bytes);
-        Self { ask: Ask::Auth, keys: Vec::new(), tagged: Vec::new(), bytes }
+        Self { ask: Ask::Auth, keys: Vec::new(), tagged: Vec::new(), bytes, form: Form::Line }
     }
 
-    pub(crate) fn garbage(rng: &mut Rng) -> Self {
-        let bytes = GARBAGE[rng.below(GARBAGE.len() as u64) as usize].to_vec();
-        Self { ask: Ask::Garbage, keys: Vec::new(), tagged: Vec::new(), bytes }
+    pub(crate) fn garbage(rng: &mut Rng, is_memcache: bool) -> Self {
+        let garbage: &[&[u8]] = if is_memcache { &memcache::GARBAGE } else { &GARBAGE };
+        let bytes = garbage[rng.below(garbage.len() as u64) as usize].to_vec();
+        Self::new(Ask::Garbage, bytes, Form::Line)
+    }
+
+    pub(crate) const fn new(ask: Ask, bytes: Vec<u8>, form: Form) -> Self {
+        Self { ask, keys: Vec::new(), tagged: Vec::new(), bytes, form }
     }
 
     /// Draws a request for as large a reply as there is, which can be nobody else's.
     pub(crate) fn draw_large(rng: &mut Rng, asker: Asker, load: &Workload) -> Self {
-        let Asker { client, pool, seq } = asker;
+        let Asker { client, pool, seq, .. } = asker;
         let len = load.value_bytes_max / 2 + rng.below(load.value_bytes_max / 2 + 1);
         let key = format!("e{pool}:{client}.{seq}.{len}").into_bytes();
+        let (mut bytes, mut form) = (Vec::new(), Form::Line);
+        if asker.is_memcache {
+            let items = [(key.clone(), None)];
+            form = memcache::encode_request(rng, Verb::Echo, false, &items, &mut bytes);
+        } else {
+            encode_request(&[b"GET".to_vec(), key.clone()], &mut bytes);
+        }
+        let mut request = Self::new(Ask::Verb(Verb::Echo), bytes, form);
+        request.keys.push(key);
+        request.tagged.push(false);
+        request
+    }
+
+    /// Draws a request to a memcached.
+    fn draw_memcache(rng: &mut Rng, asker: Asker, load: &Workload) -> Self {
+        let drawn = load.verbs[rng.below(load.verbs.len() as u64) as usize];
+        let is_silent = drawn == Verb::Append;
+        let verb = if matches!(drawn, Verb::Append | Verb::Mset) { Verb::Set } else { drawn };
+        let count = match verb {
+            Verb::Ping => 0,
+            Verb::Mget => 1 + rng.below(load.keys_max),
+            _ => 1,
+        };
+        let mut items = Vec::new();
+        let mut tagged = Vec::new();
+        for index in 0..count as usize {
+            let key = memcache::tame_key(draw_key(rng, asker, verb, load));
+            let tag = Tag { client: asker.client, seq: asker.seq, index };
+            let value =
+                (verb == Verb::Set).then(|| make_value(tag, draw_len(rng, load.value_bytes_max)));
+            tagged.push(value.as_deref().and_then(Tag::parse) == Some(tag));
+            items.push((key, value));
+        }
         let mut bytes = Vec::new();
-        encode_request(&[b"GET".to_vec(), key.clone()], &mut bytes);
-        Self { ask: Ask::Verb(Verb::Echo), keys: vec![key], tagged: vec![false], bytes }
+        let form = memcache::encode_request(rng, verb, is_silent, &items, &mut bytes);
+        let keys = items.into_iter().map(|(key, _)| key).collect();
+        Self { keys, tagged, ..Self::new(Ask::Verb(verb), bytes, form) }
     }
 
     /// Draws a request.
     pub(crate) fn draw(rng: &mut Rng, asker: Asker, load: &Workload) -> Self {
+        if asker.is_memcache {
+            return Self::draw_memcache(rng, asker, load);
+        }
         let verb = load.verbs[rng.below(load.verbs.len() as u64) as usize];
         let count = match verb {
             Verb::Ping => 0,
@@ -101,7 +147,7 @@ impl Request {
         }
         let mut bytes = Vec::new();
         encode_request(&words, &mut bytes);
-        Self { ask: Ask::Verb(verb), keys, tagged, bytes }
+        Self { keys, tagged, ..Self::new(Ask::Verb(verb), bytes, Form::Line) }
     }
 }
 
@@ -144,7 +190,7 @@ fn name(rng: &mut Rng, verb: Verb) -> Vec<u8> {
 
 /// Draws a key of the kind that the command works on.
 fn draw_key(rng: &mut Rng, asker: Asker, verb: Verb, load: &Workload) -> Vec<u8> {
-    let Asker { client, pool, seq } = asker;
+    let Asker { client, pool, seq, .. } = asker;
     match verb {
         Verb::Incr => return format!("n{pool}:{}", rng.below(5)).into_bytes(),
         Verb::Echo => {

@@ -21,6 +21,8 @@ pub struct Pool {
     pub database: u32,
     /// Whether keys may move to another server while one is ejected.
     pub ejects: bool,
+    /// Whether clients and servers speak memcached's protocol; else Redis'.
+    pub is_memcache: bool,
 }
 
 impl Pool {
@@ -38,6 +40,7 @@ impl Pool {
             password: None,
             database: 0,
             ejects: false,
+            is_memcache: false,
         }
     }
 }

@@ -7,6 +7,7 @@ use ringkeeper_core::rng::Rng;
 
 use crate::Check;
 use crate::codec::{Bytes, Parsed, Reply, parse_reply};
+use crate::memcache::{self, Form};
 use crate::net::{Link, Peer, Phase};
 use crate::request::{Ask, Asker, Request};
 use crate::scenario::{Profile, Verb};
@@ -27,6 +28,8 @@ struct Session {
     rounds_left: u64,
     /// Requests without a reply, in order.
     pending: VecDeque<u64>,
+    /// How their replies are to be read, and which keys they name.
+    forms: VecDeque<(Form, Ask, Vec<Vec<u8>>)>,
     input: Bytes,
     needs: usize,
     is_read_planned: bool,
@@ -34,6 +37,19 @@ struct Session {
     has_misbehaved: bool,
     is_half_closed: bool,
     began: u64,
+}
+
+impl Session {
+    /// Reads the reply of a memcached to the oldest request.
+    fn parse_memcache(&self) -> Parsed<Reply> {
+        let input = self.input.as_slice();
+        match self.forms.front() {
+            Some((form, Ask::Verb(verb), keys)) => {
+                memcache::parse_reply(input, *form, Some(*verb), keys)
+            }
+            _ => memcache::parse_reply(input, Form::Line, None, &[]),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -117,6 +133,7 @@ impl World {
             profile,
             rounds_left,
             pending: VecDeque::new(),
+            forms: VecDeque::new(),
             input: Bytes::default(),
             needs: 0,
             is_read_planned: false,
@@ -136,20 +153,34 @@ impl World {
     /// Sends one request and records it.
     fn client_send(&mut self, client: usize, request: Request) {
         let seq = self.checker.next_seq(client as u32);
-        let asker = Asker { client: client as u32, pool: self.clients[client].pool, seq };
+        let asker = self.asker(client, seq);
         let Some(session) = &mut self.clients[client].session else { return };
-        session.pending.push_back(seq);
+        let is_silent = request.form == Form::Silent && request.ask != Ask::Torn;
+        if !is_silent {
+            session.pending.push_back(seq);
+            session.forms.push_back((request.form, request.ask, request.keys.clone()));
+        }
         let link = session.link;
         self.report.requests += 1;
         let bytes = request.bytes.clone();
         self.checker.sent(self.now, asker, link, request);
+        if is_silent {
+            // Nobody waits for it; if it takes effect, then once.
+            self.checker.lost(client as u32, seq);
+        }
         self.peer_send(link, &bytes);
+    }
+
+    fn asker(&self, client: usize, seq: u64) -> Asker {
+        let pool = self.clients[client].pool;
+        let is_memcache = self.scenario.pools[pool].is_memcache;
+        Asker { client: client as u32, pool, seq, is_memcache }
     }
 
     fn client_draw(&mut self, client: usize) -> Request {
         let seq = self.checker.next_seq(client as u32);
+        let asker = self.asker(client, seq);
         let own = &mut self.clients[client];
-        let asker = Asker { client: client as u32, pool: own.pool, seq };
         // What is sent to one who never reads must be his alone, so that it can be counted.
         let is_deaf = own.session.as_ref().is_some_and(|own| own.profile == Profile::Deaf);
         if is_deaf && self.scenario.workload.verbs.contains(&Verb::Echo) {
@@ -193,6 +224,7 @@ impl World {
 
     /// All pipelines are sent; what follows is the profile's business.
     fn client_end_session(&mut self, client: usize, link: usize) -> Check {
+        let is_memcache = self.scenario.pools[self.clients[client].pool].is_memcache;
         let own = &mut self.clients[client];
         let Some(session) = &mut own.session else { return Ok(()) };
         let is_waiting = !session.pending.is_empty();
@@ -216,7 +248,7 @@ impl World {
             }
             Profile::Vandal => {
                 session.has_misbehaved = true;
-                let request = Request::garbage(&mut own.rng);
+                let request = Request::garbage(&mut own.rng, is_memcache);
                 self.note(format!("client {client} sends {}", request.bytes.escape_ascii()));
                 self.client_send(client, request);
                 Ok(())
@@ -318,7 +350,14 @@ impl World {
             if session.input.is_empty() || session.input.len() < session.needs {
                 break;
             }
-            match parse_reply(session.input.as_slice()) {
+            let pool = self.clients[client].pool;
+            let Some(session) = &mut self.clients[client].session else { break };
+            let parsed = if self.scenario.pools[pool].is_memcache {
+                session.parse_memcache()
+            } else {
+                parse_reply(session.input.as_slice())
+            };
+            match parsed {
                 Parsed::Whole(reply, taken) => {
                     session.needs = 0;
                     session.input.skip(taken);
@@ -345,6 +384,7 @@ impl World {
 
     fn client_reply(&mut self, client: usize, reply: &Reply) -> Check {
         let Some(session) = &mut self.clients[client].session else { return Ok(()) };
+        session.forms.pop_front();
         let Some(seq) = session.pending.pop_front() else {
             if self.checker.is_tainted_since(session.began) {
                 return Ok(());

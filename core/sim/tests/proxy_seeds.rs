@@ -43,14 +43,16 @@ fn draw_pools(rng: &mut Rng) -> (Vec<Pool>, Hosts, String) {
         let connections = 1 + rng.below(3);
         writeln!(text, "p{number}:").unwrap();
         writeln!(text, "  listen: 127.0.0.1:{}", 22000 + u16::from(number)).unwrap();
-        writeln!(text, "  redis: true\n  distribution: {distribution}").unwrap();
+        pool.is_memcache = rng.is_one_in(1, 3);
+        let is_redis = !pool.is_memcache;
+        writeln!(text, "  redis: {is_redis}\n  distribution: {distribution}").unwrap();
         writeln!(text, "  timeout: {timeout_ms}\n  server_connections: {connections}").unwrap();
         writeln!(text, "  preconnect: {}", rng.is_one_in(1, 2)).unwrap();
-        if rng.is_one_in(1, 4) {
+        if is_redis && rng.is_one_in(1, 4) {
             pool.password = Some(b"secret".to_vec());
             writeln!(text, "  redis_auth: secret").unwrap();
         }
-        if rng.is_one_in(1, 4) {
+        if is_redis && rng.is_one_in(1, 4) {
             pool.database = 3;
             writeln!(text, "  redis_db: 3").unwrap();
         }

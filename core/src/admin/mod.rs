@@ -255,7 +255,8 @@ impl Admin {
             Output::Transmit { conn, .. }
             | Output::PauseRead(conn)
             | Output::ResumeRead(conn)
-            | Output::Close { conn, .. } => *conn != id,
+            | Output::Close { conn, .. }
+            | Output::Release { conn, .. } => *conn != id,
             Output::Connect { .. }
             | Output::Resolve { .. }
             | Output::Event(_)

@@ -86,6 +86,7 @@ impl Drive for Control {
             // It has no clients of pools, so there is nothing to ask it and nothing to drain.
             Input::Notice(Notice::Question { .. }) | Input::Command(_) => {}
             Input::Connected { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. }
             | Input::Persisted { .. }
             | Input::Exited { .. } => {

@@ -2,13 +2,15 @@
 
 mod control;
 
+pub mod sentinel;
+
 use std::sync::Arc;
 
 pub use self::control::{Control, ControlPlan};
 
 use crate::id::{ConnId, ListenerId, WorkerId};
-use crate::io::{AtCapacity, Deadline, Drive, Endpoint, Input, Output};
-use crate::proxy::{Plan, Proxy};
+use crate::io::{AtCapacity, Deadline, Drive, Endpoint, Input, Output, Parcel};
+use crate::proxy::{ClientState, Plan, Proxy};
 use crate::time::Instant;
 
 /// One thread's logic.
@@ -38,6 +40,16 @@ impl Drive for Worker {
         peer: Endpoint,
     ) -> Result<ConnId, AtCapacity> {
         self.proxy.accept(now, on, &peer)
+    }
+
+    fn adopt(
+        &mut self,
+        now: Instant,
+        on: ListenerId,
+        state: &Parcel,
+    ) -> Result<ConnId, AtCapacity> {
+        let state = state.open::<ClientState>().ok_or(AtCapacity)?;
+        self.proxy.adopt(now, on, &state)
     }
 
     fn handle(&mut self, now: Instant, input: Input<'_>) {

@@ -22,6 +22,9 @@ use crate::wire::resp::{encode, parse_integer};
 /// Entries that `SLOWLOG GET` shows unless it is told how many.
 const SLOW_ENTRIES_SHOWN: usize = 10;
 
+/// What a client of memcached is told when its question can't be answered.
+const MEMCACHE_TRY_AGAIN: &[u8] = b"SERVER_ERROR the workers do not answer; try again\r\n";
+
 /// What a client has asked about all workers.
 #[derive(Debug)]
 struct Waiting {
@@ -52,6 +55,10 @@ enum Form {
     Info {
         pool: PoolId,
     },
+    /// As memcached's `stats`.
+    MemcacheStats {
+        pool: PoolId,
+    },
 }
 
 /// The questions of a worker's clients.
@@ -77,10 +84,12 @@ impl Asked {
 impl Shared {
     fn ask(&mut self, client: &mut Client, question: Question, form: Form) -> Flow {
         if self.asked.fresh.len() + self.asked.under_way.len() >= QUESTIONS_MAX {
-            self.reply(
-                client,
-                b"-ERR too many clients ask about clients and figures; try again\r\n",
-            );
+            let reply = if client.is_memcache {
+                MEMCACHE_TRY_AGAIN
+            } else {
+                b"-ERR too many clients ask about clients and figures; try again\r\n"
+            };
+            self.reply(client, reply);
             return Flow::Next;
         }
         let sequence = client.replies.push_split();
@@ -130,6 +139,11 @@ impl Shared {
     /// `INFO`: the proxy's own state, in the form of Redis' `INFO`.
     pub(crate) fn info(&mut self, client: &mut Client) -> Flow {
         self.ask(client, Question::Figures, Form::Info { pool: client.pool })
+    }
+
+    /// memcached's `stats`.
+    pub(crate) fn ask_memcache_stats(&mut self, client: &mut Client) -> Flow {
+        self.ask(client, Question::Figures, Form::MemcacheStats { pool: client.pool })
     }
 
     /// `CLIENT LIST [TYPE normal] [ID id …]`, of the client's own pool.
@@ -252,6 +266,7 @@ impl Proxy {
         let workers = u64::from(shared.plan.workers.max(1));
         match round.finish() {
             Some(answer) => shared.encode_answer(&waiting.form, answer, workers, &mut text),
+            None if client.is_memcache => text.extend_from_slice(MEMCACHE_TRY_AGAIN),
             None => encode::error(&mut text, "ERR no worker has answered in time; try again"),
         }
         client.replies.complete(waiting.sequence, &text, &mut client.out, &mut shared.buffers);
@@ -291,6 +306,14 @@ impl Shared {
                 let pools = WorkerFigures::sum_pools(&workers);
                 encode::bulk(out, self.info_text(*pool, &pools, &workers).as_bytes());
             }
+            (Form::MemcacheStats { pool }, Answer::Figures(workers)) => {
+                let pools = WorkerFigures::sum_pools(&workers);
+                let name = self.pool_name(*pool);
+                let pool = pools.iter().find(|pool| pool.name == name);
+                let made = workers.iter().map(|worker| worker.connections_made).sum();
+                out.extend_from_slice(self.memcache_stats(pool, made).as_bytes());
+            }
+            (Form::MemcacheStats { .. }, _) => out.extend_from_slice(MEMCACHE_TRY_AGAIN),
             (
                 Form::SlowGet(_)
                 | Form::SlowLen

@@ -3,7 +3,6 @@
 
 use crate::buf::{Buffer, BufferPool};
 use crate::id::{ConnId, PoolId};
-use crate::io::Endpoint;
 use crate::limits::{
     CLIENT_INPUT_PAUSE_BYTES, CLIENT_INPUT_RESUME_BYTES, CLIENT_UNSENT_PAUSE_BYTES, PIPELINE_MAX,
     PIPELINE_START, WINDOW_BYTES,
@@ -12,6 +11,7 @@ use crate::proxy::figures::Ticks;
 use crate::proxy::replies::{Replies, Sequence};
 use crate::stats::Peer;
 use crate::time::Instant;
+use crate::wire::memcache;
 use crate::wire::resp::request::RequestScanner;
 
 /// How far a client's connection is on its way to the end.
@@ -36,6 +36,8 @@ pub(crate) struct Client {
     pub(crate) is_authenticated: bool,
     /// The client has asked for RESP3; its requests go over connections that speak it.
     pub(crate) is_resp3: bool,
+    /// The client speaks memcached's protocol.
+    pub(crate) is_memcache: bool,
     /// A write is in flight.
     pub(crate) is_writing: bool,
     /// In the outbox' list of connections with something to write.
@@ -43,6 +45,8 @@ pub(crate) struct Client {
     /// In the list of clients whose carried-over input should be looked at.
     pub(crate) is_ready: bool,
     pub(crate) is_paused: bool,
+    /// Is given away to another process as soon as nothing is under way for it.
+    pub(crate) is_leaving: bool,
     /// Waits for room in a server's queue or for an older connection to come to its end.
     pub(crate) is_blocked: bool,
     /// The server connection on whose list of waiters this client is.
@@ -57,6 +61,9 @@ pub(crate) struct Client {
     pub(crate) input: Buffer,
     pub(crate) input_start: usize,
     pub(crate) scanner: RequestScanner,
+    pub(crate) memcache: memcache::RequestScanner,
+    /// Requests under way that want no reply.
+    pub(crate) silent: u32,
     pub(crate) replies: Replies,
     /// Replies on their way to the next write.
     pub(crate) out: Buffer,
@@ -82,7 +89,7 @@ impl Client {
         id: ConnId,
         pool: PoolId,
         is_authenticated: bool,
-        peer: &Endpoint,
+        peer: Peer,
         now: Instant,
     ) -> Self {
         Self {
@@ -92,10 +99,12 @@ impl Client {
             is_at_eof: false,
             is_authenticated,
             is_resp3: false,
+            is_memcache: false,
             is_writing: false,
             is_dirty: false,
             is_ready: false,
             is_paused: false,
+            is_leaving: false,
             is_blocked: false,
             waiting_on: None,
             window: PIPELINE_START,
@@ -104,6 +113,8 @@ impl Client {
             input: Buffer::new(),
             input_start: 0,
             scanner: RequestScanner::default(),
+            memcache: memcache::RequestScanner::default(),
+            silent: 0,
             replies: Replies::default(),
             out: Buffer::new(),
             writing_bytes: 0,
@@ -111,7 +122,7 @@ impl Client {
             counted_input: 0,
             counted_output: 0,
             name: None,
-            peer: peer.into(),
+            peer,
             came_at: Ticks::of(now),
             heard_at: Ticks::of(now),
             last_command: u8::MAX,
@@ -171,6 +182,7 @@ impl Client {
         self.is_paused
             && self.phase == Phase::Open
             && !self.is_at_eof
+            && !self.is_leaving
             && (self.waiting_input().len() < CLIENT_INPUT_RESUME_BYTES
                 || (self.has_room() && !self.is_blocked))
     }
@@ -206,12 +218,15 @@ impl Client {
     /// what it sent before, or close.
     #[inline]
     pub(crate) fn needs_look(&self) -> bool {
-        !self.input.is_empty() || self.is_at_eof || self.phase == Phase::Finishing
+        !self.input.is_empty()
+            || self.is_at_eof
+            || self.is_leaving
+            || self.phase == Phase::Finishing
     }
 
     /// Tells whether nothing is under way for this client.
     pub(crate) fn is_settled(&self) -> bool {
-        self.replies.is_empty() && self.out.is_empty() && !self.is_writing
+        self.replies.is_empty() && self.out.is_empty() && !self.is_writing && self.silent == 0
     }
 }
 

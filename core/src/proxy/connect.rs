@@ -46,11 +46,13 @@ impl Shared {
         is_probe: bool,
     ) -> Option<ConnId> {
         let now = self.now;
+        let is_memcache = self.pool(pool).is_some_and(|(_, plan)| plan.is_memcache);
         let is_resp3 = self.server_mut(pool, id).is_some_and(|server| server.is_resp3(lane));
         let key = self.conns.insert_with(|key| {
             let name = ConnId::server(key.index, key.generation);
             let mut conn = ServerConn::new(name, pool, id, lane, now);
             conn.is_probe = is_probe;
+            conn.is_memcache = is_memcache;
             conn.is_resp3 = is_resp3;
             conn
         })?;
@@ -194,7 +196,11 @@ impl Shared {
             replies_due += 1;
         }
         if conn.is_probe {
-            encode::request(&mut greeting, &[b"PING"]);
+            if conn.is_memcache {
+                greeting.extend_from_slice(b"version\r\n");
+            } else {
+                encode::request(&mut greeting, &[b"PING"]);
+            }
             replies_due += 1;
         }
         conn.received_at = self.now;
@@ -217,8 +223,15 @@ impl Shared {
         let Some(conn) = self.conns.get_mut(key) else { return true };
         let Stage::Greeting { replies_due, is_auth_due } = conn.stage else { return true };
         let (pool, server) = (conn.pool, conn.server);
-        if reply.first() == Some(&b'-') {
-            let text = String::from_utf8_lossy(reply.get(1..).unwrap_or_default());
+        // The only greeting of a memcached is the probe's `version`.
+        let is_refusal = if conn.is_memcache {
+            !reply.starts_with(b"VERSION")
+        } else {
+            reply.first() == Some(&b'-')
+        };
+        if is_refusal {
+            let text = reply.strip_prefix(b"-").unwrap_or(reply);
+            let text = String::from_utf8_lossy(text);
             let message = text.trim_end().to_owned();
             self.outbox.event(Event::GreetingRefused { pool, server, message });
             // A server without a password refuses AUTH and serves all the same; one with another

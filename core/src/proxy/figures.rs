@@ -19,6 +19,7 @@ use crate::stats::{
     WorkerFigures,
 };
 use crate::time::Instant;
+use crate::wire::memcache::Verb;
 
 /// What a request is counted as; travels with it until its reply.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +27,14 @@ pub(crate) struct Tag {
     /// The command's place in its protocol's table.
     pub(crate) command: u8,
     pub(crate) class: Class,
+}
+
+/// What is kept of a request until its reply comes.
+#[derive(Clone, Copy)]
+pub(crate) struct Mark<'a> {
+    pub(crate) tag: Tag,
+    /// Its first argument, as a rule its key.
+    pub(crate) argument: &'a [u8],
 }
 
 /// Latencies, slow requests, examples and hot keys of a worker.
@@ -99,12 +108,15 @@ impl Proxy {
             return;
         }
         let client = match request.to {
-            ReplyTo::Client { conn, .. } => self.clients.get(key_of(conn)),
+            ReplyTo::Client { conn, .. }
+            | ReplyTo::Silent { conn }
+            | ReplyTo::Store { conn, .. }
+            | ReplyTo::Quiet { conn, .. } => self.clients.get(key_of(conn)),
             ReplyTo::Split { split, .. } => {
                 let split = self.shared.splits.get(split);
                 split.and_then(|split| self.clients.get(key_of(split.client)))
             }
-            ReplyTo::Nobody => None,
+            ReplyTo::Nobody | ReplyTo::QuietNobody | ReplyTo::Barrier => None,
         };
         let seen = Seen {
             number: 0,
@@ -220,7 +232,7 @@ impl Proxy {
             duration: seen.duration,
             pool: self.shared.pool_name(seen.pool),
             server: self.shared.server_name(seen.pool, seen.server),
-            command: command_name(seen.command),
+            command: self.shared.command_name(seen.pool, seen.command),
             key: seen.key,
             request_bytes: seen.request_bytes,
             reply_bytes: seen.reply_bytes,
@@ -257,13 +269,14 @@ impl Proxy {
                         }
                     });
                     let used = pool.stats.commands.used();
+                    let name = |at| command_name(plan.is_memcache, at);
                     PoolFigures {
                         name: plan.name.as_str().into(),
                         epoch: pool.table.epoch(),
                         is_draining: pool.drains_until.is_some(),
                         servers: servers.collect(),
                         commands: used
-                            .map(|(command, times)| (command_name(command), times.clone()))
+                            .map(|(command, times)| (name(command), times.clone()))
                             .collect(),
                         stats: PoolStats {
                             servers: Vec::new(),
@@ -308,6 +321,11 @@ impl Shared {
         server.map_or("?", |server| server.name.as_str()).into()
     }
 
+    fn command_name(&self, pool: PoolId, at: u8) -> &'static str {
+        let plan = self.plan.pools.get(usize::from(pool.0));
+        command_name(plan.is_some_and(|plan| plan.is_memcache), at)
+    }
+
     /// Describes a client.
     pub(crate) fn client_row(&self, client: &Client) -> ClientRow {
         let since = |ticks: Ticks| ticks.since(self.now).as_secs();
@@ -324,15 +342,18 @@ impl Shared {
             command: if client.last_command == u8::MAX {
                 "NULL"
             } else {
-                command_name(client.last_command)
+                command_name(client.is_memcache, client.last_command)
             },
             protocol: if client.is_resp3 { 3 } else { 2 },
         }
     }
 }
 
-/// Returns the name of the command at a place of the table.
-fn command_name(at: u8) -> &'static str {
+/// Returns the name of the command at a place of its protocol's table.
+fn command_name(is_memcache: bool, at: u8) -> &'static str {
+    if is_memcache {
+        return Verb::ALL.get(usize::from(at)).map_or("?", |verb| verb.name());
+    }
     command::all().get(usize::from(at)).map_or("?", |command| command.name)
 }
 
@@ -367,6 +388,37 @@ pub(crate) const fn class_of(command: &command::Command) -> Class {
     } else {
         Class::Other
     }
+}
+
+/// Returns what a memcached command is counted as.
+#[inline]
+pub(crate) const fn tag_of(verb: Verb) -> Tag {
+    let class = match verb {
+        Verb::Get | Verb::Gets | Verb::MetaGet | Verb::MetaDebug => Class::Read,
+        Verb::Gat
+        | Verb::Gats
+        | Verb::Set
+        | Verb::Add
+        | Verb::Replace
+        | Verb::Append
+        | Verb::Prepend
+        | Verb::Cas
+        | Verb::Incr
+        | Verb::Decr
+        | Verb::Touch
+        | Verb::Delete
+        | Verb::MetaSet
+        | Verb::MetaDelete
+        | Verb::MetaArithmetic
+        | Verb::FlushAll => Class::Write,
+        Verb::MetaNoop
+        | Verb::Version
+        | Verb::Verbosity
+        | Verb::Stats
+        | Verb::Quit
+        | Verb::Admin => Class::Other,
+    };
+    Tag { command: verb as u8, class }
 }
 
 /// Keeps the beginning of what a request is about.

@@ -5,30 +5,65 @@ use crate::buf::Buffer;
 use crate::command::Split as SplitKind;
 use crate::id::{ConnId, ServerId};
 use crate::proxy::client::Client;
+use crate::proxy::memcache;
 use crate::proxy::replies::{Sequence, append};
 use crate::proxy::request::{Flow, Lane, Request};
 use crate::proxy::server::ReplyTo;
 use crate::proxy::shared::{Shared, key_of};
 use crate::slab::SlabKey;
+use crate::wire::memcache::value_block;
 use crate::wire::resp::encode;
 use crate::wire::resp::reply::{ReplyScan, ReplyScanner, is_error, parse_integer_reply};
 use crate::wire::resp::request::Span;
+
+/// How the parts' replies become one.
+#[derive(Debug)]
+pub(crate) enum Joint {
+    /// As the replies of Redis to a command.
+    Resp(SplitKind),
+    /// memcached's values, in the order of these keys, which are separated by spaces.
+    Values {
+        /// The keys.
+        names: Buffer,
+    },
+    /// memcached's `OK`, when every server says so.
+    Ok,
+}
+
+impl Joint {
+    fn is_error(&self, reply: &[u8]) -> bool {
+        match self {
+            Self::Resp(_) => is_error(reply),
+            Self::Values { .. } | Self::Ok => memcache::is_error(reply),
+        }
+    }
+
+    /// Writes the error that stands for a reply of another form than the command calls for.
+    fn encode_strange(&self, out: &mut Buffer) {
+        match self {
+            Self::Resp(_) => {
+                encode::error(out, "ERR a server answered a part of the request strangely");
+            }
+            Self::Values { .. } | Self::Ok => out.extend_from_slice(memcache::STRANGE),
+        }
+    }
+}
 
 /// A request that several servers answer together.
 #[derive(Debug)]
 pub(crate) struct Split {
     pub(crate) client: ConnId,
     pub(crate) sequence: Sequence,
-    kind: SplitKind,
+    joint: Joint,
     /// Parts whose reply has not come.
     due: usize,
     /// The first error that a part brought; it becomes the reply.
     error: Option<Buffer>,
     sum: i64,
     kept: usize,
-    /// The part of each key, in the order of the keys; for `MGET`.
+    /// The part of each key, in the order of the keys; for `MGET` and memcached's values.
     order: Vec<u16>,
-    /// The replies that came, by part; for `MGET`.
+    /// The replies that came, by part; for `MGET` and memcached's values.
     parts: Vec<PartReply>,
 }
 
@@ -49,6 +84,33 @@ struct Share {
 }
 
 impl Split {
+    /// Makes a request of `due` parts that begins with nothing. `order` and `parts` are of use for
+    /// values only.
+    pub(crate) fn new(
+        client: &mut Client,
+        joint: Joint,
+        due: usize,
+        order: Vec<u16>,
+        parts: usize,
+    ) -> Self {
+        Self {
+            client: client.id,
+            sequence: client.replies.push_split(),
+            joint,
+            due,
+            error: None,
+            sum: 0,
+            kept: 0,
+            order,
+            parts: (0..parts).map(|_| PartReply::default()).collect(),
+        }
+    }
+
+    /// Notes an error; the first becomes the reply.
+    pub(crate) fn fail(&mut self, error: &[u8]) {
+        self.error.get_or_insert_with(|| error.to_vec());
+    }
+
     /// Returns the replies' bytes that were counted as kept: of all parts but the last.
     pub(crate) const fn kept_bytes(&self) -> usize {
         self.kept
@@ -67,21 +129,29 @@ impl Split {
         if self.due > 0 {
             self.kept += reply.len();
         }
-        if is_error(reply) {
-            self.error.get_or_insert_with(|| reply.to_vec());
+        if self.joint.is_error(reply) {
+            self.fail(reply);
         } else if !self.take_good(part, reply) {
-            self.error.get_or_insert_with(|| {
-                let mut error = Buffer::new();
-                encode::error(&mut error, "ERR a server answered a part of the request strangely");
-                error
-            });
+            let mut error = Buffer::new();
+            self.joint.encode_strange(&mut error);
+            self.fail(&error);
         }
         self.due == 0
     }
 
     /// Returns false when the reply does not have the form that the command calls for.
     fn take_good(&mut self, part: u16, reply: &[u8]) -> bool {
-        match self.kind {
+        let kind = match &self.joint {
+            Joint::Resp(kind) => *kind,
+            Joint::Values { .. } => {
+                let Some(place) = self.parts.get_mut(usize::from(part)) else { return false };
+                place.bytes.clear();
+                place.bytes.extend_from_slice(reply);
+                return reply.ends_with(b"END\r\n");
+            }
+            Joint::Ok => return reply == b"OK\r\n",
+        };
+        match kind {
             SplitKind::Mget => {
                 let Some(place) = self.parts.get_mut(usize::from(part)) else { return false };
                 let Some(header) = reply.iter().position(|byte| *byte == b'\n') else {
@@ -111,7 +181,14 @@ impl Split {
             out.extend_from_slice(error);
             return;
         }
-        match self.kind {
+        let kind = match &self.joint {
+            Joint::Resp(kind) => *kind,
+            Joint::Values { names } => {
+                return join_values(names, &self.order, &mut self.parts, out);
+            }
+            Joint::Ok => return out.extend_from_slice(b"OK\r\n"),
+        };
+        match kind {
             SplitKind::Mget => self.join_elements(out),
             SplitKind::Mset => encode::simple(out, "OK"),
             SplitKind::Del | SplitKind::Unlink | SplitKind::Touch | SplitKind::Exists => {
@@ -136,7 +213,30 @@ impl Split {
     }
 }
 
+/// Writes the values that came in the order of the keys, then their end. A key without a value is
+/// left out; one that is named twice comes twice, as from one server.
+fn join_values(names: &[u8], order: &[u16], parts: &mut [PartReply], out: &mut Buffer) {
+    for (name, part) in names.split(|byte| *byte == b' ').zip(order) {
+        let Some(part) = parts.get_mut(usize::from(*part)) else { continue };
+        if let Some(block) = part.next_value(name) {
+            out.extend_from_slice(block);
+        }
+    }
+    out.extend_from_slice(b"END\r\n");
+}
+
 impl PartReply {
+    /// Takes the next value if it is that of `name`.
+    fn next_value(&mut self, name: &[u8]) -> Option<&[u8]> {
+        let rest = self.bytes.get(self.at..)?;
+        let (key, len) = value_block(rest)?;
+        if key != name {
+            return None;
+        }
+        self.at += len;
+        rest.get(..len)
+    }
+
     fn next(&mut self) -> Option<&[u8]> {
         let rest = self.bytes.get(self.at..)?;
         match ReplyScanner::default().advance(rest) {
@@ -165,7 +265,7 @@ impl Shared {
         let is_one_target = self.pool(client.pool).is_some_and(|(_, plan)| plan.is_one_target());
         let first = self.route(client.pool, request.arg(1));
         if is_one_target || keys == step {
-            return self.forward_to(client, first, request);
+            return self.forward_to(client, first, request.frame, request.mark());
         }
         let mut targets = std::mem::take(&mut self.scratch.targets);
         targets.clear();
@@ -178,7 +278,7 @@ impl Shared {
             targets.push(server.map_or(u16::MAX, |id| id.0));
         }
         let flow = if is_together || !has_route {
-            self.forward_to(client, first, request)
+            self.forward_to(client, first, request.frame, request.mark())
         } else {
             self.split_over(client, kind, request, &mut targets)
         };
@@ -201,21 +301,8 @@ impl Shared {
         let order = if kind == SplitKind::Mget { targets.to_vec() } else { Vec::new() };
         let parts = if kind == SplitKind::Mget { shares.len() } else { 0 };
         let due = shares.len();
-        let client_id = client.id;
-        let key = self.splits.insert_with(|_| {
-            let at = client.replies.push_split();
-            Split {
-                client: client_id,
-                sequence: at,
-                kind,
-                due,
-                error: None,
-                sum: 0,
-                kept: 0,
-                order,
-                parts: (0..parts).map(|_| PartReply::default()).collect(),
-            }
-        });
+        let key =
+            self.splits.insert_with(|_| Split::new(client, Joint::Resp(kind), due, order, parts));
         let Some(key) = key else {
             self.reply_error(client, &[b"ERR too many split requests are under way; try again"]);
             return Flow::Next;
@@ -225,7 +312,7 @@ impl Shared {
             let part = u16::try_from(part).unwrap_or(u16::MAX);
             let end = self.conns.get(key_of(share.conn)).map_or(share.start, |conn| conn.out.len());
             let to = ReplyTo::Split { split: key, part };
-            self.queue(share.conn, to, end - share.start, request);
+            self.queue(share.conn, to, end - share.start, request.mark());
         }
         if let Some((pool, _)) = self.pool_mut(client.pool) {
             pool.stats.fragments += due as u64;

@@ -20,9 +20,7 @@ impl Shared {
         if self.plan.policy.is_bad_request_fatal && !is_known_to_twemproxy(local, request) {
             return Flow::Abort;
         }
-        if let Some((pool, _)) = self.pool_mut(client.pool) {
-            pool.stats.local_replies += 1;
-        }
+        self.note_local(client);
         match local {
             Local::Ping => self.ping(client, request),
             Local::Echo => self.reply_bulk(client, request.arg(1)),

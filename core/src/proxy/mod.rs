@@ -16,7 +16,9 @@ mod client;
 mod connect;
 mod figures;
 mod fragment;
+mod handover;
 mod local;
+mod memcache;
 mod outbox;
 mod plan;
 mod reload;
@@ -34,11 +36,12 @@ use crate::io::{
     AtCapacity, CloseReason, Command, Deadline, Endpoint, Event, Failure, Input, Limit, Output,
 };
 use crate::slab::{Slab, SlabKey};
-use crate::stats::{LimitKind, ServerQueues};
+use crate::stats::{LimitKind, Peer, ServerQueues};
 use crate::time::Instant;
 
 use self::client::{Client, Phase};
 use self::figures::Ticks;
+pub use self::handover::ClientState;
 pub use self::plan::{Address, ListenerRole, Plan, Policy, PoolPlan, ServerPlan};
 use self::request::{Flow, mark_dirty_server};
 use self::server::Stage;
@@ -95,13 +98,13 @@ impl Proxy {
         let role = self.shared.plan.listeners.get(usize::from(on.0)).copied();
         match role {
             Some(ListenerRole::Pool(pool)) if !self.shared.is_draining => {
-                self.accept_client(pool, peer)
+                self.accept_client(pool, peer.into())
             }
             Some(ListenerRole::Pool(_) | ListenerRole::Nobody) | None => Err(AtCapacity),
         }
     }
 
-    fn accept_client(&mut self, id: PoolId, peer: &Endpoint) -> Result<ConnId, AtCapacity> {
+    fn accept_client(&mut self, id: PoolId, peer: Peer) -> Result<ConnId, AtCapacity> {
         let now = self.shared.now;
         let Some((pool, plan)) = self.shared.pool_mut(id) else { return Err(AtCapacity) };
         if pool.drains_until.is_some() {
@@ -113,10 +116,12 @@ impl Proxy {
             self.shared.outbox.event(Event::ClientRefused { pool: id });
             return Err(AtCapacity);
         }
-        let is_authenticated = plan.auth.is_none();
+        let (is_authenticated, is_memcache) = (plan.auth.is_none(), plan.is_memcache);
         let key = self.clients.insert_with(|key| {
             let name = ConnId::client(key.index, key.generation);
-            Client::new(name, id, is_authenticated, peer, now)
+            let mut client = Client::new(name, id, is_authenticated, peer, now);
+            client.is_memcache = is_memcache;
+            client
         });
         let Some(key) = key else {
             if let Some((pool, _)) = self.shared.pool_mut(id) {
@@ -154,6 +159,8 @@ impl Proxy {
                 }
             }
             Input::Command(Command::Drain { limit }) => self.drain(now + limit),
+            Input::Released { conn } => self.client_closed(conn, CloseReason::Requested),
+            Input::Command(Command::HandOver { limit }) => self.hand_over(limit),
             Input::Command(Command::Reload { plan, limit }) => {
                 if let Some(plan) = plan.open::<Plan>() {
                     self.reload(&plan, limit);
@@ -291,6 +298,9 @@ impl Proxy {
             shared.outbox.push(Output::ResumeRead(client.id));
         }
         shared.close_if_settled(client);
+        if client.is_leaving {
+            shared.release_if_settled(client);
+        }
         shared.count(client);
         if shared.sums.input > shared.plan.clients_input_bytes_max {
             self.cut_off_largest(Limit::ClientsInput, |client| client.counted_input);

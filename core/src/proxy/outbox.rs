@@ -33,6 +33,7 @@ impl Outbox {
         self.outputs.retain(|output| match output {
             Output::Close { conn, .. }
             | Output::Transmit { conn, .. }
+            | Output::Release { conn, .. }
             | Output::PauseRead(conn)
             | Output::ResumeRead(conn) => *conn != gone,
             Output::Connect { .. }

@@ -21,7 +21,7 @@ pub struct Policy {
     /// A request that cannot be served because it is bad (unknown command, wrong number of
     /// arguments, connection commands that twemproxy lacks) closes the connection without a
     /// reply and without the replies still due; otherwise it gets an error and the connection
-    /// lives.
+    /// lives. A memcached client always gets an error, as from memcached.
     pub is_bad_request_fatal: bool,
     /// Inline commands and empty requests are taken.
     pub has_inline: bool,
@@ -29,6 +29,9 @@ pub struct Policy {
     pub has_quit_reply: bool,
     /// Errors name the server and say whether the outcome is known.
     pub has_detailed_errors: bool,
+    /// Keys of memcached clients may have control characters: memcached's protocol forbids them,
+    /// twemproxy and memcached itself let them pass.
+    pub takes_control_in_keys: bool,
 }
 
 impl Policy {
@@ -38,6 +41,7 @@ impl Policy {
         has_inline: false,
         has_quit_reply: false,
         has_detailed_errors: false,
+        takes_control_in_keys: true,
     };
 
     /// As Redis' own clients expect: called by the name `ringkeeper`.
@@ -46,6 +50,7 @@ impl Policy {
         has_inline: true,
         has_quit_reply: true,
         has_detailed_errors: true,
+        takes_control_in_keys: false,
     };
 }
 
@@ -79,6 +84,8 @@ pub struct ServerPlan {
 pub struct PoolPlan {
     /// The pool's name: its identity when the plan changes.
     pub name: String,
+    /// Clients and servers speak memcached's protocol; else Redis'.
+    pub is_memcache: bool,
     /// The operator wants no clients here.
     pub is_drained: bool,
     /// Hash, distribution, names and weights.
@@ -177,6 +184,7 @@ impl PoolPlan {
     fn new(pool: &PoolConfig) -> Self {
         Self {
             name: pool.name.clone(),
+            is_memcache: !pool.redis,
             is_drained: false,
             route: pool.route_spec(),
             servers: pool.servers.iter().map(ServerPlan::new).collect(),
@@ -185,7 +193,8 @@ impl PoolPlan {
             server_connections: pool.server_connections.get(),
             clients_max: pool.client_connections.map(NonZeroU32::get),
             auth: pool.redis_auth.as_ref().map(|secret| secret.expose().as_bytes().to_vec()),
-            database: pool.redis_db,
+            // twemproxy passes over the database of a pool for memcached.
+            database: if pool.redis { pool.redis_db } else { 0 },
             is_preconnecting: pool.preconnect,
             is_ejecting: pool.auto_eject_hosts,
             failure_limit: pool.server_failure_limit.get(),

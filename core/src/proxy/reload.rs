@@ -311,9 +311,8 @@ impl PoolPlan {
     }
 
     /// Tells whether clients of this pool may go on as clients of that one.
-    #[expect(clippy::unused_self, clippy::missing_const_for_fn, reason = "all pools speak Redis")]
-    fn can_become(&self, _other: &Self) -> bool {
-        true
+    const fn can_become(&self, other: &Self) -> bool {
+        self.is_memcache == other.is_memcache
     }
 }
 

@@ -7,6 +7,7 @@ use crate::io::{Event, Limit};
 use crate::limits::STREAM_REPLY_BYTES;
 use crate::proxy::Proxy;
 use crate::proxy::client::Phase;
+use crate::proxy::memcache;
 use crate::proxy::request::Outcome;
 use crate::proxy::server::{InFlight, ReplyTo, Stage};
 use crate::proxy::shared::key_of;
@@ -25,6 +26,9 @@ impl Proxy {
                 return;
             }
             conn.received_at = now;
+            if conn.is_memcache {
+                return self.memcache_received(key, rest);
+            }
             match conn.scanner.advance(rest) {
                 Ok(ReplyScan::Complete { len }) => {
                     let (piece, after) = rest.split_at_checked(len).unwrap_or((rest, &[]));
@@ -47,7 +51,7 @@ impl Proxy {
 
     /// Gives up a connection by which came what is no reply, or a reply to nothing: either the
     /// server is no Redis, or replies are out of step.
-    fn give_up_babbler(&mut self, key: SlabKey) {
+    pub(crate) fn give_up_babbler(&mut self, key: SlabKey) {
         let Some(conn) = self.shared.conns.get(key) else { return };
         let (pool, server) = (conn.pool, conn.server);
         self.shared.outbox.event(Event::ServerProtocolError { pool, server });
@@ -56,7 +60,7 @@ impl Proxy {
 
     /// Takes the end of a reply. Returns false when the connection is given up.
     #[inline]
-    fn reply_complete(&mut self, key: SlabKey, piece: &[u8]) -> bool {
+    pub(crate) fn reply_complete(&mut self, key: SlabKey, piece: &[u8]) -> bool {
         let Some(conn) = self.shared.conns.get_mut(key) else { return false };
         let via = conn.id;
         let was_streaming = std::mem::take(&mut conn.is_streaming);
@@ -74,8 +78,11 @@ impl Proxy {
             return false;
         }
         let Some(request) = conn.pop_in_flight() else { return false };
+        let is_memcache = conn.is_memcache;
         let partial = std::mem::take(&mut conn.partial);
-        let is_error = !was_streaming && partial.first().or_else(|| piece.first()) == Some(&b'-');
+        let start = if partial.is_empty() { piece } else { &partial };
+        let is_error = !was_streaming && start.first() == Some(&b'-');
+        let is_error = is_error || (is_memcache && memcache::is_error(start));
         self.count_reply(key, &request, streamed + partial.len() + piece.len(), is_error);
         if partial.is_empty() {
             self.deliver(request.to, piece, via, was_streaming);
@@ -132,7 +139,7 @@ impl Proxy {
             server.failures = 0;
         }
         // One that timed out was counted then.
-        if !matches!(request.to, ReplyTo::Nobody) {
+        if request.to.is_wanted() {
             self.note_done(request, at, bytes as u64);
         }
         if has_waiters {
@@ -141,7 +148,7 @@ impl Proxy {
     }
 
     /// Keeps the beginning of a reply, or lets it go ahead to the client whose turn it is.
-    fn reply_incomplete(&mut self, key: SlabKey, piece: &[u8]) {
+    pub(crate) fn reply_incomplete(&mut self, key: SlabKey, piece: &[u8]) {
         let Some(conn) = self.shared.conns.get_mut(key) else { return };
         let via = conn.id;
         let is_push =
@@ -167,7 +174,7 @@ impl Proxy {
         let Some(InFlight { to, .. }) = next else { return };
         let partial = std::mem::take(&mut conn.partial);
         // What is announced counts like what has come: the window closes before it is too late.
-        let announced = usize::try_from(conn.scanner.announced_bytes_left()).unwrap_or(usize::MAX);
+        let announced = usize::try_from(conn.announced_bytes_left()).unwrap_or(usize::MAX);
         let expected = conn.streamed_bytes.saturating_add(kept).saturating_add(announced);
         let left = self.stream(to, partial, via, expected);
         let Some(conn) = self.shared.conns.get_mut(key) else { return };
@@ -191,7 +198,9 @@ impl Proxy {
     ) -> Option<Buffer> {
         let kept_bytes = piece.len();
         match to {
-            ReplyTo::Client { conn, sequence } => {
+            ReplyTo::Client { conn, sequence }
+            | ReplyTo::Store { conn, sequence }
+            | ReplyTo::Quiet { conn, sequence } => {
                 let shared = &mut self.shared;
                 let client = self.clients.get_mut(key_of(conn));
                 if let Some(client) = client.filter(|client| client.phase != Phase::Closing) {
@@ -226,7 +235,7 @@ impl Proxy {
                     self.shared.cut_off(client, Limit::ClientOutput);
                 }
             }
-            ReplyTo::Nobody => {}
+            ReplyTo::Nobody | ReplyTo::Silent { .. } | ReplyTo::QuietNobody | ReplyTo::Barrier => {}
         }
         // Whoever asked is gone: the bytes are dropped as they come, never kept.
         self.shared.buffers.give(piece);
@@ -235,9 +244,11 @@ impl Proxy {
 
     /// Gives a whole reply, or with `is_rest` its last piece, to whoever asked.
     #[inline]
-    fn deliver(&mut self, to: ReplyTo, reply: &[u8], via: ConnId, is_rest: bool) {
+    pub(crate) fn deliver(&mut self, to: ReplyTo, reply: &[u8], via: ConnId, is_rest: bool) {
         match to {
-            ReplyTo::Client { conn, sequence } => {
+            ReplyTo::Client { conn, sequence }
+            | ReplyTo::Store { conn, sequence }
+            | ReplyTo::Quiet { conn, sequence } => {
                 let Some(client) = self.clients.get_mut(key_of(conn)) else { return };
                 if client.phase == Phase::Closing {
                     return;
@@ -258,7 +269,8 @@ impl Proxy {
                 shared.after_reply(client);
             }
             ReplyTo::Split { split, part } => self.deliver_part(split, part, reply, via, is_rest),
-            ReplyTo::Nobody => {}
+            ReplyTo::Silent { conn } => self.silent_done(conn),
+            ReplyTo::Nobody | ReplyTo::QuietNobody | ReplyTo::Barrier => {}
         }
     }
 
@@ -345,11 +357,20 @@ impl Proxy {
     ) {
         let Some(conn) = self.shared.conns.get(key) else { return };
         let (pool, server, via) = (conn.pool, conn.server, conn.id);
-        if matches!(to, ReplyTo::Nobody) {
+        if let ReplyTo::Silent { conn } = to {
+            if let Some((pool, _)) = self.shared.pool_mut(pool) {
+                pool.stats.forward_error += 1;
+            }
+            self.silent_done(conn);
+            return;
+        }
+        if matches!(to, ReplyTo::Nobody | ReplyTo::QuietNobody | ReplyTo::Barrier) {
             return;
         }
         if is_half_sent {
-            if let ReplyTo::Client { conn, sequence } = to
+            if let ReplyTo::Client { conn, sequence }
+            | ReplyTo::Store { conn, sequence }
+            | ReplyTo::Quiet { conn, sequence } = to
                 && let Some(client) = self.clients.get_mut(key_of(conn))
                 && client.replies.is_streaming(sequence)
             {
@@ -404,7 +425,8 @@ impl Proxy {
                 return;
             }
             let late = *request;
-            let to = std::mem::replace(&mut request.to, ReplyTo::Nobody);
+            let orphaned = request.to.orphaned();
+            let to = std::mem::replace(&mut request.to, orphaned);
             let is_silent =
                 silent_since < request.queued_at + timeout && silent_since <= request.queued_at;
             let outcome = if is_sent {
@@ -417,7 +439,7 @@ impl Proxy {
             if let Some(stats) = self.shared.stats_mut(pool, server) {
                 stats.server_timedout += 1;
             }
-            if !matches!(to, ReplyTo::Nobody) {
+            if to.is_wanted() {
                 self.note_done(&late, (pool, server), 0);
             }
             self.fail_request(key, to, Failure::TimedOut, outcome, false);

@@ -4,7 +4,8 @@ use crate::command::{self, Command, KeyError, Keys, Treatment};
 use crate::id::{ConnId, PoolId, ServerId};
 use crate::io::Failure;
 use crate::proxy::client::{Client, Phase};
-use crate::proxy::figures::{Tag, class_of, head_of};
+use crate::proxy::figures::{Mark, Tag, class_of, head_of};
+use crate::proxy::memcache;
 use crate::proxy::replies::append;
 use crate::proxy::server::{InFlight, ReplyTo, ServerConn};
 use crate::proxy::shared::{Shared, Timer, key_of};
@@ -48,6 +49,12 @@ impl<'a> Request<'a> {
         Self { frame, args, tag: Tag { command: u8::MAX, class: Class::Other } }
     }
 
+    /// Returns what is kept of it.
+    #[inline]
+    pub(crate) fn mark(&self) -> Mark<'a> {
+        Mark { tag: self.tag, argument: self.arg(1) }
+    }
+
     /// Returns the argument at `at`, the name being the first; empty when there is none.
     #[inline]
     pub(crate) fn arg(&self, at: usize) -> &'a [u8] {
@@ -69,6 +76,9 @@ impl Shared {
     /// Serves the requests at the start of `bytes`, as many as the client has room for. Returns
     /// how many bytes were served and what becomes of the client.
     pub(crate) fn serve_all(&mut self, client: &mut Client, bytes: &[u8]) -> (usize, Flow) {
+        if client.is_memcache {
+            return self.serve_all_memcache(client, bytes);
+        }
         let mut args = std::mem::take(&mut self.scratch.args);
         let mut served = 0;
         let mut flow = Flow::Next;
@@ -170,7 +180,15 @@ impl Shared {
         }
     }
 
-    fn note_error(&mut self, client: &Client, kind: ErrorKind) {
+    /// Counts a request that the proxy answers itself.
+    pub(crate) fn note_local(&mut self, client: &Client) {
+        if let Some((pool, _)) = self.pool_mut(client.pool) {
+            pool.stats.local_replies += 1;
+        }
+    }
+
+    /// Counts a request that gets an error of ours.
+    pub(crate) fn note_error(&mut self, client: &Client, kind: ErrorKind) {
         if let Some((pool, _)) = self.pool_mut(client.pool) {
             pool.stats.note_error(kind);
         }
@@ -239,7 +257,7 @@ impl Shared {
     fn forward(&mut self, client: &mut Client, command: &Command, request: Request<'_>) -> Flow {
         if let Keys::Range { first: 1, last: 1, .. } = command.keys {
             let server = self.route(client.pool, request.arg(1));
-            return self.forward_to(client, server, request);
+            return self.forward_to(client, server, request.frame, request.mark());
         }
         self.forward_keys(client, command, request)
     }
@@ -292,14 +310,19 @@ impl Shared {
                 }
             }
         }
-        self.forward_to(client, server, request)
+        self.forward_to(client, server, request.frame, request.mark())
     }
 
     /// Sends a request that has no key to the server that twemproxy would choose.
     pub(crate) fn forward_to_any(&mut self, client: &mut Client, request: Request<'_>) -> Flow {
-        let pool = self.pools.get(usize::from(client.pool.0));
-        let server = pool.and_then(|pool| pool.table.route(b"placeholder", &mut self.rng));
-        self.forward_to(client, server, request)
+        let server = self.any_server(client.pool);
+        self.forward_to(client, server, request.frame, request.mark())
+    }
+
+    /// Returns the server for what has no key: the one that twemproxy would choose.
+    pub(crate) fn any_server(&mut self, pool: PoolId) -> Option<ServerId> {
+        let pool = self.pools.get(usize::from(pool.0))?;
+        pool.table.route(b"placeholder", &mut self.rng)
     }
 
     #[inline]
@@ -316,7 +339,8 @@ impl Shared {
         &mut self,
         client: &mut Client,
         server: Option<ServerId>,
-        request: Request<'_>,
+        frame: &[u8],
+        mark: Mark<'_>,
     ) -> Flow {
         let Some(server) = server else {
             self.fail_unsent(client, None, Failure::Refused);
@@ -326,9 +350,9 @@ impl Shared {
             Lane::Open(id) => {
                 let Some(conn) = self.conns.get_mut(key_of(id)) else { return Flow::Wait };
                 let sequence = client.replies.push_waiting(id.slot());
-                append(&mut conn.out, &mut self.buffers, request.frame);
+                append(&mut conn.out, &mut self.buffers, frame);
                 let to = ReplyTo::Client { conn: client.id, sequence };
-                self.queue(id, to, request.frame.len(), request);
+                self.queue(id, to, frame.len(), mark);
                 Flow::Next
             }
             Lane::Busy => Flow::Wait,
@@ -352,7 +376,8 @@ impl Shared {
         // Order before speed: what this client sent by an older connection has to be settled
         // before a newer one may carry its next request to the same server.
         if !server.retiring.is_empty()
-            && server.retiring.iter().any(|old| client.replies.is_owed_through(old.slot()))
+            && (client.silent > 0
+                || server.retiring.iter().any(|old| client.replies.is_owed_through(old.slot())))
         {
             client.is_blocked = true;
             return Lane::Busy;
@@ -381,16 +406,16 @@ impl Shared {
 
     /// Notes a request whose bytes were appended to the connection's buffer.
     #[inline]
-    pub(crate) fn queue(&mut self, id: ConnId, to: ReplyTo, bytes: usize, request: Request<'_>) {
+    pub(crate) fn queue(&mut self, id: ConnId, to: ReplyTo, bytes: usize, mark: Mark<'_>) {
         let now = self.now;
-        let key = head_of(&self.figures, request.arg(1));
+        let key = head_of(&self.figures, mark.argument);
         let Some(conn) = self.conns.get_mut(key_of(id)) else { return };
         let length = u32::try_from(bytes).unwrap_or(u32::MAX);
         conn.in_flight.push_back(InFlight {
             to,
             queued_at: now,
             bytes: length,
-            tag: request.tag,
+            tag: mark.tag,
             key,
         });
         conn.in_flight_bytes += u64::from(length);
@@ -438,14 +463,18 @@ impl Shared {
         pool.stats.forward_error += 1;
         pool.stats.note_error(failure.into());
         let message = failure.message().as_bytes();
-        if !is_detailed {
-            return encode::error_parts(text, &[b"ERR ", message]);
-        }
         let outcome: &[u8] = match outcome {
             Outcome::NotSent => b"; the request was not sent)",
             Outcome::Unknown => b"; whether the request took effect is unknown)",
         };
         let name = server.and_then(|id| plan.servers.get(usize::from(id.0)));
+        if plan.is_memcache {
+            let details = is_detailed.then(|| (name.map(|server| &*server.name), outcome));
+            return memcache::write_failure(text, message, details);
+        }
+        if !is_detailed {
+            return encode::error_parts(text, &[b"ERR ", message]);
+        }
         match name {
             Some(server) => encode::error_parts(
                 text,

@@ -16,6 +16,7 @@ use crate::rng::Rng;
 use crate::slab::SlabKey;
 use crate::stats::KeyHead;
 use crate::time::Instant;
+use crate::wire::memcache;
 use crate::wire::resp::reply::ReplyScanner;
 
 /// Who gets a server's reply.
@@ -27,6 +28,41 @@ pub(crate) enum ReplyTo {
     Split { split: SlabKey, part: u16 },
     /// Nobody any more: the request timed out, and the reply is dropped when it comes.
     Nobody,
+    /// A client that said `noreply`: it is told nothing, whatever the reply is.
+    Silent { conn: ConnId },
+    /// A client of memcached's `ms`: a server that does not know the command takes the value for
+    /// commands.
+    Store { conn: ConnId, sequence: Sequence },
+    /// A client of a quiet meta command: there may be no reply, which the next entry shows.
+    Quiet { conn: ConnId, sequence: Sequence },
+    /// As `Quiet`, for nobody any more.
+    QuietNobody,
+    /// Nobody: the reply to the `mn` behind a quiet command.
+    Barrier,
+}
+
+impl ReplyTo {
+    /// Returns what becomes of the entry when its request has timed out.
+    pub(crate) const fn orphaned(self) -> Self {
+        match self {
+            Self::Client { .. }
+            | Self::Split { .. }
+            | Self::Nobody
+            | Self::Silent { .. }
+            | Self::Store { .. } => Self::Nobody,
+            Self::Quiet { .. } | Self::QuietNobody => Self::QuietNobody,
+            Self::Barrier => Self::Barrier,
+        }
+    }
+}
+
+impl ReplyTo {
+    /// Tells whether it stands for a request that somebody waits for, or sent without wanting a
+    /// reply; not one that has been given up, nor what was added by us.
+    #[inline]
+    pub(crate) const fn is_wanted(self) -> bool {
+        !matches!(self, Self::Nobody | Self::QuietNobody | Self::Barrier)
+    }
 }
 
 /// A request that a server has been sent, or will be with the next write.
@@ -91,6 +127,9 @@ pub(crate) struct ServerConn {
     /// How many of `in_flight`, from the front, have timed out.
     pub(crate) timed_out: usize,
     pub(crate) scanner: ReplyScanner,
+    /// Follows the replies instead of `scanner` when the server is a memcached.
+    pub(crate) memcache: memcache::ReplyScanner,
+    pub(crate) is_memcache: bool,
     /// The beginning of a reply whose end has not come.
     pub(crate) partial: Buffer,
     /// The current reply leaves in pieces; `partial` stays empty.
@@ -129,6 +168,8 @@ impl ServerConn {
             in_flight_bytes: 0,
             timed_out: 0,
             scanner: ReplyScanner::default(),
+            memcache: memcache::ReplyScanner::default(),
+            is_memcache: false,
             partial: Buffer::new(),
             is_streaming: false,
             streamed_bytes: 0,
@@ -165,6 +206,15 @@ impl ServerConn {
         self.in_flight_bytes -= bytes;
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         self.out.drain(..bytes.min(self.out.len()));
+    }
+
+    /// Returns how many bytes of the current reply are still to come at least.
+    pub(crate) fn announced_bytes_left(&self) -> u64 {
+        if self.is_memcache {
+            self.memcache.announced_bytes_left()
+        } else {
+            self.scanner.announced_bytes_left()
+        }
     }
 
     /// Tells whether requests may leave now.

@@ -603,6 +603,26 @@ impl Elections {
         self.out.push_back(Output::NotElected { master: master.clone(), why });
     }
 
+    /// Returns the epoch in which we ask for votes for ourselves: our own is durable.
+    pub fn asks(&self, master: &MasterName) -> Option<Epoch> {
+        match &self.ballots.get(master)?.stand {
+            Stand::Candidate(candidacy) if candidacy.own_vote.is_none() => Some(candidacy.epoch),
+            Stand::Candidate(_) | Stand::None | Stand::Leader(_) => None,
+        }
+    }
+
+    /// Returns until when we do not stand.
+    pub fn barred_until(&self, master: &MasterName) -> Option<Instant> {
+        self.ballots.get(master)?.barred_until
+    }
+
+    /// Lets us stand at once, because an operator says so.
+    pub fn unbar(&mut self, master: &MasterName) {
+        if let Some(ballot) = self.ballots.get_mut(master) {
+            ballot.barred_until = None;
+        }
+    }
+
     /// Bars a new candidacy for a while, such as after an attempt that failed.
     pub fn bar(&mut self, master: &MasterName, until: Instant) {
         if let Some(ballot) = self.ballots.get_mut(master) {

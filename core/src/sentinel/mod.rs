@@ -8,6 +8,8 @@
 //! - who may act: [`election`], with what has to be durable first in [`state`];
 //! - what is done: [`select`], [`failover`], [`reconf`].
 //!
+//! [`machine`] joins them.
+//!
 //! On the wire it is Redis Sentinel of 7.0. Where a rule of the genuine program is known to break
 //! its own promises, the safer rule is used and marked with `Deviates:`.
 
@@ -19,6 +21,7 @@ pub mod failover;
 pub mod hello;
 pub mod info;
 pub mod instance;
+pub mod machine;
 pub mod peers;
 pub mod reconf;
 pub mod reply;

@@ -213,6 +213,29 @@ impl Peers {
         true
     }
 
+    /// Takes in that a peer was asked for its ID where it says it is, and gave the right one.
+    pub fn handle_verified(&mut self, id: &RunId) {
+        if let Some(known) = self.known.get_mut(id) {
+            known.is_proven = true;
+        }
+    }
+
+    /// Returns where a peer is.
+    pub fn address(&self, id: &RunId) -> Option<&Address> {
+        self.known.get(id).map(|known| &known.address)
+    }
+
+    /// Takes in where a peer is, from a hello about another master. Returns whether that is news.
+    pub fn relocate(&mut self, id: &RunId, address: &Address) -> bool {
+        match self.known.get_mut(id) {
+            Some(known) if !known.address.is_same(address) => {
+                known.address = address.clone();
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
     /// Forgets a peer because an operator says so, or because another master's hellos replaced it.
     pub fn forget(&mut self, id: &RunId) {
         self.known.remove(id);

@@ -4,13 +4,14 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 
 /// A client's address: 16 bytes, because each idle client has one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Peer {
     /// IPv4.
     V4(Ipv4Addr, u16),
     /// IPv6.
     V6(Box<SocketAddrV6>),
     /// A unix socket; its other end has no name.
+    #[default]
     Unix,
 }
 

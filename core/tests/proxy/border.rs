@@ -77,7 +77,9 @@ fn a_server_that_closed_in_the_same_turn_is_not_greeted() {
     h.worker.handle(h.now, Input::Closed { conn: server, reason: CloseReason::Reset });
     let said = outputs(&mut h);
     let to_server = |output: &Output| match output {
-        Output::Transmit { conn, .. } | Output::Close { conn, .. } => *conn == server,
+        Output::Transmit { conn, .. }
+        | Output::Close { conn, .. }
+        | Output::Release { conn, .. } => *conn == server,
         Output::Connect { .. }
         | Output::PauseRead(_)
         | Output::ResumeRead(_)

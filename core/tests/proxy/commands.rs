@@ -111,16 +111,9 @@ fn keys_on_different_servers_are_refused_where_the_answer_would_be_wrong() {
 
 #[test]
 fn the_greetings_of_usual_clients_are_answered() {
-    // Written after the clients' documentation, not recorded from them; redis-py itself is run by
-    // the black-box tests.
+    // Jedis and Lettuce are written after their documentation, not recorded; go-redis is recorded
+    // below, and redis-py itself is run by the black-box tests.
     let greetings = [
-        // redis-py
-        "*4\r\n$6\r\nCLIENT\r\n$7\r\nSETINFO\r\n$8\r\nLIB-NAME\r\n$8\r\nredis-py\r\n\
-         *4\r\n$6\r\nCLIENT\r\n$7\r\nSETINFO\r\n$7\r\nLIB-VER\r\n$5\r\n8.1.0\r\n",
-        // go-redis
-        "*2\r\n$5\r\nhello\r\n$1\r\n3\r\n\
-         *4\r\n$6\r\nclient\r\n$7\r\nsetinfo\r\n$8\r\nLIB-NAME\r\n$19\r\ngo-redis(,go1.24.0)\r\n\
-         *4\r\n$6\r\nclient\r\n$7\r\nsetinfo\r\n$7\r\nLIB-VER\r\n$6\r\n9.17.0\r\n",
         // Jedis
         "*4\r\n$6\r\nCLIENT\r\n$7\r\nSETINFO\r\n$8\r\nlib-name\r\n$5\r\njedis\r\n\
          *4\r\n$6\r\nCLIENT\r\n$7\r\nSETINFO\r\n$7\r\nlib-ver\r\n$5\r\n6.2.0\r\n",
@@ -140,6 +133,23 @@ fn the_greetings_of_usual_clients_are_answered() {
         h.send(client, "*1\r\n$4\r\nPING\r\n");
         assert_eq!(h.take(client), "+PONG\r\n");
     }
+}
+
+#[test]
+fn the_recorded_greeting_of_go_redis_is_answered() {
+    let file = include_str!("../vectors/greetings/go-redis-9.18.0.json");
+    let recording: serde_json::Value = serde_json::from_str(file).unwrap();
+    let [hello, names] = recording["writes"].as_array().unwrap().as_slice() else {
+        panic!("{recording}");
+    };
+    let mut h = Harness::new(TWO);
+    let client = h.client();
+    h.send(client, hello.as_str().unwrap());
+    assert!(h.take(client).starts_with("%7\r\n"));
+    h.send(client, names.as_str().unwrap());
+    assert_eq!(h.take(client), "+OK\r\n+OK\r\n");
+    h.send(client, request(&["ping"]));
+    assert_eq!(h.take(client), "+PONG\r\n");
 }
 
 #[test]

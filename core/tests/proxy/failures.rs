@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ringkeeper_core::io::{CloseReason, Event, Failure, Input, ResolveError};
+use ringkeeper_core::limits::REPLY_DEPTH_MAX;
 use ringkeeper_core::proxy::Policy;
 
 use crate::harness::{Harness, request};
@@ -225,6 +226,19 @@ fn garbage_from_a_server_fails_its_requests() {
     let server = h.server("127.0.0.1:1");
     h.send(server, "HTTP/1.1 400 Bad Request\r\n");
     assert_eq!(h.take(client).matches("-ERR Invalid argument").count(), 2);
+    assert!(h.is_closed(server));
+}
+
+#[test]
+fn a_reply_deeper_than_any_server_can_make_counts_as_garbage() {
+    let mut h = Harness::new(ONE);
+    let client = h.client();
+    h.send(client, request(&["GET", "x"]));
+    let server = h.server("127.0.0.1:1");
+    let deep = "*1\r\n".repeat(REPLY_DEPTH_MAX);
+    h.send(server, &deep);
+    assert!(!h.is_closed(server));
+    h.send(server, "*1\r\n");
     assert!(h.is_closed(server));
 }
 

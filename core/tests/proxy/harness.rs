@@ -10,7 +10,7 @@ use ringkeeper_core::io::{
     CloseReason, Command, Drive, Endpoint, Event, Input, Notice, Output, Parcel, Recipient,
 };
 use ringkeeper_core::node::Worker;
-use ringkeeper_core::proxy::{Plan, Policy};
+use ringkeeper_core::proxy::{ClientState, Plan, Policy};
 use ringkeeper_core::time::Instant;
 
 /// Where a connection to a server stands, as the test sees it.
@@ -35,6 +35,8 @@ pub(crate) struct Harness {
     pub(crate) events: Vec<Event>,
     /// What the worker wants other workers to know.
     pub(crate) notices: Vec<(Recipient, Notice)>,
+    /// Clients that were given away.
+    pub(crate) released: Vec<(ConnId, ClientState)>,
     /// Connections are established as soon as they are asked for.
     pub(crate) is_connecting_at_once: bool,
 }
@@ -71,6 +73,7 @@ impl Harness {
             queries: Vec::new(),
             events: Vec::new(),
             notices: Vec::new(),
+            released: Vec::new(),
             is_connecting_at_once: true,
         };
         harness.pump();
@@ -216,6 +219,12 @@ impl Harness {
                     self.wires.entry(conn).or_default().is_closed = true;
                     let reason = CloseReason::Requested;
                     self.worker.handle(self.now, Input::Closed { conn, reason });
+                }
+                Output::Release { conn, state } => {
+                    self.wires.entry(conn).or_default().is_closed = true;
+                    let state = state.open::<ClientState>().expect("a client's state");
+                    self.released.push((conn, ClientState::clone(&state)));
+                    self.worker.handle(self.now, Input::Released { conn });
                 }
                 Output::Resolve { query, host, .. } => self.queries.push((query, host)),
                 Output::Event(event) => self.events.push(event),

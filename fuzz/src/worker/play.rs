@@ -435,6 +435,7 @@ impl Play {
                 assert!(!self.is_draining, "reading goes on while draining");
                 self.client_named(conn).wire.set_paused(false);
             }
+            Output::Release { conn, .. } => panic!("{conn:?} is given away unasked"),
             Output::Close { conn, .. } => {
                 match self.servers.get_mut(&conn) {
                     Some(server) => server.wire.close(),

@@ -152,6 +152,7 @@ impl<M: Machine> Harness<M> {
                 assert!(result.as_ref().map_or(true, |addresses| !addresses.is_empty()));
             }
             Input::Command(_)
+            | Input::Released { .. }
             | Input::Notice(_)
             | Input::Persisted { .. }
             | Input::Exited { .. } => {}
@@ -182,6 +183,7 @@ impl<M: Machine> Drive for Harness<M> {
             }
             Input::Connected { .. }
             | Input::Closed { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. }
             | Input::Command(_)
             | Input::Notice(_)
@@ -273,6 +275,7 @@ impl Machine for Echo {
                 self.conns.remove(&conn);
             }
             Input::Connected { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. }
             | Input::Command(_)
             | Input::Notice(_)

@@ -27,6 +27,7 @@ impl Drive for Recorder {
             Input::Connected { .. }
             | Input::Sent { .. }
             | Input::Closed { .. }
+            | Input::Released { .. }
             | Input::Resolved { .. }
             | Input::Command(_)
             | Input::Notice(_)

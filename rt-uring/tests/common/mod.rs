@@ -206,7 +206,10 @@ impl<M: Machine> Checked<M> {
             Input::Notice(notice) => panic!("{notice:?}"),
             Input::Persisted { .. }
             | Input::Exited { .. }
-            | Input::Command(Command::Reload { .. }) => panic!("{input:?}"),
+            | Input::Released { .. }
+            | Input::Command(Command::Reload { .. } | Command::HandOver { .. }) => {
+                panic!("{input:?}")
+            }
         }
     }
 }
@@ -281,7 +284,8 @@ impl<M: Machine> Drive for Checked<M> {
                     life.is_closing = true;
                 }
             }
-            Output::Resolve { .. }
+            Output::Release { .. }
+            | Output::Resolve { .. }
             | Output::Event(_)
             | Output::Errand(_)
             | Output::Notice { .. } => {}

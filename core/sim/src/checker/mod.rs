@@ -404,7 +404,8 @@ impl Checker {
         let record = &self.requests[client as usize][seq as usize];
         let longest = |key: &Vec<u8>| {
             let made_up = synthetic_value(key).map_or(0, |value| value.len());
-            made_up.max(self.histories.longest(key)) + 16
+            // What stands around it: memcached repeats the key.
+            made_up.max(self.histories.longest(key)) + 64 + key.len()
         };
         let reads = matches!(record.ask, Ask::Verb(Verb::Get | Verb::Echo | Verb::Mget));
         reads && record.keys.iter().map(longest).sum::<usize>() >= least

@@ -282,6 +282,7 @@ impl Ours {
                     machine.handle(ctx.now, Input::Received { conn: name, bytes: &bytes });
                 }
             }
+            Output::Release { conn, .. } => panic!("a Sentinel gives no client away: {conn:?}"),
             Output::Close { conn: name, .. } => {
                 let wire = self.wire(name, "Close");
                 wire.is_closing = true;

@@ -506,7 +506,9 @@ impl Drive for Forwarder {
             Input::Notice(notice) => panic!("{notice:?}"),
             Input::Persisted { .. }
             | Input::Exited { .. }
-            | Input::Command(Command::Reload { .. }) => panic!("{input:?}"),
+            | Input::Command(Command::Reload { .. } | Command::HandOver { .. }) => {
+                panic!("{input:?}")
+            }
             Input::Command(Command::Drain { .. }) => {
                 self.is_draining = true;
                 let clients: Vec<ConnId> = self.clients.keys().copied().collect();
@@ -517,7 +519,7 @@ impl Drive for Forwarder {
                     self.outputs.push_back(Output::Event(Event::Drained));
                 }
             }
-            Input::Resolved { .. } => {}
+            Input::Resolved { .. } | Input::Released { .. } => {}
         }
     }
 

@@ -1,7 +1,8 @@
 //! Every word that a `ringkeeper.yml` may have before a colon.
 
 /// Keys at the top of the file.
-pub(super) const TOP: &[&str] = &["threads", "runtime", "admin", "stats", "log", "limits", "pools"];
+pub(super) const TOP: &[&str] =
+    &["threads", "runtime", "control", "admin", "stats", "log", "limits", "pools"];
 
 /// Keys of `admin`.
 pub(super) const ADMIN: &[&str] = &["listen", "token_file"];

@@ -33,6 +33,7 @@ use crate::routing::server_order;
 use self::section::{Entry, Section};
 
 pub use self::keys::keys;
+pub use self::value::format_time;
 pub use self::write::write;
 
 /// Default of a pool's `timeout`. Redis itself gives scripts five seconds before it calls itself
@@ -79,6 +80,8 @@ pub struct Settings {
     pub threads: Threads,
     /// What drives the sockets.
     pub runtime: Runtime,
+    /// Where commands of the same host come in.
+    pub control: Control,
     /// Metrics, state and commands by HTTP.
     pub admin: Admin,
     /// Where twemproxy's figures are; none: nowhere.
@@ -94,6 +97,7 @@ impl Default for Settings {
         Self {
             threads: Threads::Auto,
             runtime: Runtime::Auto,
+            control: Control::Auto,
             admin: Admin { listen: Some(loopback(ADMIN_PORT_DEFAULT)), token_file: None },
             stats: Some(HostPort { host: LOOPBACK.to_owned(), port: STATS_PORT_DEFAULT }),
             log: Log { level: Level::Info, format: Format::Text, file: None },
@@ -132,6 +136,17 @@ pub enum Runtime {
     Uring,
     /// tokio.
     Tokio,
+}
+
+/// Where the commands of `ringkeeper reload` and its like come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Where the host finds a fit place.
+    Auto,
+    /// At the Unix socket with this path.
+    At(String),
+    /// Nowhere.
+    Off,
 }
 
 /// Where the process is administered.
@@ -183,9 +198,9 @@ pub enum Format {
 pub struct Limits {
     /// Clients of all pools at a time; none: what the limit of open files leaves.
     pub clients_max: Option<NonZeroU32>,
-    /// Bytes of unfinished and waiting requests of all clients of a thread together.
+    /// Bytes of unfinished and waiting requests of all clients together.
     pub clients_input_bytes_max: usize,
-    /// Bytes of unsent replies of all clients of a thread together.
+    /// Bytes of unsent replies of all clients together.
     pub clients_output_bytes_max: usize,
     /// How long clients may take to finish when the process ends.
     pub drain_timeout: Duration,
@@ -297,6 +312,7 @@ impl Reader<'_, '_> {
         Settings {
             threads: self.threads(top),
             runtime: top.choice("runtime", runtimes, self.out).unwrap_or(Runtime::Auto),
+            control: self.control(top),
             admin: self.admin(top),
             stats: self.stats(top),
             log: self.log(top),
@@ -312,6 +328,23 @@ impl Reader<'_, '_> {
         let count = top.number("threads", 1..=u32::from(limits::THREADS_MAX), self.out);
         let count = count.and_then(|count| u16::try_from(count).ok()).and_then(NonZeroU16::new);
         count.map_or(Threads::Auto, Threads::Count)
+    }
+
+    fn control(&mut self, top: &Section<'_>) -> Control {
+        let Some((text, span)) = top.text("control", self.out) else { return Control::Auto };
+        match text {
+            "auto" => Control::Auto,
+            section::OFF => Control::Off,
+            path if path.len() <= limits::UNIX_PATH_BYTES_MAX => Control::At(path.to_owned()),
+            _ => {
+                let message = "the path is too long for a Unix socket";
+                let error = self.out.error("path-too-long", &span, message);
+                self.out.report(
+                    error.expected(format!("at most {} bytes", limits::UNIX_PATH_BYTES_MAX)),
+                );
+                Control::Auto
+            }
+        }
     }
 
     fn admin(&mut self, top: &Section<'_>) -> Admin {

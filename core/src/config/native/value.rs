@@ -43,7 +43,7 @@ pub(super) fn parse_size(text: &str) -> Result<u64, QuantityError> {
 }
 
 /// Writes a time in the largest unit that needs no fraction; below a millisecond nothing is kept.
-pub(super) fn format_time(time: Duration) -> String {
+pub fn format_time(time: Duration) -> String {
     format(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), "ms", &TIMES)
 }
 

@@ -56,8 +56,8 @@ pub(super) enum Expect {
     Pong,
     /// INFO.
     Info,
-    /// PUBLISH of a hello about this master.
-    Published(MasterId),
+    /// PUBLISH of a hello.
+    Published,
     /// Whether a master at this address, known since this epoch, is down.
     Answer(MasterId, Address, Epoch),
     /// Who the peer is.

@@ -215,8 +215,7 @@ impl Master {
     ) -> Self {
         let patience = patience(&settings, periods, Duration::ZERO);
         let address = settings.monitor.address.clone();
-        let server =
-            Server::new(now, links, id, Node::Master, address.clone(), patience);
+        let server = Server::new(now, links, id, Node::Master, address.clone(), patience);
         let remembered = settings.known_sentinels.iter().map(|p| (p.run_id, p.address.clone()));
         let peers = Peers::new(myid, own, remembered);
         let config_epoch = settings.config_epoch;

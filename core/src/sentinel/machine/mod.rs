@@ -14,8 +14,8 @@ mod ask;
 mod clients;
 mod commands;
 mod explain;
-mod help;
 mod hellos;
+mod help;
 mod info_text;
 mod lead;
 mod links;
@@ -193,12 +193,13 @@ impl Sentinel {
             Input::Closed { conn, reason } if conn.is_server() => {
                 self.link_closed(now, conn, reason);
             }
-            Input::Closed { conn, .. } => self.client_closed(conn),
+            Input::Closed { conn, .. } | Input::Released { conn } => self.client_closed(conn),
             Input::Resolved { query, result } => self.resolved(now, query, result),
             Input::Persisted { ticket, result } => self.persisted(now, ticket, result),
             Input::Exited { job, exit } => self.script_ended(now, job, exit),
-            Input::Notice(_) => {}
-            Input::Command(Command::Drain { .. }) => self.stop(),
+            // The plan of the proxy is not a Sentinel's business.
+            Input::Notice(_) | Input::Command(Command::Reload { .. }) => {}
+            Input::Command(Command::Drain { .. } | Command::HandOver { .. }) => self.stop(),
         }
         self.settle(now);
     }

@@ -10,7 +10,7 @@ pub enum ReplyError {
     LineTooLong,
     /// A line feed without a carriage return, or something else where CRLF belongs.
     MissingLineEnd,
-    /// A line that begins with neither a capital letter nor a digit.
+    /// A line that memcached does not say.
     UnknownLine,
     /// The head of a value without a length, or with one above [`REPLY_BULK_BYTES_MAX`].
     InvalidLength,
@@ -141,7 +141,7 @@ impl ReplyScanner {
             (State::Return, [b'\r', b'\n', after @ ..]) | (State::Feed, [b'\n', after @ ..]) => {
                 (after, true)
             }
-            (State::Return, [b'\r']) => (&rest[1..], false),
+            (State::Return, [b'\r', after @ ..]) if after.is_empty() => (after, false),
             _ => return Err(ReplyError::MissingLineEnd),
         };
         self.state = if is_over { State::Line } else { State::Feed };
@@ -167,9 +167,26 @@ fn judge(line: &[u8], is_in_values: bool) -> Result<Next, ReplyError> {
     if let Some(head) = line.strip_prefix(b"VA ") {
         return Ok(Next::Value { bytes: length(head, 0)?, is_one_of: false });
     }
-    match line.first() {
-        Some(b'A'..=b'Z' | b'0'..=b'9') => Ok(Next::End),
-        _ => Err(ReplyError::UnknownLine),
+    if is_known(line) { Ok(Next::End) } else { Err(ReplyError::UnknownLine) }
+}
+
+/// Tells whether a line is something that memcached says on its own. Nothing else may pass: it
+/// would be taken for the reply to the next request.
+#[inline]
+fn is_known(line: &[u8]) -> bool {
+    let (word, rest) = match memchr::memchr(b' ', line) {
+        Some(end) => line.split_at(end),
+        None => (line, &b""[..]),
+    };
+    match word {
+        b"STORED" | b"NOT_STORED" | b"DELETED" | b"TOUCHED" | b"NOT_FOUND" | b"EXISTS" | b"OK" => {
+            rest.is_empty()
+        }
+        b"HD" | b"EN" | b"NF" | b"NS" | b"EX" | b"MN" | b"ME" | b"VERSION" => true,
+        // The last with a colon when a command is switched off.
+        b"SERVER_ERROR" | b"CLIENT_ERROR" | b"ERROR" | b"ERROR:" => true,
+        // A counter; older servers fill its place up with spaces.
+        digits => !digits.is_empty() && digits.iter().all(u8::is_ascii_digit),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Finds the end of a server's reply in a stream that comes in pieces.
 
 use super::number::{LengthLine, length_line, parse_integer};
-use crate::limits::{REPLY_BULK_BYTES_MAX, REPLY_ELEMENTS_MAX};
+use crate::limits::{REPLY_BULK_BYTES_MAX, REPLY_DEPTH_KEPT, REPLY_DEPTH_MAX, REPLY_ELEMENTS_MAX};
 
 /// What a reply is, by its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -96,6 +96,8 @@ pub enum ReplyError {
     LineTooLong,
     /// More elements than [`REPLY_ELEMENTS_MAX`].
     TooManyElements,
+    /// Aggregates in one another deeper than [`REPLY_DEPTH_MAX`].
+    TooDeep,
     /// Something else where CRLF belongs, or a line feed or carriage return alone.
     MissingLineEnd,
     /// A boolean other than `t` and `f`, or a null with a value.
@@ -104,13 +106,17 @@ pub enum ReplyError {
 
 /// Follows one reply after the other through chunks of any size.
 ///
-/// How deep elements nest does not matter: a frame ends when as many elements have ended as were
-/// announced, so a counter does for a stack, and no nesting of a script's reply can end a
-/// connection that other clients share.
-#[derive(Clone, Copy, Debug, Default)]
+/// One counter finds the end: a frame has ended when as many elements have as were announced. How
+/// deep it is follows from the same counter: it is back at what it was, less one, when an aggregate
+/// ends, so a leaf costs one comparison and an aggregate one entry of a bounded stack.
+#[derive(Clone, Debug, Default)]
 pub struct ReplyScanner {
     /// Elements of this frame that have not ended, the one being read included; 0 between frames.
     left: u64,
+    /// What is left when the innermost open aggregate ends; 0 outside of any.
+    floor: u64,
+    /// Floors of the aggregates around it, outermost first.
+    floors: Vec<u64>,
     state: State,
 }
 
@@ -291,15 +297,44 @@ impl ReplyScanner {
         }
     }
 
-    /// One element ended and `following` more were announced.
+    /// A leaf or the head of an aggregate has ended, and `following` elements were announced.
     #[inline]
     fn end_element(&mut self, following: u64) -> Result<(), ReplyError> {
         self.state = State::Start;
-        self.left = (self.left - 1).saturating_add(following);
+        self.left -= 1;
+        if following > 0 {
+            return self.open(following);
+        }
+        if self.left == self.floor {
+            self.close();
+        }
+        Ok(())
+    }
+
+    /// An aggregate with at least one element begins.
+    fn open(&mut self, following: u64) -> Result<(), ReplyError> {
+        if self.floors.len() >= REPLY_DEPTH_MAX {
+            return Err(ReplyError::TooDeep);
+        }
+        self.floors.push(self.floor);
+        self.floor = self.left;
+        self.left = self.left.saturating_add(following);
         if self.left > REPLY_ELEMENTS_MAX {
             return Err(ReplyError::TooManyElements);
         }
         Ok(())
+    }
+
+    /// The innermost open aggregate has ended, and with it those whose last element it was.
+    fn close(&mut self) {
+        while self.left == self.floor
+            && let Some(floor) = self.floors.pop()
+        {
+            self.floor = floor;
+        }
+        if self.left == 0 && self.floors.capacity() > REPLY_DEPTH_KEPT {
+            self.floors = Vec::new();
+        }
     }
 }
 

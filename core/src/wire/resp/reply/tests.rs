@@ -130,12 +130,46 @@ fn what_no_server_sends_is_refused_whatever_the_cuts() {
     }
 }
 
+/// Arrays in one another, each with `leaves` before the next, and one after it.
+fn nested(depth: usize, leaves: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for _ in 1..depth {
+        bytes.extend_from_slice(format!("*{}\r\n", leaves + 2).as_bytes());
+        bytes.extend_from_slice(&b":1\r\n".repeat(leaves));
+    }
+    bytes.extend_from_slice(b"*1\r\n$-1\r\n");
+    bytes.extend_from_slice(&b"+x\r\n".repeat(depth - 1));
+    bytes
+}
+
 #[test]
-fn depth_costs_nothing() {
-    let mut bytes = b"*1\r\n".repeat(100_000);
-    bytes.extend_from_slice(b":1\r\n");
-    assert_eq!(feed(&bytes, &[4096]), (vec![bytes.len()], None));
-    assert!(size_of::<ReplyScanner>() <= 32);
+fn a_reply_is_as_deep_as_a_script_can_make_it_and_no_deeper() {
+    let last_element = |depth| [b"*1\r\n".repeat(depth), b":1\r\n".to_vec()].concat();
+    for write in [&last_element as &dyn Fn(usize) -> Vec<u8>, &|depth| nested(depth, 2)] {
+        let bytes = write(REPLY_DEPTH_MAX);
+        assert_eq!(feed(&bytes, &[4096]), (vec![bytes.len()], None));
+        for size in [1, 7, 1 << 20] {
+            let bytes = write(REPLY_DEPTH_MAX + 1);
+            assert_eq!(feed(&bytes, &[size]), (vec![], Some(ReplyError::TooDeep)));
+        }
+    }
+}
+
+#[test]
+fn aggregates_beside_one_another_are_not_deep() {
+    let count = 3 * REPLY_DEPTH_MAX;
+    let mut bytes = format!("*{count}\r\n").into_bytes();
+    (0..count).for_each(|at| bytes.extend_from_slice(&nested(1 + at % 4, at % 3)));
+    assert_eq!(feed(&bytes, &[5]), (vec![bytes.len()], None));
+}
+
+#[test]
+fn a_deep_reply_leaves_no_memory_behind() {
+    let mut scanner = ReplyScanner::default();
+    let bytes = nested(1000, 0);
+    assert_eq!(scanner.advance(&bytes), Ok(ReplyScan::Complete { len: bytes.len() }));
+    assert!(scanner.floors.capacity() <= REPLY_DEPTH_KEPT);
+    assert_eq!((scanner.left, scanner.floor), (0, 0));
 }
 
 #[test]

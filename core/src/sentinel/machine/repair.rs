@@ -1,0 +1,99 @@
+//! Brings back servers that follow nobody, or somebody else.
+
+use std::time::Duration;
+
+use super::links::Node;
+use super::monitor::Due;
+use super::{MasterId, Sentinel};
+use crate::sentinel::event::Plain;
+use crate::sentinel::failover::State;
+use crate::sentinel::instance::{Epoch, Role};
+use crate::time::Instant;
+
+impl Sentinel {
+    /// Tells strays whom to follow, once it is certain that nobody else has other plans.
+    pub(super) fn repair(&mut self, now: Instant, id: MasterId, nodes: &[Node], due: &mut Due) {
+        let Some(master) = self.masters.get(&id) else { return };
+        let is_idle = *master.failover.state() == State::None;
+        if !is_idle || !master.looks_sane(now, self.periods.info) {
+            return;
+        }
+        for node in nodes {
+            if *node == Node::Master {
+                continue;
+            }
+            if self.is_stray(now, id, *node, due) {
+                self.bring_back(now, id, *node);
+            }
+        }
+    }
+
+    /// Whether a replica says that it is a master, or follows somebody else, for long enough.
+    fn is_stray(&self, now: Instant, id: MasterId, node: Node, due: &mut Due) -> bool {
+        let Some(master) = self.masters.get(&id) else { return false };
+        let Some(server) = master.server(node) else { return false };
+        if server.watch.is_down() || !self.links.is_open(server.commands) || server.info.is_none() {
+            return false;
+        }
+        let (since, patience) = match server.role {
+            Role::Master if self.is_agreed(id) => (server.role_since, Duration::ZERO),
+            Role::Master => (server.role_since, self.periods.publish * 4),
+            Role::Replica => {
+                let follows = server.replica_report().and_then(|(_, r)| r.master.as_ref());
+                let is_right =
+                    follows.is_some_and(|of| self.is_same_place(of, &master.server.address));
+                if is_right {
+                    return false;
+                }
+                (server.follows_since, master.failover_timeout())
+            }
+        };
+        let last_down = server.down_until.map_or(since, |at| since.max(at));
+        let repaired = server.repaired_at.map_or(last_down, |at| last_down.max(at));
+        // Told once, it has a while to do it.
+        let patience = if server.repaired_at.is_some_and(|at| at >= last_down) {
+            patience.max(Duration::from_secs(1))
+        } else {
+            patience
+        };
+        let at = repaired + patience;
+        if now < at {
+            due.at(at);
+            return false;
+        }
+        true
+    }
+
+    /// Whether a majority says, as we do, that the master is where it is since an election: then
+    /// nobody has to wait for a newer one to become known.
+    fn is_agreed(&self, id: MasterId) -> bool {
+        let Some(master) = self.masters.get(&id) else { return false };
+        if master.config_epoch == Epoch::ZERO || master.voices.is_empty() {
+            return false;
+        }
+        let agrees = |told: &Option<(Epoch, _)>| {
+            told.as_ref().is_some_and(|(epoch, address)| {
+                *epoch == master.config_epoch && self.is_same_place(address, &master.server.address)
+            })
+        };
+        let agree = 1 + master.voices.values().filter(|voice| agrees(&voice.told)).count();
+        agree > master.voices.len().div_ceil(2)
+    }
+
+    fn bring_back(&mut self, now: Instant, id: MasterId, node: Node) {
+        let Some(master) = self.masters.get(&id) else { return };
+        let (to, role) = (master.server.address.clone(), master.server(node).map(|s| s.role));
+        if !self.send_slaveof(id, node, Some(&to)) {
+            return;
+        }
+        let plain = match role {
+            Some(Role::Master) => Plain::ConvertToSlave,
+            Some(Role::Replica) | None => Plain::FixSlaveConfig,
+        };
+        if let Some(server) = self.masters.get_mut(&id).and_then(|m| m.server_mut(node)) {
+            server.repaired_at = Some(now);
+            server.wants_info = true;
+        }
+        self.say_plain(id, plain, node);
+    }
+}

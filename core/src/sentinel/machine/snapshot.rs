@@ -1,0 +1,60 @@
+//! What is written down: the settings, and what was learnt since.
+
+use super::Sentinel;
+use super::master::Master;
+use crate::config::sentinel::{self as config, Config, KnownSentinel};
+use crate::sentinel::failover::State;
+use crate::sentinel::instance::{Address, Epoch};
+
+impl Sentinel {
+    /// Returns the configuration as a file should say it.
+    pub(super) fn snapshot(&self) -> Config {
+        let mut config = self.globals.clone();
+        config.myid = Some(self.myid);
+        config.current_epoch = self.elections.current_epoch();
+        config.masters = self
+            .names
+            .values()
+            .filter_map(|id| self.masters.get(id))
+            .map(|master| self.snapshot_of(master))
+            .collect();
+        config
+    }
+
+    fn snapshot_of(&self, master: &Master) -> config::Master {
+        let mut known = master.settings.clone();
+        let (address, config_epoch) = durable_belief(master);
+        known.leader_epoch = self.elections.vote(master.name()).1;
+        known.config_epoch = config_epoch;
+        // A new master is no replica, and the one before it will be.
+        known.known_replicas = master
+            .replicas
+            .values()
+            .map(|replica| &replica.address)
+            .map(|replica| if replica.is_same(address) { &master.server.address } else { replica })
+            .cloned()
+            .collect();
+        known.monitor.address = address.clone();
+        known.known_sentinels = master
+            .peers
+            .iter()
+            .map(|(id, address, _)| KnownSentinel { address: address.clone(), run_id: *id })
+            .collect();
+        known
+    }
+}
+
+/// Returns where the master is to be after a crash: the new place from the moment on that it is
+/// being written down.
+fn durable_belief(master: &Master) -> (&Address, Epoch) {
+    match master.failover.state() {
+        State::Commit(chosen) | State::ReconfSlaves(chosen) | State::UpdateConfig(chosen) => {
+            (&chosen.replica, chosen.epoch)
+        }
+        State::None
+        | State::WaitStart
+        | State::SelectSlave { .. }
+        | State::SendSlaveofNoone(_)
+        | State::WaitPromotion(_) => (&master.server.address, master.config_epoch),
+    }
+}

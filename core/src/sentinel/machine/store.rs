@@ -1,0 +1,172 @@
+//! What has to become durable, and who waits for it.
+//!
+//! One write is under way at a time; everything that is learnt meanwhile shares the next one, so
+//! that a hundred elections at once cost a few writes.
+
+use std::time::Duration;
+
+use super::clients::ClientKey;
+use super::setup::Keeping;
+use super::{MasterId, Sentinel};
+use crate::config::sentinel::{self as config, Config};
+use crate::id::Ticket;
+use crate::io::{Change, Errand, Output, PersistError};
+use crate::sentinel::failover::Input;
+use crate::sentinel::instance::Epoch;
+use crate::time::Instant;
+
+/// How long until a write that failed and that nobody waits for is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Who waits until what was known at a moment is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waiter {
+    /// An epoch or a vote.
+    Election(Ticket),
+    /// The address that a fail-over gave a master.
+    Commit(MasterId, Epoch),
+    /// A client that changed a setting, or wants to know that it could.
+    Client(ClientKey),
+}
+
+#[derive(Debug)]
+struct Writing {
+    ticket: Ticket,
+    text: String,
+    covers: Vec<Waiter>,
+}
+
+/// Keeps what must not be forgotten.
+#[derive(Debug)]
+pub(super) struct Store {
+    keeping: Keeping,
+    is_wanted: bool,
+    waiting: Vec<Waiter>,
+    writing: Option<Writing>,
+    last_ticket: u64,
+    retry_at: Option<Instant>,
+    /// Whether the last write failed, so that nothing is known of the file.
+    is_failing: bool,
+}
+
+impl Store {
+    pub(super) const fn new(keeping: Keeping) -> Self {
+        Self {
+            keeping,
+            is_wanted: false,
+            waiting: Vec::new(),
+            writing: None,
+            last_ticket: 0,
+            retry_at: None,
+            is_failing: false,
+        }
+    }
+
+    /// Has what is known written, for nobody in particular.
+    pub(super) const fn want(&mut self) {
+        self.is_wanted = true;
+        self.retry_at = None;
+    }
+
+    /// Has what is known written, and tells the waiter when it is.
+    pub(super) fn want_for(&mut self, waiter: Waiter) {
+        self.is_wanted = true;
+        self.waiting.push(waiter);
+    }
+
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.retry_at.is_some_and(|at| at <= now)
+    }
+
+    pub(super) const fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    const fn text(&self) -> &String {
+        let Keeping::InPlace { text, .. } = &self.keeping;
+        text
+    }
+}
+
+impl Sentinel {
+    /// Begins the next write if one is wanted. Returns whether somebody was answered at once.
+    pub(super) fn flush_store(&mut self, now: Instant) -> bool {
+        if !self.store.is_wanted || self.store.writing.is_some() {
+            return false;
+        }
+        self.store.is_wanted = false;
+        let config: Config = self.snapshot();
+        let text = config::rewrite(self.store.text(), &config);
+        let covers = std::mem::take(&mut self.store.waiting);
+        // What the file says already is durable already.
+        if text == *self.store.text() && !self.store.is_failing && self.store.last_ticket > 0 {
+            let is_news = !covers.is_empty();
+            self.tell_waiters(now, covers, true);
+            return is_news;
+        }
+        self.store.last_ticket += 1;
+        let ticket = Ticket(self.store.last_ticket);
+        let Keeping::InPlace { path, .. } = &self.store.keeping;
+        let change = Change::Replace { path: path.clone(), bytes: text.clone().into_bytes() };
+        self.store.writing = Some(Writing { ticket, text, covers });
+        self.out.push_back(Output::Errand(Errand::Persist { ticket, change }));
+        false
+    }
+
+    /// Takes in what became of a write.
+    pub(super) fn persisted(
+        &mut self,
+        now: Instant,
+        ticket: Ticket,
+        result: Result<(), PersistError>,
+    ) {
+        let Some(writing) = self.store.writing.take_if(|writing| writing.ticket == ticket) else {
+            return;
+        };
+        let is_durable = result.is_ok();
+        self.store.is_failing = !is_durable;
+        match result {
+            Ok(()) => {
+                let Keeping::InPlace { text, .. } = &mut self.store.keeping;
+                *text = writing.text;
+                self.note_saved();
+            }
+            Err(error) => {
+                self.note(format!(
+                    "WARNING: Sentinel was not able to save the new configuration on disk!!!: {}",
+                    error.message
+                ));
+                self.store.retry_at = Some(now + RETRY);
+            }
+        }
+        self.tell_waiters(now, writing.covers, is_durable);
+    }
+
+    fn note_saved(&mut self) {
+        let message = "Sentinel new configuration saved on disk".to_owned();
+        let loudness = crate::io::Loudness::Notice;
+        let event = crate::io::Event::Sentinel { loudness, name: "", message };
+        self.out.push_back(Output::Event(event));
+    }
+
+    fn tell_waiters(&mut self, now: Instant, covers: Vec<Waiter>, is_durable: bool) {
+        for waiter in covers {
+            match waiter {
+                Waiter::Election(ticket) => {
+                    self.elections.handle_persisted(now, ticket, is_durable);
+                }
+                Waiter::Commit(id, epoch) => self.committed(id, epoch, is_durable),
+                Waiter::Client(key) => self.client_saved(now, key, is_durable),
+            }
+        }
+    }
+
+    fn committed(&mut self, id: MasterId, epoch: Epoch, is_durable: bool) {
+        let Some(master) = self.masters.get(&id) else { return };
+        // Of an earlier fail-over otherwise.
+        if master.failover.state().chosen().is_some_and(|chosen| chosen.epoch == epoch) {
+            let input = if is_durable { Input::Durable } else { Input::NotDurable };
+            self.inbox.push_back((id, input));
+        }
+    }
+}

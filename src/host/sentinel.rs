@@ -1,0 +1,313 @@
+//! From a `sentinel.conf` to a running Sentinel, and the main thread's life after that.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use ringkeeper_core::config::sentinel::{Config, PORT_DEFAULT, RunId};
+use ringkeeper_core::id::ListenerId;
+use ringkeeper_core::io::{Errand, Event, Host, Mail, Notice, Recipient};
+use ringkeeper_core::node::sentinel::SentinelWorker;
+use ringkeeper_core::sentinel::machine::{Keeping, Process, Setup};
+
+use crate::host::errands::Errands;
+use crate::host::events;
+use crate::host::listen::{self, Address, Request};
+use crate::host::log::Log;
+use crate::host::reason;
+use crate::host::runtime::{self, Choice, Listener, Selected};
+use crate::host::signal::{self, Signal, Signals};
+use crate::host::{self, sys};
+
+/// Connections that may wait to be accepted. As Redis' `tcp-backlog`.
+const BACKLOG: i32 = 511;
+
+/// How often the main thread looks around without being called.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// No exit code was asked for.
+const RUNNING: i32 = -1;
+
+/// What to start.
+pub(crate) struct Launch {
+    /// What the file says.
+    pub(crate) config: Config,
+    /// The file, absolute.
+    pub(crate) path: PathBuf,
+    /// What the file holds.
+    pub(crate) text: String,
+    /// Which runtime.
+    pub(crate) runtime: Choice,
+}
+
+/// What the Sentinel asks of the rest of the process.
+struct Desk {
+    errands: Errands,
+    exit: Arc<AtomicI32>,
+}
+
+impl Host for Desk {
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Sentinel { loudness, name, message } => events::say(loudness, name, &message),
+            Event::Exit { code } => {
+                self.exit.store(i32::from(code), Ordering::Release);
+                signal::call_for_attention();
+            }
+            Event::Drained => {
+                self.exit.store(0, Ordering::Release);
+                signal::call_for_attention();
+            }
+            other @ (Event::Reloaded(_)
+            | Event::ServerDown { .. }
+            | Event::ServerUp { .. }
+            | Event::ServerSilent { .. }
+            | Event::Ejected { .. }
+            | Event::Returned { .. }
+            | Event::GreetingRefused { .. }
+            | Event::ServerProtocolError { .. }
+            | Event::ClientRefused { .. }
+            | Event::ClientOverLimit { .. }) => {
+                debug_assert!(false, "a Sentinel has no pools, but gave {other:?}");
+            }
+        }
+    }
+
+    fn errand(&mut self, errand: Errand) {
+        self.errands.take(errand);
+    }
+
+    fn notice(&mut self, _: Recipient, notice: Notice) {
+        debug_assert!(false, "a Sentinel alone has nobody to tell, but told {notice:?}");
+    }
+}
+
+/// A Sentinel on a thread of its own.
+pub(crate) struct Running {
+    thread: JoinHandle<io::Result<()>>,
+    stop: Box<dyn Fn() + Send>,
+    exit: Arc<AtomicI32>,
+}
+
+/// Opens everything and starts the Sentinel.
+///
+/// # Errors
+///
+/// What could not be opened, why, and what to do.
+pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
+    sys::tune_allocator();
+    if let Err(error) = host::raise_descriptor_limit() {
+        tracing::warn!("the limit of open files stays as it is: {error}");
+    }
+    let (selected, _) = runtime::select(launch.runtime)?;
+    let port = launch.config.server.port.unwrap_or(PORT_DEFAULT);
+    let listeners = open(&launch.config, port)?;
+    let seed = host::seed().context("no seed for the Sentinel")?;
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let process = Process {
+        run_id: RunId::from_random(random_bits().context("no ID for this run")?),
+        id: std::process::id(),
+        port,
+        config_file: launch.path.display().to_string(),
+        executable: std::env::current_exe()
+            .map(|path| path.display().to_string())
+            .unwrap_or_default(),
+        os: operating_system(),
+        unix_micros_at_start: u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX),
+    };
+    let keeping = Keeping::InPlace { path: launch.path, text: launch.text };
+    let setup = Setup { config: launch.config, keeping, process };
+    let worker = SentinelWorker::new(setup, seed, ringkeeper_core::time::Instant::START);
+    spawn(selected, worker, listeners).context("the Sentinel's thread could not start")
+}
+
+fn random_bits() -> io::Result<[u8; 20]> {
+    let mut bits = [0; 20];
+    for chunk in bits.chunks_mut(8) {
+        let drawn = host::seed()?.to_le_bytes();
+        chunk.iter_mut().zip(drawn).for_each(|(bit, byte)| *bit = byte);
+    }
+    Ok(bits)
+}
+
+fn operating_system() -> String {
+    let system = rustix::system::uname();
+    format!(
+        "{} {} {}",
+        system.sysname().to_string_lossy(),
+        system.release().to_string_lossy(),
+        system.machine().to_string_lossy()
+    )
+}
+
+/// Opens the sockets that the file wants; port 0 wants none.
+fn open(config: &Config, port: u16) -> anyhow::Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    if port == 0 {
+        return Ok(listeners);
+    }
+    let defaults = ["*".to_owned(), "-::*".to_owned()];
+    let wanted = if config.server.bind.is_empty() { &defaults[..] } else { &config.server.bind };
+    for host in wanted {
+        let (is_optional, host) = match host.strip_prefix('-') {
+            Some(host) => (true, host),
+            None => (false, host.as_str()),
+        };
+        let host = match host {
+            "*" => "0.0.0.0",
+            "::*" => "::",
+            host => host,
+        };
+        let request = Request {
+            purpose: "the Sentinel".to_owned(),
+            address: Address::Tcp { host: host.to_owned(), port },
+            backlog: BACKLOG,
+            reuseport: false,
+        };
+        match listen::open(&request) {
+            Ok(socket) => {
+                let id = ListenerId(u16::try_from(listeners.len()).context("too many addresses")?);
+                listeners.push(Listener { id, socket, tcp_keepalive: true });
+            }
+            Err(error) if is_optional => tracing::debug!("{error}"),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(listeners)
+}
+
+fn spawn(
+    selected: Selected,
+    worker: SentinelWorker,
+    listeners: Vec<Listener>,
+) -> io::Result<Running> {
+    let exit = Arc::new(AtomicI32::new(RUNNING));
+    let code = Arc::clone(&exit);
+    let start = Instant::now();
+    match selected {
+        #[cfg(all(feature = "uring", target_os = "linux"))]
+        Selected::Uring => {
+            let (sender, mailbox) = rt_uring::mailbox()?;
+            let mail = sender.clone();
+            let errands = Errands::start(move |answer: Mail| {
+                let _ = mail.send(rt_uring::Message::Mail(answer));
+            })?;
+            let desk = Desk { errands, exit: code };
+            let listeners = listeners
+                .into_iter()
+                .map(|Listener { id, socket, tcp_keepalive }| rt_uring::Listener {
+                    id,
+                    socket,
+                    tcp_keepalive,
+                })
+                .collect();
+            let thread = thread(move || rt_uring::run(worker, start, listeners, mailbox, desk))?;
+            let stop = Box::new(move || {
+                let _ = sender.send(rt_uring::Message::Stop);
+            });
+            Ok(Running { thread, stop, exit })
+        }
+        Selected::Tokio => {
+            let (sender, mailbox) = rt_tokio::mailbox()?;
+            let mail = sender.clone();
+            let errands = Errands::start(move |answer: Mail| {
+                let _ = mail.send(rt_tokio::Message::Mail(answer));
+            })?;
+            let desk = Desk { errands, exit: code };
+            let listeners = listeners
+                .into_iter()
+                .map(|Listener { id, socket, tcp_keepalive }| rt_tokio::Listener {
+                    id,
+                    socket,
+                    tcp_keepalive,
+                })
+                .collect();
+            let thread = thread(move || rt_tokio::run(worker, start, listeners, mailbox, desk))?;
+            let stop = Box::new(move || {
+                let _ = sender.send(rt_tokio::Message::Stop);
+            });
+            Ok(Running { thread, stop, exit })
+        }
+    }
+}
+
+fn thread(
+    body: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> io::Result<JoinHandle<io::Result<()>>> {
+    std::thread::Builder::new().name("rk-sentinel".to_owned()).spawn(move || {
+        // Also when `body` panics, so that the main thread does not wait for nobody.
+        struct Farewell;
+        impl Drop for Farewell {
+            fn drop(&mut self) {
+                signal::call_for_attention();
+            }
+        }
+        let _farewell = Farewell;
+        body()
+    })
+}
+
+/// Obeys signals until the end of the process; returns its exit code.
+pub(crate) fn supervise(running: Running, log: &Log, signals: &Signals) -> ExitCode {
+    let Running { thread, stop, exit } = running;
+    loop {
+        let code = exit.load(Ordering::Acquire);
+        if code != RUNNING {
+            stop();
+            let _ = thread.join();
+            return ExitCode::from(u8::try_from(code).unwrap_or(1));
+        }
+        if thread.is_finished() {
+            match thread.join() {
+                Ok(Err(error)) => tracing::error!("the Sentinel ended: {}", reason(&error)),
+                Ok(Ok(())) | Err(_) => tracing::error!("the Sentinel ended unasked"),
+            }
+            return ExitCode::FAILURE;
+        }
+        let signal = match signals.wait(PATIENCE) {
+            Ok(signal) => signal,
+            Err(error) => {
+                tracing::error!("signals can't be received: {}", reason(&error));
+                return ExitCode::FAILURE;
+            }
+        };
+        match signal {
+            // What must not be forgotten is durable before anybody hears of it.
+            Some(Signal::Interrupt | Signal::Terminate) => {
+                tracing::warn!("User requested shutdown...");
+                stop();
+                let _ = thread.join();
+                tracing::warn!("Sentinel is now ready to exit, bye bye...");
+                return ExitCode::SUCCESS;
+            }
+            Some(Signal::Hangup) => {
+                if let Err(error) = log.reopen() {
+                    tracing::error!("the log can't be opened again: {}", reason(&error));
+                }
+            }
+            Some(
+                Signal::Attention
+                | Signal::User1
+                | Signal::User2
+                | Signal::Louder
+                | Signal::Quieter,
+            )
+            | None => {}
+        }
+    }
+}
+
+/// Returns why a file could not be rewritten, if that can be told beforehand.
+///
+/// # Errors
+///
+/// The operating system's words.
+pub(crate) fn check_writable(path: &Path) -> io::Result<()> {
+    rustix::fs::access(path, rustix::fs::Access::WRITE_OK)?;
+    Ok(())
+}

@@ -1,0 +1,261 @@
+//! Another process takes over while clients are being served, against genuine Redis servers.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+use support::lab::{Kind, Proxy, Redis, Runtime};
+use support::resp::{Client, Place, Reply, request};
+use support::{eventually, stderr, stdout};
+
+on_every_runtime!(
+    pipelining_clients_do_not_notice_upgrades,
+    pipelining_clients_of_two_workers_do_not_notice_upgrades,
+    what_a_connection_was_told_goes_with_it,
+    a_process_that_can_not_serve_does_not_take_over,
+    listening_sockets_of_the_service_manager_are_used,
+);
+
+/// Requests that each client has under way.
+const DEPTH: usize = 8;
+
+/// Threads that play the clients; each has its share of them, all with requests under way.
+const THREADS: usize = 4;
+
+/// How often the process is replaced; the environment may say otherwise.
+fn upgrades() -> usize {
+    let wanted = std::env::var("RINGKEEPER_UPGRADES").ok();
+    wanted.map_or(100, |text| text.parse().expect("a number of upgrades"))
+}
+
+/// The process that serves at the moment, ended with the test.
+struct Current(Option<Pid>);
+
+impl Current {
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = self.0 {
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}
+
+/// Replaces the process; returns the new one and how many clients it took over.
+fn upgrade(proxy: &Proxy, current: &mut Current) -> usize {
+    let output = proxy.scratch.run("ringkeeper", &["upgrade"]);
+    let log = || proxy.scratch.read("stderr");
+    assert!(output.status.success(), "{}{}", stderr(&output), log());
+    // `process 4711 has taken over 200 clients`
+    let said = stdout(&output);
+    let mut numbers = said.split(' ').filter_map(|word| word.parse::<i32>().ok());
+    let pid = Pid::from_raw(numbers.next().unwrap());
+    let before = std::mem::replace(&mut current.0, pid);
+    if let Some(before) = before {
+        eventually("the old process ends", || {
+            // Nobody may be there to hear of its end: then it stays in the list as a ghost.
+            let state = format!("/proc/{}/stat", before.as_raw_nonzero());
+            let state = std::fs::read_to_string(state).unwrap_or_default();
+            let is_ghost = state.contains(") Z ");
+            (is_ghost || test_kill_process(before).is_err()).then_some(())
+        });
+    }
+    usize::try_from(numbers.next().unwrap()).unwrap()
+}
+
+/// Clients that always have requests under way, the last of them half sent.
+struct Load {
+    stop: Arc<AtomicBool>,
+    rounds: Arc<AtomicU64>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(at: &Place, clients: usize) -> Self {
+        let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let threads = (0..THREADS)
+            .map(|thread| {
+                let (stop, rounds) = (Arc::clone(&stop), Arc::clone(&rounds));
+                let mut clients: Vec<Client> =
+                    (0..clients / THREADS).map(|_| Client::connect(at).unwrap()).collect();
+                std::thread::spawn(move || {
+                    let mut round = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        Self::round(&mut clients, thread, round);
+                        round += 1;
+                        rounds.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        Self { stop, rounds, threads }
+    }
+
+    fn round(clients: &mut [Client], thread: usize, round: u64) {
+        let token = |client: usize, at: usize| format!("{thread}/{client}/{round}/{at}");
+        let mut rests = Vec::new();
+        for (number, client) in clients.iter_mut().enumerate() {
+            let mut bytes = Vec::new();
+            for at in 0..DEPTH {
+                let key = format!("key{}", number * 7 + at);
+                let token = token(number, at);
+                bytes.extend(request(&["EVAL", "return ARGV[1]", "1", &key, &token]));
+            }
+            let rest = bytes.split_off(bytes.len() - 9);
+            client.send(&bytes).expect("the connection lives");
+            rests.push(rest);
+        }
+        for (number, (client, rest)) in clients.iter_mut().zip(rests).enumerate() {
+            client.send(&rest).expect("the connection lives");
+            for at in 0..DEPTH {
+                let reply = client.reply().expect("the connection lives");
+                assert_eq!(reply, Reply::bulk(token(number, at)));
+            }
+        }
+    }
+
+    fn wait_for_some(&self) {
+        let before = self.rounds.load(Ordering::Relaxed);
+        eventually("the load goes on", || {
+            let is_broken = self.threads.iter().any(JoinHandle::is_finished);
+            let done = self.rounds.load(Ordering::Relaxed) - before;
+            (is_broken || done >= THREADS as u64).then_some(())
+        });
+    }
+
+    fn finish(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            thread.join().expect("each request gets its own reply, and no connection ends");
+        }
+    }
+}
+
+fn pipelining_clients_do_not_notice_upgrades(runtime: Runtime) {
+    upgrade_under_load(Kind::Ringkeeper(runtime));
+}
+
+fn pipelining_clients_of_two_workers_do_not_notice_upgrades(runtime: Runtime) {
+    upgrade_under_load(Kind::Threaded(runtime, 2));
+}
+
+fn upgrade_under_load(kind: Kind) {
+    need!("redis-server");
+    let (a, b) = (Redis::start(), Redis::start());
+    let lines = format!("  redis: true\n  servers:\n{}\n{}", a.line("a"), b.line("b"));
+    let mut proxy = Proxy::start_as(kind, &lines);
+    let load = Load::start(&proxy.place, 200);
+    load.wait_for_some();
+    let mut current = Current(None);
+    for number in 0..upgrades() {
+        assert_eq!(upgrade(&proxy, &mut current), 200, "upgrade {number}");
+        if number == 0 {
+            assert_eq!(proxy.process.wait().code(), Some(0));
+        }
+        assert_eq!(proxy.client().ask(&["PING"]), Reply::Simple("PONG".to_owned()));
+        load.wait_for_some();
+    }
+    load.finish();
+    let log = proxy.scratch.read("stderr");
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+}
+
+fn what_a_connection_was_told_goes_with_it(runtime: Runtime) {
+    need!("redis-server");
+    let redis = Redis::start_with([127, 0, 0, 1].into(), &["--requirepass", "secret"]);
+    let lines = format!("  redis: true\n  redis_auth: secret\n  servers:\n{}", redis.line("a"));
+    let folder = support::Scratch::new();
+    let place = Place::Unix(folder.path("alpha.sock"));
+    let proxy = Proxy::try_start(Kind::Ringkeeper(runtime), place, "0660", &lines).unwrap();
+    let mut client = proxy.client();
+    assert_eq!(client.ask(&["AUTH", "secret"]), Reply::ok());
+    assert_eq!(client.ask(&["CLIENT", "SETNAME", "me"]), Reply::ok());
+    let mut stranger = proxy.client();
+    let whole = request(&["SET", "k", "v"]);
+    let (first, rest) = whole.split_at(7);
+    client.send(first).unwrap();
+    let mut current = Current(None);
+    assert_eq!(upgrade(&proxy, &mut current), 2);
+    client.send(rest).unwrap();
+    assert_eq!(client.reply().unwrap(), Reply::ok());
+    assert_eq!(client.ask(&["CLIENT", "GETNAME"]), Reply::bulk("me"));
+    assert!(stranger.ask(&["GET", "k"]).text().starts_with("NOAUTH"));
+    let mut newcomer = proxy.client();
+    assert_eq!(newcomer.ask(&["AUTH", "secret"]), Reply::ok());
+    assert_eq!(newcomer.ask(&["GET", "k"]), Reply::bulk("v"));
+    // The new process takes commands at the same place.
+    assert!(proxy.scratch.run("ringkeeper", &["reload"]).status.success());
+}
+
+/// Puts a descriptor where service managers put them, and becomes another program.
+const GIVE: &str = "
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')
+os.execv(sys.argv[2], sys.argv[2:])
+";
+
+/// As a service manager does that keeps the port open while nobody serves it.
+fn listening_sockets_of_the_service_manager_are_used(runtime: Runtime) {
+    need!("redis-server", "python3");
+    let redis = Redis::start();
+    let opened = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = opened.local_addr().unwrap();
+    let mut early = Client::connect(&Place::Tcp(at)).unwrap();
+    early.send(&request(&["SET", "k", "v"])).unwrap();
+    rustix::io::fcntl_setfd(&opened, rustix::io::FdFlags::empty()).unwrap();
+    let scratch = support::Scratch::new();
+    let text = format!("a:\n  listen: {at}\n  redis: true\n  servers:\n{}\n", redis.line("a"));
+    scratch.write("a.yml", &text);
+    let mut command = std::process::Command::new(support::lab::program("python3").unwrap());
+    command.args(["-c", GIVE, &opened.as_raw_fd().to_string()]).arg(scratch.path("ringkeeper"));
+    command.args(["run", "-c", "a.yml", "--stats-port", "0", "--runtime", runtime.name()]);
+    command.current_dir(scratch.path("")).env("RUNTIME_DIRECTORY", scratch.path(""));
+    command.stderr(std::fs::File::create(scratch.path("stderr")).unwrap());
+    let mut process = support::Process::new(command.spawn().unwrap());
+    drop(opened);
+    assert_eq!(early.reply().unwrap(), Reply::ok(), "it had connected before anybody served");
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait().code(), Some(0), "{}", scratch.read("stderr"));
+}
+
+fn a_process_that_can_not_serve_does_not_take_over(runtime: Runtime) {
+    need!("redis-server");
+    let redis = Redis::start();
+    let lines = format!("  redis: true\n  servers:\n{}", redis.line("a"));
+    let mut proxy = Proxy::start(runtime, &lines);
+    let mut client = proxy.client();
+    assert_eq!(client.ask(&["SET", "k", "v"]), Reply::ok());
+    let good = proxy.scratch.read("alpha.yml");
+    proxy.scratch.write("alpha.yml", "alpha:\n  hash: sha1\n");
+    let output = proxy.scratch.run("ringkeeper", &["upgrade"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("no other process takes over"), "{}", stderr(&output));
+    assert_eq!(proxy.process.status(), None);
+    assert_eq!(client.ask(&["GET", "k"]), Reply::bulk("v"));
+    assert_eq!(proxy.client().ask(&["GET", "k"]), Reply::bulk("v"));
+    proxy.scratch.write("alpha.yml", &good);
+    let mut current = Current(None);
+    assert_eq!(upgrade(&proxy, &mut current), 1);
+    assert_eq!(client.ask(&["GET", "k"]), Reply::bulk("v"));
+    current.signal(Signal::TERM);
+    assert_eq!(client.all_within(Duration::from_secs(20)), " <CLOSED>");
+}
