@@ -192,6 +192,9 @@ fn answer(
         | Output::Release { .. }
         | Output::Resolve { .. }
         | Output::Errand(_)
-        | Output::Notice { .. }) => panic!("not expected here: {other:?}"),
+        | Output::Notice { .. }
+        | Output::OpenChannel { .. }
+        | Output::CloseChannel(_)
+        | Output::Datagram { .. }) => panic!("not expected here: {other:?}"),
     }
 }

@@ -27,6 +27,8 @@ pub enum Kind {
     Nutcracker,
     /// Ringkeeper on io_uring.
     Uring,
+    /// Ringkeeper on io_uring without latencies, slow log and examples: what those cost.
+    UringBare,
     /// Ringkeeper on tokio.
     Tokio,
     /// Any other program that reads the same file.
@@ -43,7 +45,8 @@ pub struct Other {
 
 impl Kind {
     /// The targets that need no telling, in the order of the tables.
-    pub const ALL: [Self; 4] = [Self::Nutcracker, Self::Uring, Self::Tokio, Self::Direct];
+    pub const ALL: [Self; 5] =
+        [Self::Nutcracker, Self::Uring, Self::UringBare, Self::Tokio, Self::Direct];
 
     /// The name in options and tables.
     pub fn name(self) -> &'static str {
@@ -51,6 +54,7 @@ impl Kind {
             Self::Direct => "direct",
             Self::Nutcracker => "nutcracker",
             Self::Uring => "uring",
+            Self::UringBare => "uring-bare",
             Self::Tokio => "tokio",
             Self::Other(other) => &other.name,
         }
@@ -183,7 +187,11 @@ fn command(kind: Kind, file: &Path) -> io::Result<Command> {
         return Err(missing("target/release/ringkeeper is missing"));
     }
     let mut command = Command::new(program);
-    command.arg("run").arg("-c").arg(file).args(["--runtime", kind.name()]);
+    let runtime = if kind == Kind::Tokio { "tokio" } else { "uring" };
+    command.arg("run").arg("-c").arg(file).args(["--runtime", runtime, "--admin", "off"]);
+    if kind == Kind::UringBare {
+        command.args(["--figures", "off"]);
+    }
     Ok(command)
 }
 
@@ -213,7 +221,9 @@ pub fn version(kind: Kind) -> String {
     let output = match kind {
         Kind::Direct | Kind::Other(_) => return String::new(),
         Kind::Nutcracker => Command::new(NUTCRACKER).arg("-V").output(),
-        Kind::Uring | Kind::Tokio => Command::new(ringkeeper()).arg("--version").output(),
+        Kind::Uring | Kind::UringBare | Kind::Tokio => {
+            Command::new(ringkeeper()).arg("--version").output()
+        }
     };
     let Ok(output) = output else { return "missing".to_owned() };
     let text = [output.stdout, output.stderr].concat();

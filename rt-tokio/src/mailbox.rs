@@ -14,6 +14,8 @@ use socket2::Socket;
 
 use crate::Listener;
 
+use crate::datagram::Opener;
+
 /// A client that the worker gave away, with all that there is of it.
 #[derive(Debug)]
 pub struct Handed {
@@ -67,6 +69,7 @@ pub struct MailboxSender {
 #[derive(Debug)]
 pub struct Mailbox {
     shared: Arc<Mutex<Shared>>,
+    opener: Opener,
 }
 
 #[derive(Debug, Default)]
@@ -111,7 +114,10 @@ pub(crate) struct Content {
 /// None on this runtime; the signature is the one of the runtimes that need a descriptor.
 pub fn mailbox() -> io::Result<(MailboxSender, Mailbox)> {
     let shared = Arc::new(Mutex::new(Shared::default()));
-    Ok((MailboxSender { shared: Arc::clone(&shared) }, Mailbox { shared }))
+    Ok((
+        MailboxSender { shared: Arc::clone(&shared) },
+        Mailbox { shared, opener: Opener::default() },
+    ))
 }
 
 impl MailboxSender {
@@ -181,6 +187,15 @@ impl MailboxSender {
 }
 
 impl Mailbox {
+    /// Lets the worker have channels: `opener` opens them, on the worker's thread.
+    pub fn set_opener(&mut self, opener: Opener) {
+        self.opener = opener;
+    }
+
+    pub(crate) fn take_opener(&mut self) -> Opener {
+        std::mem::take(&mut self.opener)
+    }
+
     /// Takes what is there.
     pub(crate) fn take(&self) -> Content {
         let mut shared = lock(&self.shared);

@@ -17,6 +17,7 @@ use ringkeeper_core::io::{Mail, Parcel, ResolveError};
 use ringkeeper_core::limits::MAIL_MAX;
 
 use crate::Listener;
+use crate::datagram::Opener;
 
 /// A client that the worker gave away, with all that there is of it.
 #[derive(Debug)]
@@ -85,6 +86,7 @@ pub(crate) enum Item {
 pub struct Mailbox {
     queue: Receiver<Item>,
     sender: MailboxSender,
+    opener: Opener,
 }
 
 /// The end for everybody else.
@@ -115,7 +117,7 @@ pub fn mailbox() -> io::Result<(MailboxSender, Mailbox)> {
     });
     let (sender, queue) = sync_channel(MAIL_MAX);
     let sender = MailboxSender { queue: sender, shared };
-    Ok((sender.clone(), Mailbox { queue, sender }))
+    Ok((sender.clone(), Mailbox { queue, sender, opener: Opener::default() }))
 }
 
 impl MailboxSender {
@@ -211,6 +213,15 @@ impl MailboxSender {
 }
 
 impl Mailbox {
+    /// Lets the worker have channels: `opener` opens them, on the worker's thread.
+    pub fn set_opener(&mut self, opener: Opener) {
+        self.opener = opener;
+    }
+
+    pub(crate) fn take_opener(&mut self) -> Opener {
+        std::mem::take(&mut self.opener)
+    }
+
     /// Returns the descriptor that becomes readable when there is mail.
     pub(crate) fn wake(&self) -> &OwnedFd {
         &self.sender.shared.wake

@@ -11,6 +11,9 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use ringkeeper_core::config::native::{self, Settings};
 use ringkeeper_core::stats::FiguresPlan;
 
+#[cfg(target_os = "linux")]
+use crate::cli::keepalived;
+use crate::cli::load::Loaded;
 use crate::cli::{import, load, manual, route};
 use crate::host::admin::{self, AdminLaunch, AdminPlace, SlowAfter};
 use crate::host::control::{self, Answer, Control};
@@ -159,7 +162,11 @@ enum Verb {
 struct RunArgs {
     /// Configuration file: ringkeeper.yml, or twemproxy's nutcracker.yml. Options say more than it.
     #[arg(short, long = "config", visible_alias = "conf-file", value_name = "FILE")]
-    config: PathBuf,
+    #[arg(required_unless_present = "keepalived")]
+    config: Option<PathBuf>,
+    /// Virtual routers, in the format of keepalived.conf; alone or beside the pools (Linux).
+    #[arg(long, value_name = "FILE")]
+    keepalived: Option<PathBuf>,
     /// What drives the sockets [default: what the file says, else auto]
     #[arg(long, value_enum)]
     runtime: Option<Choice>,
@@ -361,8 +368,10 @@ fn run(arguments: RunArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let loaded = load::read(&arguments.config);
-    let (format, verbosity, log_file) = log_settings(&arguments, &loaded.settings);
+    let Some(file) = arguments.config.clone() else { return run_routers(&arguments, &signals) };
+    let mut loaded = load::read(&file);
+    let log_file = loaded.settings.log.file.as_deref().map(|file| loaded.beside(file));
+    let (format, verbosity, log_file) = log_settings(&arguments, &loaded.settings, log_file);
     let log = match Log::open(log_file.as_deref(), format, verbosity) {
         Ok(log) => log,
         Err(error) => {
@@ -377,7 +386,8 @@ fn run(arguments: RunArgs) -> ExitCode {
     } else {
         loaded.log();
     }
-    let Some(config) = loaded.config else { return ExitCode::FAILURE };
+    let Some(config) = loaded.config.take() else { return ExitCode::FAILURE };
+    let Ok(leave) = start_routers(&arguments) else { return ExitCode::FAILURE };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
@@ -392,12 +402,12 @@ fn run(arguments: RunArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let Ok((takeover, control)) = open_control(&arguments, &loaded.settings) else {
+    let Ok((takeover, control)) = open_control(&arguments, &loaded) else {
         return ExitCode::FAILURE;
     };
     let launch = Launch {
         config,
-        reread: load::reread(&arguments.config),
+        reread: load::reread(&file),
         persona: Persona::Ringkeeper,
         runtime: arguments.runtime.unwrap_or(match loaded.settings.runtime {
             native::Runtime::Auto => Choice::Auto,
@@ -416,13 +426,74 @@ fn run(arguments: RunArgs) -> ExitCode {
         control,
         takeover,
     };
-    match service::start(launch) {
+    let code = match service::start(launch) {
         Ok(service) => service::supervise(service, &log, &signals),
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
+    };
+    leave();
+    code
+}
+
+/// Ends virtual routers in order.
+type Leave = Box<dyn FnOnce()>;
+
+/// Starts the virtual routers that are wanted beside the pools.
+///
+/// # Errors
+///
+/// They cannot be started; the log says why.
+#[cfg(target_os = "linux")]
+fn start_routers(arguments: &RunArgs) -> Result<Leave, ()> {
+    let Some(path) = &arguments.keepalived else { return Ok(Box::new(|| ())) };
+    let loaded = keepalived::read(path, None);
+    loaded.log();
+    let runtime = arguments.runtime.unwrap_or_default();
+    let routers = keepalived::start(loaded, runtime).ok_or(())?;
+    Ok(Box::new(move || {
+        routers.leave();
+    }))
+}
+
+/// Virtual routers need what only Linux has.
+#[cfg(not(target_os = "linux"))]
+fn start_routers(arguments: &RunArgs) -> Result<Leave, ()> {
+    if arguments.keepalived.is_none() {
+        return Ok(Box::new(|| ()));
     }
+    tracing::error!("virtual routers are for Linux only");
+    Err(())
+}
+
+/// Runs virtual routers and nothing else.
+#[cfg(target_os = "linux")]
+fn run_routers(arguments: &RunArgs, signals: &Signals) -> ExitCode {
+    let Some(path) = &arguments.keepalived else { return ExitCode::FAILURE };
+    let (format, verbosity, log_file) = log_settings(arguments, &Settings::default(), None);
+    let log = match Log::open(log_file.as_deref(), format, verbosity) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("error: the log can't be opened: {}", reason(&error));
+            return ExitCode::FAILURE;
+        }
+    };
+    let loaded = keepalived::read(path, None);
+    if matches!(format, Format::Text) && log_file.is_none() {
+        eprint!("{}", loaded.human());
+    } else {
+        loaded.log();
+    }
+    let runtime = arguments.runtime.unwrap_or_default();
+    keepalived::serve(loaded, runtime, None, &log, signals, || ())
+}
+
+/// Virtual routers need what only Linux has.
+#[cfg(not(target_os = "linux"))]
+fn run_routers(_: &RunArgs, _: &Signals) -> ExitCode {
+    eprintln!("error: virtual routers are for Linux only");
+    ExitCode::FAILURE
 }
 
 /// Opens the way for commands: where the options say, else where the file does. Without either it
@@ -433,11 +504,11 @@ fn run(arguments: RunArgs) -> ExitCode {
 /// The place that was asked for can't be used; the log says why.
 fn open_control(
     arguments: &RunArgs,
-    settings: &Settings,
+    loaded: &Loaded,
 ) -> Result<(Option<Takeover>, Option<Control>), ()> {
-    let asked_for = match (&arguments.control, &settings.control) {
+    let asked_for = match (&arguments.control, &loaded.settings.control) {
         (Some(path), _) => Some(path.clone()),
-        (None, native::Control::At(path)) => Some(PathBuf::from(path)),
+        (None, native::Control::At(path)) => Some(loaded.beside(path)),
         // Without a socket there is no command that another process takes over.
         (None, native::Control::Off) => return Ok((None, None)),
         (None, native::Control::Auto) => None,
@@ -502,7 +573,11 @@ fn admin(arguments: &FiguresArgs, settings: &Settings) -> anyhow::Result<AdminLa
 }
 
 /// Returns how and where to log: as the options say, else as the file does.
-fn log_settings(arguments: &RunArgs, settings: &Settings) -> (Format, Verbosity, Option<PathBuf>) {
+fn log_settings(
+    arguments: &RunArgs,
+    settings: &Settings,
+    file: Option<PathBuf>,
+) -> (Format, Verbosity, Option<PathBuf>) {
     let format = match (arguments.log_format, settings.log.format) {
         (Some(LogFormat::Text), _) | (None, native::Format::Text) => Format::Text,
         (Some(LogFormat::Json), _) | (None, native::Format::Json) => Format::Json,
@@ -521,8 +596,7 @@ fn log_settings(arguments: &RunArgs, settings: &Settings) -> (Format, Verbosity,
         LogLevel::Debug => Verbosity::DEBUG,
         LogLevel::Trace => Verbosity::TRACE,
     };
-    let file = arguments.log_file.clone().or_else(|| settings.log.file.as_ref().map(PathBuf::from));
-    (format, verbosity, file)
+    (format, verbosity, arguments.log_file.clone().or(file))
 }
 
 /// Returns where the statistics are: as the options say, else as the file does; none: nowhere.
@@ -570,6 +644,20 @@ fn check(arguments: &CheckArgs) -> ExitCode {
     let mut has_errors = false;
     let mut has_warnings = false;
     for file in &arguments.files {
+        #[cfg(target_os = "linux")]
+        if keepalived::is_one(file) {
+            let loaded = keepalived::read(file, None);
+            has_errors |= loaded.config.is_none();
+            has_warnings |= loaded.has_warnings();
+            match arguments.format {
+                ReportFormat::Json => say(&loaded.json()),
+                ReportFormat::Human => {
+                    eprint!("{}", loaded.human());
+                    say(&loaded.verdict());
+                }
+            }
+            continue;
+        }
         let loaded = load::check(file);
         has_errors |= loaded.has_errors();
         has_warnings |= loaded.has_warnings();

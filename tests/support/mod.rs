@@ -7,6 +7,7 @@ pub mod lab;
 pub mod memcached;
 pub mod python;
 pub mod resp;
+pub mod segment;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};

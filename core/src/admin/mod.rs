@@ -261,6 +261,9 @@ impl Admin {
             | Output::Resolve { .. }
             | Output::Event(_)
             | Output::Errand(_)
+            | Output::OpenChannel { .. }
+            | Output::CloseChannel(_)
+            | Output::Datagram { .. }
             | Output::Notice { .. } => true,
         });
     }

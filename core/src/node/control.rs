@@ -87,6 +87,9 @@ impl Drive for Control {
             Input::Notice(Notice::Question { .. }) | Input::Command(_) => {}
             Input::Connected { .. }
             | Input::Released { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. }
             | Input::Resolved { .. }
             | Input::Persisted { .. }
             | Input::Exited { .. } => {

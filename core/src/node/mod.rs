@@ -3,6 +3,7 @@
 mod control;
 
 pub mod sentinel;
+pub mod vrrp;
 
 use std::sync::Arc;
 

@@ -170,6 +170,9 @@ impl Proxy {
             Input::Persisted { .. } | Input::Exited { .. } => {
                 debug_assert!(false, "an answer to an errand that the proxy never gives");
             }
+            Input::ChannelOpened { .. } | Input::Datagram { .. } | Input::Trouble { .. } => {
+                debug_assert!(false, "the proxy has no channels");
+            }
         }
     }
 

@@ -8,6 +8,7 @@ pub mod ip;
 pub mod json;
 pub mod memcache;
 pub mod ndp;
+pub mod netlink;
 pub mod resp;
 pub mod secret;
 pub mod vrrp;

@@ -230,6 +230,9 @@ impl Harness {
                 Output::Event(event) => self.events.push(event),
                 Output::Errand(errand) => panic!("the proxy has no errands, but gave {errand:?}"),
                 Output::Notice { to, notice } => self.notices.push((to, notice)),
+                Output::OpenChannel { .. } | Output::CloseChannel(_) | Output::Datagram { .. } => {
+                    panic!("the proxy has no channels")
+                }
             }
         }
     }

@@ -174,6 +174,19 @@ impl Refusal {
 }
 
 impl RequestScanner {
+    /// Makes a scanner in the middle of a refused value of which `left` bytes are still to come.
+    pub const fn skipping(left: u64) -> Self {
+        Self { progress: Progress::Skip { left } }
+    }
+
+    /// Returns how many bytes of a refused value are still to come; none outside of one.
+    pub const fn skips(&self) -> Option<u64> {
+        match self.progress {
+            Progress::Skip { left } => Some(left),
+            Progress::Fresh | Progress::Line { .. } | Progress::Value { .. } => None,
+        }
+    }
+
     /// Looks for a request at the start of `buf`.
     ///
     /// `words` is meaningful after [`RequestScan::Complete`] only. The result does not depend on
