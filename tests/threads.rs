@@ -124,19 +124,7 @@ fn the_limit_of_clients_is_that_of_all_workers_together(runtime: Runtime) {
 
 /// Stops one thread of a process, until it is told to go on.
 #[cfg(target_os = "linux")]
-const FREEZE: &str = "
-import ctypes, os, sys
-libc = ctypes.CDLL(None, use_errno=True)
-tid = int(sys.argv[1])
-ATTACH, DETACH = 16, 17
-if libc.ptrace(ATTACH, tid, None, None) != 0:
-    print('refused', os.strerror(ctypes.get_errno()), flush=True)
-    sys.exit(0)
-os.waitpid(tid, 0x40000000)
-print('frozen', flush=True)
-sys.stdin.read()
-libc.ptrace(DETACH, tid, None, None)
-";
+const FREEZE: &str = include_str!("support/freeze.py");
 
 #[cfg(target_os = "linux")]
 fn a_worker_that_does_not_turn_is_reported_and_the_others_serve(runtime: Runtime) {

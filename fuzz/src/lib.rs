@@ -6,6 +6,7 @@
 #![allow(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod figures;
+mod memcache;
 mod nutcracker_yml;
 pub mod worker;
 
@@ -21,6 +22,8 @@ pub type Body = fn(&[u8]);
 /// Every target, by the name of its directory in `corpus/`.
 pub const TARGETS: &[(&str, Body)] = &[
     ("http", http),
+    ("memcache_reply", memcache_reply),
+    ("memcache_request", memcache_request),
     ("nutcracker_yml", nutcracker_yml),
     ("reply", reply),
     ("request", request),
@@ -43,6 +46,16 @@ pub fn http(data: &[u8]) {
 /// Figures with any names and numbers, as they are shown.
 pub fn stats(data: &[u8]) {
     figures::stats(data);
+}
+
+/// memcached's requests; the first byte is the chunk size.
+pub fn memcache_request(data: &[u8]) {
+    memcache::request(data);
+}
+
+/// memcached's replies; the first byte is the chunk size.
+pub fn memcache_reply(data: &[u8]) {
+    memcache::reply(data);
 }
 
 /// The reader of `ringkeeper.yml`, in the same way.
