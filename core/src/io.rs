@@ -35,6 +35,8 @@
 //!     outputs, at once or never: one that the kernel does not take is told as
 //!     [`Trouble::Unsent`] and dropped.
 
+mod notice;
+
 use std::any::Any;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -47,6 +49,8 @@ use crate::id::{
     ChannelId, ConnId, JobId, ListenerId, PoolId, QueryId, ServerId, Ticket, WorkerId,
 };
 use crate::time::Instant;
+
+pub use self::notice::Notice;
 
 /// Where a stream socket is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -541,10 +545,6 @@ pub enum Recipient {
     /// The worker without clients: administration, Sentinel.
     Control,
 }
-
-/// News between workers: a value, never a shared lock.
-#[derive(Clone, Debug)]
-pub enum Notice {}
 
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

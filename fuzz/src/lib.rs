@@ -5,6 +5,7 @@
 // A panic is how a body reports.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod figures;
 mod memcache;
 mod nutcracker_yml;
 pub mod worker;
@@ -20,11 +21,13 @@ pub type Body = fn(&[u8]);
 
 /// Every target, by the name of its directory in `corpus/`.
 pub const TARGETS: &[(&str, Body)] = &[
+    ("http", http),
     ("memcache_reply", memcache_reply),
     ("memcache_request", memcache_request),
     ("nutcracker_yml", nutcracker_yml),
     ("reply", reply),
     ("request", request),
+    ("stats", stats),
     ("ringkeeper_yml", ringkeeper_yml),
     ("worker", worker),
 ];
@@ -33,6 +36,16 @@ pub const TARGETS: &[(&str, Body)] = &[
 /// itself; what it accepts means the same when it is written as `ringkeeper.yml`.
 pub fn nutcracker_yml(data: &[u8]) {
     nutcracker_yml::nutcracker_yml(data);
+}
+
+/// The admin listener: HTTP requests, and the replies to them.
+pub fn http(data: &[u8]) {
+    figures::http(data);
+}
+
+/// Figures with any names and numbers, as they are shown.
+pub fn stats(data: &[u8]) {
+    figures::stats(data);
 }
 
 /// memcached's requests; the first byte is the chunk size.
