@@ -225,13 +225,13 @@ impl RequestScanner {
         limits: &RequestLimits,
         words: &mut Vec<Span>,
     ) -> Result<RequestScan, RequestError> {
+        if buf.first() == Some(&0x80) {
+            return Err(RequestError::Binary);
+        }
         let found = memchr::memchr(b'\n', buf.get(searched..).unwrap_or_default());
         let end = found.map_or(buf.len(), |at| searched + at);
         if end >= MEMCACHE_LINE_BYTES_MAX && end >= line_bytes_max(buf, limits) {
             return Err(RequestError::LineTooLong);
-        }
-        if buf.first() == Some(&0x80) {
-            return Err(RequestError::Binary);
         }
         if found.is_none() {
             self.progress =
