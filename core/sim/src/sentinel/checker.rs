@@ -67,6 +67,7 @@ struct View {
     is_excused: bool,
     config_epoch: u64,
     belief: Option<SocketAddr>,
+    announced: Option<(u64, SocketAddr)>,
     before: Option<(Instant, SocketAddr)>,
     /// Answers of peers about an address: when, and whether it is down.
     heard: BTreeMap<NodeId, (Instant, SocketAddr, bool)>,
@@ -105,6 +106,8 @@ pub(crate) struct Checker {
     /// Whether all voters are ours, so that what only the whole fleet can break is a failure.
     is_uniform: bool,
     is_recording: bool,
+    /// Whether the Sentinels were told different addresses to begin with.
+    pub disagrees: bool,
     /// Whether genuine Sentinels are held to the promises too.
     pub blames_all: bool,
     /// Fail-overs that were ordered by an operator may start without reasons.
@@ -341,6 +344,12 @@ impl Checker {
         }
     }
 
+    /// D1: a master that came back by itself lacks what was written meanwhile.
+    pub(crate) fn promoted_stale(&mut self, at: Instant, from: NodeId, to: NodeId) {
+        let what = format!("promotes node {to}, which has been a master by itself");
+        self.breach(at, "D1", Some(from), what);
+    }
+
     fn asked(&mut self, at: Instant, from: NodeId, ask: &Ask) {
         let Some(master) = ask.about.and_then(|about| self.groups.get(&about).copied()) else {
             return;
@@ -383,7 +392,16 @@ impl Checker {
             let what = format!("goes back from configuration {before} to {config_epoch}");
             self.breach(at, "S3", Some(from), what);
         }
+        let announced = &mut self.view(from, master).announced;
+        let before = announced.replace((config_epoch, address));
+        if before.is_some_and(|(epoch, before)| epoch == config_epoch && before != address) {
+            let what = format!("moves master {master} to {address} without an election");
+            self.breach(at, "S4", Some(from), what);
+        }
         self.believe(at, from, master, address);
+        if config_epoch == 0 && self.disagrees {
+            return;
+        }
         let known = *self.addresses.entry((master, config_epoch)).or_insert(address);
         if known != address {
             let what =

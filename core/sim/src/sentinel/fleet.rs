@@ -63,6 +63,8 @@ pub struct Plan {
     pub bound: Duration,
     /// Makes our machines.
     pub make: Option<Make>,
+    /// Whether the last Sentinel is told that the first replica is the master.
+    pub disagrees: bool,
     /// Whether breaches of genuine Sentinels are failures too.
     pub blames_all: bool,
     /// Keeps all events.
@@ -84,6 +86,7 @@ impl Plan {
             storm: Duration::from_secs(40),
             bound: Duration::from_secs(150),
             make: None,
+            disagrees: false,
             blames_all: false,
             is_recording: false,
         }
@@ -182,6 +185,7 @@ impl Fleet {
         let is_uniform = plan.blames_all || plan.members.iter().all(is_ours);
         let mut checker = Checker::new(plan.quorum, is_uniform, plan.is_recording);
         checker.blames_all = plan.blames_all;
+        checker.disagrees = plan.disagrees;
         // And one more for a stranger.
         let nodes = plan.masters * (plan.replicas + 1) + plan.members.len() * 2 + 1;
         let mut world = World::new(seed, checker, plan.latency, nodes);
@@ -213,7 +217,8 @@ impl Fleet {
 
     fn add_sentinel(&mut self, number: usize) {
         let address = SocketAddr::from(([10, 0, 0, number as u8 + 1], 26379));
-        let watched = self.watched();
+        let is_last = number + 1 == self.plan.members.len();
+        let watched = self.watched(usize::from(self.plan.disagrees && is_last));
         let member = self.plan.members[number];
         let world = &mut self.world;
         let (process, run_id) = match member {
@@ -243,10 +248,11 @@ impl Fleet {
         }
     }
 
-    fn watched(&self) -> Vec<Watched> {
+    /// What the file says; of each group, `server` is the master.
+    fn watched(&self, server: usize) -> Vec<Watched> {
         let watch = |group: usize| Watched {
             name: format!("m{group}"),
-            address: self.world.nodes[self.groups[group][0]].address,
+            address: self.world.nodes[self.groups[group][server]].address,
             quorum: self.plan.quorum,
             down_after: self.plan.down_after,
             failover_timeout: self.plan.failover_timeout,

@@ -232,7 +232,6 @@ impl World {
                     self.deliver(to, Happening::Connected(conn));
                 }
                 Segment::Bytes(bytes) => {
-                    self.tap_arrived(conn, end, bytes.len());
                     self.deliver(to, Happening::Received { conn, bytes });
                 }
                 Segment::Over(why) => {

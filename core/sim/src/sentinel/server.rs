@@ -25,6 +25,9 @@ const PING_EVERY: u64 = 10;
 /// than by default, so that runs need not be longer.
 const REPLICATION_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Whoever asks has had time to see what a server is after its start.
+const STALE: Duration = Duration::from_secs(3);
+
 const ALARM_CRON: u64 = 1;
 const ALARM_SYNCED: u64 = 2;
 const ALARM_LOADED: u64 = 3;
@@ -97,6 +100,8 @@ pub(crate) struct Server {
     pub troubles: Troubles,
     run_id: String,
     replica_of: Option<SocketAddr>,
+    /// Since when it is a master because it was started as one, and not by anybody's order.
+    master_by_itself: Option<Instant>,
     upstream: Upstream,
     /// When the attempt to follow began.
     upstream_since: Instant,
@@ -131,6 +136,7 @@ impl Server {
             troubles: Troubles::default(),
             run_id: hex_id(rng),
             replica_of,
+            master_by_itself: None,
             upstream: Upstream::Idle,
             upstream_since: Instant::START,
             down_since: None,
@@ -172,6 +178,11 @@ impl Server {
         )
     }
 
+    /// Tells whether it has been a master for a while without anybody having made it one.
+    pub(crate) fn is_stale_master(&self, now: Instant) -> bool {
+        self.master_by_itself.is_some_and(|since| now.since(since) > STALE)
+    }
+
     pub(crate) const fn takes_writes(&self) -> bool {
         self.replica_of.is_none()
     }
@@ -205,6 +216,7 @@ impl Server {
         self.upstream = Upstream::Idle;
         self.run_id = hex_id(ctx.rng);
         self.replica_of = self.disk.replica_of;
+        self.master_by_itself = self.replica_of.is_none().then_some(ctx.now);
         if self.troubles.loses_data {
             self.data.clear();
             self.offset = 0;
@@ -433,6 +445,7 @@ impl Server {
         if self.replica_of == master {
             return;
         }
+        self.master_by_itself = None;
         if let Some(conn) = self.upstream_conn() {
             ctx.close(conn);
         }

@@ -251,6 +251,9 @@ impl World {
         if !self.is_heard(id, &happening) {
             return;
         }
+        if let Happening::Received { conn, bytes } = &happening {
+            self.tap_heard(*conn, id, bytes.len());
+        }
         let mut effects = std::mem::take(&mut self.effects);
         let mut next_conn = self.links.len();
         let node = &mut self.nodes[id];
