@@ -8,6 +8,7 @@
 
 mod config;
 mod events;
+mod machine;
 mod recorded;
 mod replies;
 mod wire;
