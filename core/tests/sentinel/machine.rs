@@ -223,7 +223,7 @@ fn a_stopped_process_decides_nothing_for_a_while() {
     bench.save(true);
     let (commands, _) = bench.connect()[0];
     bench.input(Input::Received { conn: commands, bytes: b"+OK\r\n+PONG\r\n" });
-    bench.now = bench.now + Duration::from_secs(5);
+    bench.now += Duration::from_secs(5);
     let client = bench.client();
     let text = bench.ask(client, "INFO sentinel");
     assert!(text.contains("sentinel_tilt:1"), "{text}");
