@@ -55,6 +55,8 @@ pub struct Plan {
     pub failover_timeout: Duration,
     /// One way between two nodes.
     pub latency: Duration,
+    /// Up to how much longer one in ten segments takes; nothing is wrong with that.
+    pub tail: Duration,
     /// What may go wrong.
     pub faults: Vec<FaultKind>,
     /// How long faults are injected.
@@ -82,6 +84,7 @@ impl Plan {
             down_after: Duration::from_secs(1),
             failover_timeout: Duration::from_secs(10),
             latency: Duration::from_micros(30),
+            tail: Duration::ZERO,
             faults: Vec::new(),
             storm: Duration::from_secs(40),
             bound: Duration::from_secs(150),
@@ -189,6 +192,9 @@ impl Fleet {
         // And one more for a stranger.
         let nodes = plan.masters * (plan.replicas + 1) + plan.members.len() * 2 + 1;
         let mut world = World::new(seed, checker, plan.latency, nodes);
+        if plan.tail > Duration::ZERO {
+            (world.paths.tail_one_in, world.paths.tail) = (10, plan.tail);
+        }
         let mut groups = Vec::new();
         for group in 0..plan.masters {
             let address = |index: usize| {
