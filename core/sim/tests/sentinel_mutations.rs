@@ -70,8 +70,8 @@ fn the_model_without_defects_keeps_its_safety() {
     for seed in 0..40 {
         let plan = draw(seed, Member::Genuine(Defects::NONE), 3, STORM);
         if let Err(failure) = Fleet::run(seed, plan) {
-            // The genuine algorithm has no promise to be there in time.
-            assert!(failure.breach.rule.starts_with('L'), "{failure}");
+            // It may still be late, and act on what it should know better.
+            assert!(!["S1", "S2", "S4", "D1"].contains(&failure.breach.rule), "{failure}");
         }
     }
 }

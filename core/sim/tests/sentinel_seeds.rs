@@ -143,13 +143,13 @@ fn nothing_starts_where_nothing_is_wrong() {
 #[test]
 fn many_masters_that_die_together_are_all_replaced_soon() {
     let is_one = std::env::var_os("RINGKEEPER_SEED").is_some();
-    let seeds = if is_one { 0..0 } else { 0..2_u64 };
+    let seeds = if is_one { 0..0 } else { 0..1_u64 };
     for seed in seeds {
         let plan =
-            Plan { faults: Vec::new(), storm: Duration::ZERO, ..draw(seed, Voters::Ours, 100) };
+            Plan { faults: Vec::new(), storm: Duration::ZERO, ..draw(seed, Voters::Ours, 40) };
         let plan = Plan { replicas: 1, down_after: Duration::from_secs(1), ..plan };
         let report = Fleet::run(seed, plan).unwrap_or_else(|failure| panic!("{failure}"));
-        println!("100 masters: {report:?}");
+        println!("40 masters: {report:?}");
         // The moments of their deaths lie 400 ms apart.
         assert!(report.replaced <= Duration::from_millis(2 * 1_150 + 400), "{report:?}");
     }
