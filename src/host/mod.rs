@@ -57,6 +57,14 @@ pub(crate) fn has_colours() -> bool {
     !is_unwanted && io::stderr().is_terminal()
 }
 
+/// Tells whether what is written to standard error goes to systemd's journal: it says so by the
+/// device and inode of the stream, which is another one after a redirection.
+pub(crate) fn is_stderr_the_journal() -> bool {
+    let Some(stream) = std::env::var_os("JOURNAL_STREAM") else { return false };
+    let Ok(status) = rustix::fs::fstat(io::stderr()) else { return false };
+    stream == format!("{}:{}", status.st_dev, status.st_ino).as_str()
+}
+
 /// Lets the process open as many descriptors as the administrator allows: raises the soft limit
 /// to the hard one. Returns the limit, `None` if there is none.
 ///

@@ -338,3 +338,32 @@ fn info_sums_up_the_pool() {
         assert!(text.contains(&format!("{line}\r\n")), "{line} in {text}");
     }
 }
+
+#[test]
+fn memcached_commands_are_counted_by_their_own_names() {
+    let mut harness = Harness::new(&POOL.replace("redis: true", "redis: false"));
+    let client = harness.client();
+    for (request, reply) in [
+        ("set k 0 0 1\r\nv\r\n", "STORED\r\n"),
+        ("get k\r\n", "VALUE k 0 1\r\nv\r\nEND\r\n"),
+        ("get k\r\n", "SERVER_ERROR out of memory\r\n"),
+    ] {
+        harness.send(client, request);
+        harness.pass(20 * MILLI);
+        let server = harness.server("127.0.0.1:11");
+        harness.send(server, reply);
+        assert_eq!(harness.take(client), reply);
+    }
+    harness.send(client, "nonsense\r\n");
+    let figures = figures(&mut harness);
+    let pool = &figures.pools[0];
+    let commands: Vec<_> = pool.commands.iter().map(|(name, of)| (*name, of.count())).collect();
+    assert_eq!(commands, [("get", 2), ("set", 1)]);
+    let server = &pool.servers[0].stats;
+    assert_eq!(server.error_replies, 1);
+    let durations = server.durations.as_deref().expect("replies came");
+    assert_eq!(Class::ALL.map(|class| durations[class as usize].count()), [2, 1, 0]);
+    assert_eq!(pool.stats.errors.all()[ErrorKind::BadRequest as usize], 1);
+    let rows = seen(&mut harness, Question::Slow(None));
+    assert_eq!((rows[0].command, rows[0].key.to_string()), ("get", "k".to_owned()));
+}
