@@ -387,7 +387,8 @@ impl<D: Drive, H: Host> Driver<D, H> {
             Item::Mail(mail) => self.drive.handle(self.now, mail.into()),
             // Its descriptor is one too many for the kernel: the host's clients will tell.
             Item::Listen(listener) => drop(self.listen(listener)),
-            Item::Unlisten(id) => self.unlisten(id),
+            // Dropped when it is done.
+            Item::Unlisten(id, _done) => self.unlisten(id),
             Item::Client { listener, socket, state: None } => {
                 if let Ok((stream, peer)) = listen::stream(socket) {
                     self.admit(listener, stream, peer);

@@ -36,8 +36,9 @@ pub enum Message {
     /// sent before it was handled.
     Listen(Listener),
     /// For the runtime: take the clients that wait at this listener already, then close it. What
-    /// is sent after it is handled after that.
-    Unlisten(ListenerId),
+    /// is sent after it is handled after that. The sender is dropped when nobody can come in there
+    /// any more.
+    Unlisten(ListenerId, Sender<()>),
     /// For the runtime: whoever the worker gives away goes there.
     Releases(Sender<Handed>),
     /// For the runtime: close everything and return from [`run`](crate::run).
@@ -49,7 +50,7 @@ pub enum Message {
 pub(crate) enum Item {
     Mail(Mail),
     Listen(Listener),
-    Unlisten(ListenerId),
+    Unlisten(ListenerId, Sender<()>),
     /// With `state` from another process, else just accepted.
     Client {
         listener: ListenerId,
@@ -139,7 +140,7 @@ impl MailboxSender {
             }
             Message::Mail(_) => return Ok(()),
             Message::Listen(listener) => shared.items.push_back(Item::Listen(listener)),
-            Message::Unlisten(id) => shared.items.push_back(Item::Unlisten(id)),
+            Message::Unlisten(id, done) => shared.items.push_back(Item::Unlisten(id, done)),
             Message::Releases(to) => shared.items.push_back(Item::Releases(to)),
             Message::Stop => shared.stop = true,
         }

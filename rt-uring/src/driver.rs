@@ -93,8 +93,8 @@ enum End {
 struct Listening {
     listener: Listener,
     rests_until: Option<Instant>,
-    /// Closed as soon as its accept has come back.
-    is_closing: bool,
+    /// Closed as soon as its accept has come back; dropped then.
+    closing: Option<Sender<()>>,
 }
 
 struct Driver<D, H> {
@@ -523,7 +523,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
             return;
         }
         if let Some(Some(listening)) = self.listeners.get_mut(position) {
-            if listening.is_closing {
+            if listening.closing.is_some() {
                 self.finish_listening(position);
             } else if rests {
                 listening.rests_until = Some(self.now + ACCEPT_REST);
@@ -549,7 +549,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
         let position = self.listeners.iter().position(Option::is_none);
         let position = position.unwrap_or(self.listeners.len());
         self.ring.accept(position, &listener.socket);
-        let listening = Listening { listener, rests_until: None, is_closing: false };
+        let listening = Listening { listener, rests_until: None, closing: None };
         match self.listeners.get_mut(position) {
             Some(free) => *free = Some(listening),
             None => self.listeners.push(Some(listening)),
@@ -558,14 +558,15 @@ impl<D: Drive, H: Host> Driver<D, H> {
     }
 
     /// Stops to take clients from a listener; those that wait there come in first.
-    fn unlisten(&mut self, id: ListenerId) {
+    fn unlisten(&mut self, id: ListenerId, done: Sender<()>) {
         let mut listeners = self.listeners.iter_mut().enumerate();
         let found = listeners.find_map(|(position, place)| {
             let listening = place.as_mut()?;
-            (listening.listener.id == id && !listening.is_closing).then_some((position, listening))
+            (listening.listener.id == id && listening.closing.is_none())
+                .then_some((position, listening))
         });
         let Some((position, listening)) = found else { return };
-        listening.is_closing = true;
+        listening.closing = Some(done);
         let is_resting = listening.rests_until.take().is_some();
         // What the kernel has accepted already is handed over in the order of the mail.
         self.take_waiting(position);
@@ -636,7 +637,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
             }
             // A listener that takes no options can't be one; the host has opened it.
             Some(Item::Listen(listener)) => drop(self.listen(listener)),
-            Some(Item::Unlisten(id)) => self.unlisten(id),
+            Some(Item::Unlisten(id, done)) => self.unlisten(id, done),
             Some(Item::Client { listener, socket, state }) => {
                 if socket.set_nonblocking(true).is_err() {
                     return;

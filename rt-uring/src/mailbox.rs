@@ -39,8 +39,9 @@ pub enum Message {
     /// sent before it was handled.
     Listen(Listener),
     /// For the runtime: take the clients that wait at this listener already, then close it. What
-    /// is sent after it is handled after that.
-    Unlisten(ListenerId),
+    /// is sent after it is handled after that. The sender is dropped when nobody can come in there
+    /// any more.
+    Unlisten(ListenerId, Sender<()>),
     /// For the runtime: whoever the worker gives away goes there.
     Releases(Sender<Handed>),
     /// For the runtime: close everything and return from [`run`](crate::run).
@@ -71,7 +72,7 @@ pub(crate) enum Item {
         result: Answer,
     },
     Listen(Listener),
-    Unlisten(ListenerId),
+    Unlisten(ListenerId, Sender<()>),
     /// With `state` from another process, else just accepted.
     Client {
         listener: ListenerId,
@@ -145,7 +146,9 @@ impl MailboxSender {
                 self.queue.send(Item::Listen(listener)).map_err(|_| Stopped)?;
             }
             Message::Releases(to) => self.queue.send(Item::Releases(to)).map_err(|_| Stopped)?,
-            Message::Unlisten(id) => self.queue.send(Item::Unlisten(id)).map_err(|_| Stopped)?,
+            Message::Unlisten(id, done) => {
+                self.queue.send(Item::Unlisten(id, done)).map_err(|_| Stopped)?;
+            }
         }
         self.wake();
         Ok(())
@@ -188,7 +191,7 @@ impl MailboxSender {
                 Item::Mail(_)
                 | Item::Resolved { .. }
                 | Item::Listen(_)
-                | Item::Unlisten(_)
+                | Item::Unlisten(..)
                 | Item::Releases(_) => Ok(()),
             },
         }

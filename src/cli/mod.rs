@@ -11,6 +11,7 @@ mod ringkeeper;
 mod route;
 mod secrets;
 mod sentinel;
+mod sentinel_check;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -2,11 +2,13 @@
 //! --sentinel`, the program takes Redis' command line.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ringkeeper_core::config::diagnostic::{Diagnostic, Severity};
-use ringkeeper_core::config::sentinel::{self as config, Config};
+use ringkeeper_core::config::sentinel as config;
+use ringkeeper_core::sentinel::machine::{DamagedState, Keeping, Setup};
 
 use crate::host::daemon::{self, Detached};
 use crate::host::log::{Format, Log, Verbosity};
@@ -111,7 +113,7 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
         eprintln!("Sentinel needs config file on disk to save state. Exiting...");
         return ExitCode::FAILURE;
     };
-    match read(Path::new(file), &asked.options) {
+    match read(Path::new(file), &asked.options, State::InPlace) {
         Ok(loaded) => run(loaded),
         Err(problem) => {
             eprint!("{problem}");
@@ -122,9 +124,8 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
 
 /// A file that can be served.
 pub(crate) struct Loaded {
-    path: PathBuf,
-    text: String,
-    config: Config,
+    setup: Setup,
+    name: String,
     warnings: Vec<Diagnostic>,
 }
 
@@ -133,7 +134,7 @@ pub(crate) struct Loaded {
 /// # Errors
 ///
 /// What to tell the operator.
-pub(crate) fn read(file: &Path, options: &str) -> Result<Loaded, String> {
+pub(crate) fn read(file: &Path, options: &str, state: State) -> Result<Loaded, String> {
     let shown = file.display();
     let text = std::fs::read_to_string(file).map_err(|error| {
         format!("Fatal error, can't open config file '{shown}': {}\n", reason(&error))
@@ -141,16 +142,62 @@ pub(crate) fn read(file: &Path, options: &str) -> Result<Loaded, String> {
     let path = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     let gap = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
     let whole = format!("{text}{gap}{options}");
-    let parsed = config::parse(&shown.to_string(), &whole);
-    let Some(config) = parsed.config else {
-        let first = parsed.diagnostics.iter().find(|d| d.severity == Severity::Error);
-        return Err(first.map(|found| fatal(&whole, found)).unwrap_or_default());
-    };
-    sentinel::check_writable(&path).map_err(|error| {
-        let why = reason(&error);
-        format!("Sentinel config file {shown} is not writable: {why}. Exiting...\n")
+    let warnings = config::parse(&shown.to_string(), &whole).diagnostics;
+    let mut setup = Setup::from_text(path.clone(), &whole).map_err(|found| {
+        let first = found.iter().find(|d| d.severity == Severity::Error);
+        first.map(|found| fatal(&whole, found)).unwrap_or_default()
     })?;
-    Ok(Loaded { path, text, config, warnings: parsed.diagnostics })
+    let config = &setup.config;
+    if !config.resolve_hostnames {
+        let is_name = |host: &str| host.parse::<IpAddr>().is_err();
+        let named = config.masters.iter().find(|m| is_name(m.monitor.address.host()));
+        if let Some(master) = named {
+            let (name, host) = (&master.name, master.monitor.address.host());
+            return Err(format!(
+                "\n*** FATAL CONFIG FILE ERROR (Redis {REDIS_VERSION}) ***\n>>> 'sentinel monitor \
+                 {name} {host}'\nCan't resolve instance hostname.\n"
+            ));
+        }
+    }
+    match state {
+        State::InPlace => {
+            sentinel::check_writable(&path).map_err(|error| {
+                let why = reason(&error);
+                format!("Sentinel config file {shown} is not writable: {why}. Exiting...\n")
+            })?;
+            setup.keeping = Keeping::InPlace { path, text };
+        }
+        State::Beside => setup = with_state(setup, &path)?,
+    }
+    Ok(Loaded { setup, name: shown.to_string(), warnings })
+}
+
+/// Takes over what the file beside holds.
+fn with_state(setup: Setup, path: &Path) -> Result<Setup, String> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".state");
+    let path = path.with_file_name(name);
+    let shown = path.display().to_string();
+    let state = match std::fs::read_to_string(&path) {
+        Ok(state) => Some(state),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(format!("error: {shown} can't be read: {}\n", reason(&error))),
+    };
+    setup.with_state(path, state.as_deref()).map_err(|DamagedState| {
+        format!(
+            "error: {shown} is damaged, so nobody can tell what this Sentinel has promised; move \
+             it away only if a majority of the others runs\n"
+        )
+    })
+}
+
+/// Where what is learnt goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Into the file itself, as genuine Sentinels do.
+    InPlace,
+    /// Into a file beside it.
+    Beside,
 }
 
 /// Returns what Redis prints of a mistake.
@@ -179,7 +226,7 @@ fn run(loaded: Loaded) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let server = &loaded.config.server;
+    let server = &loaded.setup.config.server;
     if let Some(dir) = &server.dir
         && let Err(error) = std::env::set_current_dir(dir)
     {
@@ -242,12 +289,11 @@ pub(crate) fn serve(
     is_up: impl FnOnce(),
 ) -> ExitCode {
     for warning in &loaded.warnings {
-        tracing::info!("{}:{}: {}", loaded.path.display(), warning.line, warning.message);
+        tracing::info!("{}:{}: {}", loaded.name, warning.line, warning.message);
     }
-    let port = loaded.config.server.port.unwrap_or(config::PORT_DEFAULT);
+    let port = loaded.setup.config.server.port.unwrap_or(config::PORT_DEFAULT);
     tracing::info!("Running mode=sentinel, port={port}.");
-    let Loaded { path, text, config, .. } = loaded;
-    match sentinel::start(Launch { config, path, text, runtime }) {
+    match sentinel::start(Launch { setup: loaded.setup, runtime }) {
         Ok(running) => {
             is_up();
             sentinel::supervise(running, log, signals)

@@ -1,7 +1,7 @@
 //! From a `sentinel.conf` to a running Sentinel, and the main thread's life after that.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -13,7 +13,7 @@ use ringkeeper_core::config::sentinel::{Config, PORT_DEFAULT, RunId};
 use ringkeeper_core::id::ListenerId;
 use ringkeeper_core::io::{Errand, Event, Host, Mail, Notice, Recipient};
 use ringkeeper_core::node::sentinel::SentinelWorker;
-use ringkeeper_core::sentinel::machine::{Keeping, Process, Setup};
+use ringkeeper_core::sentinel::machine::{Process, Setup};
 
 use crate::host::errands::Errands;
 use crate::host::events;
@@ -35,12 +35,8 @@ const RUNNING: i32 = -1;
 
 /// What to start.
 pub(crate) struct Launch {
-    /// What the file says.
-    pub(crate) config: Config,
-    /// The file, absolute.
-    pub(crate) path: PathBuf,
-    /// What the file holds.
-    pub(crate) text: String,
+    /// What the file says, and where what is learnt goes.
+    pub(crate) setup: Setup,
     /// Which runtime.
     pub(crate) runtime: Choice,
 }
@@ -108,23 +104,22 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
         tracing::warn!("the limit of open files stays as it is: {error}");
     }
     let selected = runtime::select(launch.runtime)?;
-    let port = launch.config.server.port.unwrap_or(PORT_DEFAULT);
-    let listeners = open(&launch.config, port)?;
+    let Launch { mut setup, .. } = launch;
+    let port = setup.config.server.port.unwrap_or(PORT_DEFAULT);
+    let listeners = open(&setup.config, port)?;
     let seed = host::seed().context("no seed for the Sentinel")?;
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let process = Process {
+    setup.process = Process {
         run_id: RunId::from_random(random_bits().context("no ID for this run")?),
         id: std::process::id(),
         port,
-        config_file: launch.path.display().to_string(),
         executable: std::env::current_exe()
             .map(|path| path.display().to_string())
             .unwrap_or_default(),
         os: operating_system(),
         unix_micros_at_start: u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX),
+        ..setup.process
     };
-    let keeping = Keeping::InPlace { path: launch.path, text: launch.text };
-    let setup = Setup { config: launch.config, keeping, process };
     let worker = SentinelWorker::new(setup, seed, ringkeeper_core::time::Instant::START);
     spawn(selected, worker, listeners).context("the Sentinel's thread could not start")
 }

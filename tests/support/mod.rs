@@ -6,6 +6,7 @@ pub mod fake;
 pub mod lab;
 pub mod memcached;
 pub mod python;
+pub mod quorum;
 pub mod resp;
 pub mod segment;
 
@@ -35,6 +36,7 @@ impl Scratch {
         fs::create_dir_all(&path).unwrap();
         symlink(env!("CARGO_BIN_EXE_ringkeeper"), path.join("nutcracker")).unwrap();
         symlink(env!("CARGO_BIN_EXE_ringkeeper"), path.join("ringkeeper")).unwrap();
+        symlink(env!("CARGO_BIN_EXE_ringkeeper"), path.join("redis-sentinel")).unwrap();
         Self(path)
     }
 

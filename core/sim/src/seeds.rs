@@ -48,28 +48,42 @@ impl Seeds {
     /// # Errors
     ///
     /// The failure of the first seed that fails.
-    #[allow(clippy::disallowed_types, reason = "how long tests may run is real time")]
     pub fn run(
         &self,
         mut run: impl FnMut(u64) -> Result<Report, Box<Failure>>,
     ) -> Result<Summary, Box<Failure>> {
-        let begun = std::time::Instant::now();
         let mut summary = Summary::default();
-        loop {
-            let is_over = match self.count {
-                Some(count) => summary.seeds >= count,
-                None => begun.elapsed() >= self.budget,
-            };
-            if is_over {
-                return Ok(summary);
-            }
-            let report = run(self.first.wrapping_add(summary.seeds))?;
-            summary.seeds += 1;
+        summary.seeds = self.each(|seed| {
+            let report = run(seed)?;
             summary.requests += report.requests;
             summary.replies += report.replies;
             summary.errors += report.errors;
             summary.faults += report.faults;
             summary.backlog_bytes_max = summary.backlog_bytes_max.max(report.backlog_bytes_max);
+            Ok::<(), Box<Failure>>(())
+        })?;
+        Ok(summary)
+    }
+
+    /// Runs `run` for each seed until the first failure; returns how many there were.
+    ///
+    /// # Errors
+    ///
+    /// The failure of the first seed that fails.
+    #[allow(clippy::disallowed_types, reason = "how long tests may run is real time")]
+    pub fn each<E>(&self, mut run: impl FnMut(u64) -> Result<(), E>) -> Result<u64, E> {
+        let begun = std::time::Instant::now();
+        let mut seeds = 0;
+        loop {
+            let is_over = match self.count {
+                Some(count) => seeds >= count,
+                None => begun.elapsed() >= self.budget,
+            };
+            if is_over {
+                return Ok(seeds);
+            }
+            run(self.first.wrapping_add(seeds))?;
+            seeds += 1;
         }
     }
 }

@@ -50,13 +50,28 @@ fn measure(down_after: Duration, stops: bool) -> Times {
             let after = |at: Instant| at.since(start).as_secs_f64() * 1000.0;
             told.map(|told| after(told.at)).collect::<Vec<_>>()
         };
-        let mut first = |channel, into: &mut Vec<f64>| into.extend(when(channel).first());
+        let first = |channel, into: &mut Vec<f64>| into.extend(when(channel).first());
         first("+sdown", &mut times.sdown);
         first("+odown", &mut times.odown);
         first("+elected-leader", &mut times.elected);
         first("+promoted-slave", &mut times.promoted);
         let switches = when("+switch-master");
-        assert!(switches.len() >= 3, "seed {seed}: {switches:?}");
+        assert!(
+            switches.len() >= 3,
+            "seed {seed}: {switches:?} {:#?}",
+            fleet
+                .told()
+                .iter()
+                .filter(|t| t.at > start)
+                .map(|t| format!(
+                    "{:?} {} {} {}",
+                    t.at.since(start),
+                    t.sentinel,
+                    t.channel,
+                    t.payload
+                ))
+                .collect::<Vec<_>>()
+        );
         times.switch_first.push(switches[0]);
         times.switch_last.push(switches[2]);
         times.twice += u64::from(when("+promoted-slave").len() > 1);

@@ -4,6 +4,7 @@
 //! client bytes ─▶ request.rs ─▶ routing ─▶ queue of one server connection ─▶ server
 //!                  │  fragment.rs (several servers)      connect.rs (its life)
 //!                  │  local.rs (our own answers)
+//!                  │  memcache/ (what is particular to memcached's protocol)
 //! client ◀─ replies.rs (order of the requests) ◀─ reply.rs ◀─ server bytes
 //! ```
 //!

@@ -200,23 +200,28 @@ impl Peers {
         if !known.is_proven {
             return false;
         }
-        // Of two with one address the one that answers there is the one that is proven.
-        let address = known.address.clone();
+        self.replace_others(&id, out);
+        true
+    }
+
+    /// Of two with one address the one that answers there is the one that is proven.
+    fn replace_others(&mut self, id: &RunId, out: &mut Vec<Output>) {
+        let Some(address) = self.address(id).cloned() else { return };
         let is_replaced = |(other, known): (&RunId, &Known)| {
-            (*other != id && known.address.is_same(&address)).then_some(*other)
+            (other != id && known.address.is_same(&address)).then_some(*other)
         };
         let replaced: Vec<RunId> = self.known.iter().filter_map(is_replaced).collect();
         for other in replaced {
             self.known.remove(&other);
             out.push(Output::Replaced(other, address.clone()));
         }
-        true
     }
 
     /// Takes in that a peer was asked for its ID where it says it is, and gave the right one.
-    pub fn handle_verified(&mut self, id: &RunId) {
+    pub fn handle_verified(&mut self, id: &RunId, out: &mut Vec<Output>) {
         if let Some(known) = self.known.get_mut(id) {
             known.is_proven = true;
+            self.replace_others(id, out);
         }
     }
 

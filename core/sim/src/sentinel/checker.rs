@@ -48,6 +48,8 @@ struct Sentinel {
     /// Breaches of it are failures; those of genuine ones are only counted.
     is_ours: bool,
     is_tilted: bool,
+    /// Its disk has failed since it was started; it can't be expected to remember.
+    is_excused: bool,
     last_epoch: u64,
     current_epoch: u64,
 }
@@ -58,10 +60,14 @@ struct View {
     is_down: bool,
     tried: u64,
     asked: u64,
-    /// The election that it leads.
+    /// The election that it leads, and when that was over.
     leads: Option<u64>,
+    led_until: Option<Instant>,
+    /// What it says next need not be more than what it said before.
+    is_excused: bool,
     config_epoch: u64,
     belief: Option<SocketAddr>,
+    announced: Option<(u64, SocketAddr)>,
     before: Option<(Instant, SocketAddr)>,
     /// Answers of peers about an address: when, and whether it is down.
     heard: BTreeMap<NodeId, (Instant, SocketAddr, bool)>,
@@ -100,6 +106,8 @@ pub(crate) struct Checker {
     /// Whether all voters are ours, so that what only the whole fleet can break is a failure.
     is_uniform: bool,
     is_recording: bool,
+    /// Whether the Sentinels were told different addresses to begin with.
+    pub disagrees: bool,
     /// Whether genuine Sentinels are held to the promises too.
     pub blames_all: bool,
     /// Fail-overs that were ordered by an operator may start without reasons.
@@ -168,21 +176,29 @@ impl Checker {
     }
 
     pub(crate) fn started(&mut self, _at: Instant, node: NodeId) {
+        let mut is_excused = false;
         if let Some(sentinel) = self.sentinels.get_mut(&node) {
             sentinel.is_tilted = false;
+            is_excused = std::mem::take(&mut sentinel.is_excused);
             sentinel.last_epoch = 0;
+            // An election that was only heard of need not be remembered.
+            sentinel.current_epoch = 0;
         }
         for ((of, _), view) in &mut self.views {
             if *of == node {
                 let config_epoch = view.config_epoch;
-                *view = View { config_epoch, ..View::default() };
+                let is_excused = is_excused || view.is_excused;
+                *view = View { config_epoch, is_excused, ..View::default() };
             }
         }
     }
 
-    pub(crate) fn died(&mut self, _at: Instant, _node: NodeId) {}
-
-    pub(crate) fn paused(&mut self, _node: NodeId, _is_paused: bool) {}
+    /// A Sentinel's disk does not take what it writes.
+    pub(crate) fn disk_failed(&mut self, node: NodeId) {
+        if let Some(sentinel) = self.sentinels.get_mut(&node) {
+            sentinel.is_excused = true;
+        }
+    }
 
     /// A Sentinel published something.
     pub(crate) fn told(&mut self, at: Instant, node: NodeId, channel: &str, payload: &str) {
@@ -219,9 +235,9 @@ impl Checker {
         let view = self.view(node, master);
         if view.belief != Some(address) {
             view.before = view.belief.map(|before| (at, before));
-            view.belief = Some(address);
             // What was believed of the old address says nothing of the new one.
-            view.is_down = false;
+            view.is_down &= view.belief.is_none();
+            view.belief = Some(address);
         }
     }
 
@@ -249,10 +265,10 @@ impl Checker {
                 self.check_reasons(at, node, master);
             }
             "+elected-leader" => self.elected(at, node, master),
-            "+failover-end" => self.view(node, master).leads = None,
+            "+failover-end" => self.view(node, master).led_until = Some(at),
             _ if channel.starts_with("-failover-abort") => {
                 self.aborts += 1;
-                self.view(node, master).leads = None;
+                self.view(node, master).led_until = Some(at);
             }
             _ => {}
         }
@@ -290,6 +306,7 @@ impl Checker {
         let view = self.view(node, master);
         let epoch = if is_ours { view.asked.max(view.tried) } else { view.tried };
         view.leads = Some(epoch);
+        view.led_until = None;
         let votes = self.counted.get(&(node, master, epoch)).map_or(0, BTreeSet::len) as u32 + 1;
         let majority = self.sentinels.len() as u32 / 2 + 1;
         if votes < majority.max(self.quorum) && !self.is_forced {
@@ -325,6 +342,12 @@ impl Checker {
             let target = address(&word(words, 1), &word(words, 2));
             self.orders.push(Order { at, from, master, to, target });
         }
+    }
+
+    /// D1: a master that came back by itself lacks what was written meanwhile.
+    pub(crate) fn promoted_stale(&mut self, at: Instant, from: NodeId, to: NodeId) {
+        let what = format!("promotes node {to}, which has been a master by itself");
+        self.breach(at, "D1", Some(from), what);
     }
 
     fn asked(&mut self, at: Instant, from: NodeId, ask: &Ask) {
@@ -363,12 +386,22 @@ impl Checker {
                 format!("is at epoch {epoch} after {before}, with a master's {config_epoch}");
             self.breach(at, "S3", Some(from), what);
         }
+        let is_excused = std::mem::take(&mut self.view(from, master).is_excused);
         let before = std::mem::replace(&mut self.view(from, master).config_epoch, config_epoch);
-        if config_epoch < before {
+        if config_epoch < before && !is_excused {
             let what = format!("goes back from configuration {before} to {config_epoch}");
             self.breach(at, "S3", Some(from), what);
         }
+        let announced = &mut self.view(from, master).announced;
+        let before = announced.replace((config_epoch, address));
+        if before.is_some_and(|(epoch, before)| epoch == config_epoch && before != address) {
+            let what = format!("moves master {master} to {address} without an election");
+            self.breach(at, "S4", Some(from), what);
+        }
         self.believe(at, from, master, address);
+        if config_epoch == 0 && self.disagrees {
+            return;
+        }
         let known = *self.addresses.entry((master, config_epoch)).or_insert(address);
         if known != address {
             let what =
@@ -423,7 +456,9 @@ impl Checker {
         let (at, from, master) = (order.at, order.from, order.master);
         let is_tilted = self.sentinels[&from].is_tilted;
         let view = self.view(from, master);
-        let (leads, belief, before) = (view.leads, view.belief, view.before);
+        let (belief, before) = (view.belief, view.before);
+        let is_over = view.led_until.is_some_and(|until| order.at > until);
+        let leads = view.leads.filter(|_| !is_over);
         if let Some(target) = order.target {
             let is_recent = before
                 .is_some_and(|(when, before)| before == target && at.since(when) <= BELIEF_GRACE);

@@ -107,6 +107,10 @@ impl World {
     }
 
     pub(crate) fn apply_fault(&mut self, fault: Fault) {
+        let is_trouble = matches!(fault, Fault::Kill(_) | Fault::Pause(_));
+        if is_trouble && self.schedule.is_over {
+            return;
+        }
         match fault {
             Fault::Strike => self.strike(),
             Fault::Kill(node) => self.kill(node),
@@ -167,7 +171,11 @@ impl World {
                 self.agenda.plan(end, Event::Fault(Fault::Heal(cuts)));
             }
             FaultKind::Break => {
-                let open: Vec<_> = self.nodes[node].links.iter().copied().collect();
+                let links = self.nodes[node].links.iter().copied();
+                let is_seen = |conn: &usize| {
+                    !self.links[*conn].ends.iter().any(|end| self.nodes[end.node].is_observer)
+                };
+                let open: Vec<_> = links.filter(is_seen).collect();
                 if !open.is_empty() {
                     let conn = open[self.rng.below(open.len() as u64) as usize];
                     self.net_break(conn);
@@ -217,6 +225,9 @@ impl World {
 
     fn set_disk(&mut self, node: NodeId, is_broken: bool) {
         let is_slow = self.rng.is_one_in(1, 3);
+        if is_broken && !is_slow {
+            self.checker.disk_failed(node);
+        }
         match &mut self.nodes[node].process {
             Process::Genuine(genuine) => {
                 genuine.is_disk_broken = is_broken && !is_slow;
@@ -228,7 +239,7 @@ impl World {
                 let slow = if is_broken && is_slow { 700 } else { 2 };
                 ours.disk.delay = Duration::from_millis(slow);
             }
-            Process::Server(_) | Process::Observer(_) => {}
+            Process::Server(_) | Process::Observer(_) | Process::Stranger(_) => {}
         }
     }
 

@@ -16,6 +16,7 @@ use super::observer::Observer;
 use super::ours::{Make, Ours};
 use super::process::NodeId;
 use super::server::{Server, hex_id};
+use super::stranger::Stranger;
 use super::tap::Line;
 use super::world::{Event, Process, State, World};
 
@@ -62,6 +63,8 @@ pub struct Plan {
     pub bound: Duration,
     /// Makes our machines.
     pub make: Option<Make>,
+    /// Whether the last Sentinel is told that the first replica is the master.
+    pub disagrees: bool,
     /// Whether breaches of genuine Sentinels are failures too.
     pub blames_all: bool,
     /// Keeps all events.
@@ -83,6 +86,7 @@ impl Plan {
             storm: Duration::from_secs(40),
             bound: Duration::from_secs(150),
             make: None,
+            disagrees: false,
             blames_all: false,
             is_recording: false,
         }
@@ -130,6 +134,8 @@ pub struct Failure {
     pub breach: Breach,
     /// The events before it.
     pub told: Vec<Told>,
+    /// How the nodes were left.
+    pub nodes: Vec<String>,
 }
 
 impl fmt::Display for Failure {
@@ -138,6 +144,9 @@ impl fmt::Display for Failure {
         for told in self.told.iter().rev().take(120).rev() {
             let Told { at, sentinel, channel, payload } = told;
             writeln!(f, "{:>11.4} sentinel {sentinel} {channel} {payload}", seconds(*at))?;
+        }
+        for node in &self.nodes {
+            writeln!(f, "            {node}")?;
         }
         let Breach { at, rule, what } = &self.breach;
         write!(f, "seed {} at {:.4}: {rule}: {what}", self.seed, seconds(*at))
@@ -176,7 +185,9 @@ impl Fleet {
         let is_uniform = plan.blames_all || plan.members.iter().all(is_ours);
         let mut checker = Checker::new(plan.quorum, is_uniform, plan.is_recording);
         checker.blames_all = plan.blames_all;
-        let nodes = plan.masters * (plan.replicas + 1) + plan.members.len() * 2;
+        checker.disagrees = plan.disagrees;
+        // And one more for a stranger.
+        let nodes = plan.masters * (plan.replicas + 1) + plan.members.len() * 2 + 1;
         let mut world = World::new(seed, checker, plan.latency, nodes);
         let mut groups = Vec::new();
         for group in 0..plan.masters {
@@ -206,7 +217,8 @@ impl Fleet {
 
     fn add_sentinel(&mut self, number: usize) {
         let address = SocketAddr::from(([10, 0, 0, number as u8 + 1], 26379));
-        let watched = self.watched();
+        let is_last = number + 1 == self.plan.members.len();
+        let watched = self.watched(usize::from(self.plan.disagrees && is_last));
         let member = self.plan.members[number];
         let world = &mut self.world;
         let (process, run_id) = match member {
@@ -236,10 +248,11 @@ impl Fleet {
         }
     }
 
-    fn watched(&self) -> Vec<Watched> {
+    /// What the file says; of each group, `server` is the master.
+    fn watched(&self, server: usize) -> Vec<Watched> {
         let watch = |group: usize| Watched {
             name: format!("m{group}"),
-            address: self.world.nodes[self.groups[group][0]].address,
+            address: self.world.nodes[self.groups[group][server]].address,
             quorum: self.plan.quorum,
             down_after: self.plan.down_after,
             failover_timeout: self.plan.failover_timeout,
@@ -288,6 +301,25 @@ impl Fleet {
         let index = self.master_of(group)?;
         self.world.pause(self.groups[group][index]);
         Some(index)
+    }
+
+    /// Lets somebody introduce itself to the first Sentinel as a peer; returns its address.
+    pub fn introduce_stranger(&mut self) -> SocketAddr {
+        let world = &mut self.world;
+        let address = SocketAddr::from(([10, 0, 2, 1], 26379));
+        let first = world.nodes[self.sentinels[0]].address;
+        let master = world.nodes[self.groups[0][0]].address;
+        let run_id = hex_id(&mut world.rng);
+        let hello = format!(
+            "{},{},{run_id},0,m0,{},{},0",
+            address.ip(),
+            address.port(),
+            master.ip(),
+            master.port()
+        );
+        let node = world.add(address, Process::Stranger(Stranger::new(first, hello)));
+        world.start(node);
+        address
     }
 
     fn master_of(&self, group: usize) -> Option<usize> {
@@ -483,7 +515,11 @@ impl Fleet {
         let now = self.world.now;
         let breach = checker.failure.take().unwrap_or(Breach { at: now, rule, what });
         let told = std::mem::take(&mut checker.told);
-        Err(Box::new(Failure { seed: self.seed, breach, told }))
+        let nodes = self.world.nodes.iter().filter_map(|node| match &node.process {
+            Process::Server(server) => Some(format!("{:?} {}", node.state, server.sketch())),
+            _ => None,
+        });
+        Err(Box::new(Failure { seed: self.seed, breach, told, nodes: nodes.collect() }))
     }
 }
 

@@ -15,6 +15,7 @@
 //! | S6 | nobody starts a fail-over without seeing the master down and being told so by enough peers |
 //! | S7 | nobody acts in TILT |
 //! | S9 | what a crash leaves on the disk can be read |
+//! | D1 | nobody promotes a former master that came back by itself |
 //! | L1 | in the end all agree where each master is |
 //! | L2 | in the end each group has one master, which all others follow |
 //! | L3 | a dead master is replaced in time |
@@ -31,6 +32,7 @@ mod observer;
 mod ours;
 mod process;
 mod server;
+mod stranger;
 mod tap;
 mod world;
 

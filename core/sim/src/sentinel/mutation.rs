@@ -19,18 +19,24 @@ pub enum Mutation {
     VotesUnsaved,
     /// Peers are forgotten with a restart, so that few look like a majority.
     ForgetsVoters,
+    /// A hello of the same configuration epoch is believed.
+    BelievesEqualEpochs,
 }
 
 /// The border with its switch.
 pub(crate) struct Border {
     mutation: Option<Mutation>,
-    /// Of each connection to a peer: the election that we asked for votes in.
-    asked: BTreeMap<Conn, u64>,
+    /// Of each connection to a peer: the election that we stand in.
+    stands: BTreeMap<Conn, u64>,
+    /// The latest election that anybody mentioned.
+    latest: u64,
+    /// Where we said that each master is, and since which election.
+    announced: BTreeMap<String, (u64, String)>,
 }
 
 impl Border {
     pub(crate) const fn new(mutation: Option<Mutation>) -> Self {
-        Self { mutation, asked: BTreeMap::new() }
+        Self { mutation, stands: BTreeMap::new(), latest: 0, announced: BTreeMap::new() }
     }
 
     pub(crate) fn answers_before_disk(&self) -> bool {
@@ -42,7 +48,7 @@ impl Border {
     }
 
     pub(crate) fn closed(&mut self, conn: Conn) {
-        self.asked.remove(&conn);
+        self.stands.remove(&conn);
     }
 
     /// After a crash: what is left on the disk may be changed.
@@ -59,43 +65,95 @@ impl Border {
 
     /// What the machine is told instead of what came.
     pub(crate) fn received(&mut self, conn: Conn, bytes: Vec<u8>) -> Vec<u8> {
-        match self.mutation {
-            Some(Mutation::CountsWrongEpoch) => self.with_our_epoch(conn, bytes),
-            _ => bytes,
+        if self.mutation.is_none() {
+            return bytes;
         }
+        let mut lines = lines(&bytes);
+        self.note_epochs(&lines);
+        match self.mutation {
+            Some(Mutation::CountsWrongEpoch) => self.votes_for_ours(conn, &mut lines),
+            Some(Mutation::BelievesEqualEpochs) => self.newer_hellos(&mut lines),
+            _ => return bytes,
+        }
+        lines.join("\r\n").into_bytes()
     }
 
     /// What others hear instead of what it says.
     pub(crate) fn transmit(&mut self, conn: Conn, bytes: Vec<u8>) -> Vec<u8> {
-        if self.mutation.is_some() {
-            let text = String::from_utf8_lossy(&bytes);
-            let words: Vec<&str> = text.split("\r\n").collect();
-            for (index, word) in words.iter().enumerate() {
-                if word.eq_ignore_ascii_case("is-master-down-by-addr")
-                    && words.get(index + 8).is_some_and(|run_id| run_id.len() == 40)
-                    && let Some(epoch) = words.get(index + 6).and_then(|word| word.parse().ok())
-                {
-                    self.asked.insert(conn, epoch);
-                }
+        if self.mutation.is_none() {
+            return bytes;
+        }
+        let mut lines = lines(&bytes);
+        self.note_epochs(&lines);
+        for line in &lines {
+            if let Some((name, place)) = hello_place(line) {
+                self.announced.insert(name, place);
             }
         }
-        bytes
-    }
-
-    /// A vote for another election looks like one for ours.
-    fn with_our_epoch(&self, conn: Conn, bytes: Vec<u8>) -> Vec<u8> {
-        let Some(epoch) = self.asked.get(&conn) else { return bytes };
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let mut lines: Vec<String> = text.split("\r\n").map(str::to_owned).collect();
-        for index in 0..lines.len().saturating_sub(4) {
-            let is_vote = lines[index] == "*3" && lines[index + 2] == "$40";
-            if is_vote && let Some(number) = lines[index + 4].strip_prefix(':') {
-                let voted: u64 = number.parse().unwrap_or(0);
-                if voted > *epoch {
-                    lines[index + 4] = format!(":{epoch}");
-                }
+        if self.mutation != Some(Mutation::CountsWrongEpoch) {
+            return bytes;
+        }
+        for index in 0..lines.len() {
+            let is_vote_wanted = lines[index].eq_ignore_ascii_case("is-master-down-by-addr")
+                && lines.get(index + 8).is_some_and(|run_id| run_id.len() == 40);
+            if is_vote_wanted && let Ok(epoch) = lines[index + 6].parse::<u64>() {
+                // The vote is asked for in the latest election of all, not in our own.
+                let asked = epoch.max(self.latest).to_string();
+                self.stands.insert(conn, epoch);
+                lines[index + 5] = format!("${}", asked.len());
+                lines[index + 6] = asked;
             }
         }
         lines.join("\r\n").into_bytes()
     }
+
+    /// Remembers the latest election that anybody has mentioned.
+    fn note_epochs(&mut self, lines: &[String]) {
+        for line in lines {
+            let fields: Vec<&str> = line.split(',').collect();
+            if let [_, _, _, epoch, ..] = fields[..]
+                && fields.len() == 8
+            {
+                self.latest = self.latest.max(epoch.parse().unwrap_or(0));
+            }
+        }
+    }
+
+    /// Votes for a later election look like votes for ours.
+    fn votes_for_ours(&self, conn: Conn, lines: &mut [String]) {
+        let Some(epoch) = self.stands.get(&conn) else { return };
+        for index in 0..lines.len().saturating_sub(4) {
+            let is_vote = lines[index] == "*3" && lines[index + 2] == "$40";
+            if is_vote && let Some(number) = lines[index + 4].strip_prefix(':') {
+                let voted: u64 = number.parse().unwrap_or(0);
+                lines[index + 4] = format!(":{}", voted.min(*epoch));
+            }
+        }
+    }
+
+    /// A hello of the epoch that we have, with another address, looks like a newer one.
+    fn newer_hellos(&self, lines: &mut [String]) {
+        for index in 1..lines.len() {
+            let Some((name, (epoch, address))) = hello_place(&lines[index]) else { continue };
+            let known = self.announced.get(&name);
+            if known.is_some_and(|known| known.0 == epoch && known.1 != address) {
+                let fields: Vec<&str> = lines[index].split(',').collect();
+                let current = fields[3].parse::<u64>().unwrap_or(0).max(epoch + 1);
+                let (head, tail) = (fields[..3].join(","), fields[4..7].join(","));
+                lines[index] = format!("{head},{current},{tail},{}", epoch + 1);
+                lines[index - 1] = format!("${}", lines[index].len());
+            }
+        }
+    }
+}
+
+fn lines(bytes: &[u8]) -> Vec<String> {
+    String::from_utf8_lossy(bytes).split("\r\n").map(str::to_owned).collect()
+}
+
+/// Returns of which master a hello speaks, since which election it is where it is, and where.
+fn hello_place(line: &str) -> Option<(String, (u64, String))> {
+    let fields: Vec<&str> = line.split(',').collect();
+    let [_, _, _, _, name, ip, port, epoch] = fields[..] else { return None };
+    Some((name.to_owned(), (epoch.parse().ok()?, format!("{ip}:{port}"))))
 }

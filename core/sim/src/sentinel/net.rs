@@ -50,7 +50,7 @@ pub(crate) struct Link {
 pub(crate) struct Paths {
     nodes: usize,
     cut: Vec<u32>,
-    latency: Vec<Duration>,
+    latency: Duration,
     pub jitter: Duration,
     /// One in so many segments takes much longer; zero for none.
     pub tail_one_in: u64,
@@ -64,7 +64,7 @@ impl Paths {
         Self {
             nodes,
             cut: vec![0; nodes * nodes],
-            latency: vec![latency; nodes * nodes],
+            latency,
             jitter: latency,
             tail_one_in: 0,
             tail: Duration::ZERO,
@@ -80,18 +80,13 @@ impl Paths {
         self.cut[self.index(from, to)] > 0
     }
 
-    pub(crate) fn set_latency(&mut self, from: NodeId, to: NodeId, latency: Duration) {
-        let index = self.index(from, to);
-        self.latency[index] = latency;
-    }
-
     pub(crate) fn heal_all(&mut self) {
         self.cut.fill(0);
     }
 
-    fn draw(&self, rng: &mut Rng, from: NodeId, to: NodeId) -> Duration {
-        let base = self.latency[self.index(from, to)];
-        let mut delay = base + Duration::from_nanos(rng.below(self.jitter.as_nanos() as u64));
+    fn draw(&self, rng: &mut Rng) -> Duration {
+        let mut delay =
+            self.latency + Duration::from_nanos(rng.below(self.jitter.as_nanos() as u64));
         if self.tail_one_in > 0 && rng.is_one_in(1, self.tail_one_in) {
             delay += Duration::from_nanos(rng.below(self.tail.as_nanos() as u64));
         }
@@ -116,8 +111,13 @@ impl World {
         self.links.push(Link { ends, is_open: false, early: Vec::new(), tap });
         self.nodes[from].links.insert(conn);
         match called {
-            Some(called) => {
-                let delay = self.paths.draw(&mut self.rng, from, called);
+            Some(_) => {
+                let is_observer = self.nodes[from].is_observer;
+                let delay = if is_observer {
+                    Duration::from_nanos(1)
+                } else {
+                    self.paths.draw(&mut self.rng)
+                };
                 self.agenda.plan(at + delay, Event::Syn { conn });
             }
             None => self.fly(at, conn, CALLER, Segment::Over(CloseReason::Unreachable)),
@@ -129,7 +129,9 @@ impl World {
         if self.links[conn].ends[CALLER].is_gone {
             return;
         }
-        if self.paths.is_cut(from, to) || !self.nodes[to].is_powered {
+        let is_heard = self.nodes[from].is_observer
+            || !self.paths.is_cut(from, to) && self.nodes[to].is_powered;
+        if !is_heard {
             self.held.push(conn);
             return;
         }
@@ -153,7 +155,7 @@ impl World {
         let delay = if self.nodes[from].is_observer || self.nodes[to].is_observer {
             Duration::from_nanos(1)
         } else {
-            self.paths.draw(&mut self.rng, from, to)
+            self.paths.draw(&mut self.rng)
         };
         let target = &mut self.links[conn].ends[end];
         let arrival = (at + delay).max(target.last_arrival);
@@ -230,7 +232,6 @@ impl World {
                     self.deliver(to, Happening::Connected(conn));
                 }
                 Segment::Bytes(bytes) => {
-                    self.tap_arrived(conn, end, bytes.len());
                     self.deliver(to, Happening::Received { conn, bytes });
                 }
                 Segment::Over(why) => {

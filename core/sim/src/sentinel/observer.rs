@@ -6,6 +6,9 @@ use std::time::Duration;
 use super::process::{Conn, Context, Effect, Happening, NodeId, command};
 use crate::codec::{Bytes, Parsed, Reply, parse_reply};
 
+/// How soon it comes back; when its Sentinel starts, it is told so at once.
+const AGAIN: Duration = Duration::from_millis(100);
+
 /// A subscriber that nothing cuts off; it comes back as long as there is somebody to come back to.
 pub(crate) struct Observer {
     sentinel: NodeId,
@@ -35,7 +38,7 @@ impl Observer {
             Happening::Gone { .. } => {
                 self.conn = None;
                 self.input.clear();
-                ctx.wake_in(Duration::from_millis(2), 0);
+                ctx.wake_in(AGAIN, 0);
             }
             Happening::Received { bytes, .. } => {
                 self.input.push(&bytes);

@@ -21,8 +21,12 @@ const CRON: Duration = Duration::from_secs(1);
 /// Between two PINGs to replicas, in periods of the housekeeping.
 const PING_EVERY: u64 = 10;
 
-/// A replication link that is silent for so long is given up.
-const REPLICATION_TIMEOUT: Duration = Duration::from_secs(60);
+/// A replication link that is silent for so long is given up, in whatever state it is; shorter
+/// than by default, so that runs need not be longer.
+const REPLICATION_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Whoever asks has had time to see what a server is after its start.
+const STALE: Duration = Duration::from_secs(3);
 
 const ALARM_CRON: u64 = 1;
 const ALARM_SYNCED: u64 = 2;
@@ -61,6 +65,7 @@ enum Upstream {
     Syncing {
         conn: Conn,
         input: Bytes,
+        is_answered: bool,
     },
     Up {
         conn: Conn,
@@ -95,7 +100,11 @@ pub(crate) struct Server {
     pub troubles: Troubles,
     run_id: String,
     replica_of: Option<SocketAddr>,
+    /// Since when it is a master because it was started as one, and not by anybody's order.
+    master_by_itself: Option<Instant>,
     upstream: Upstream,
+    /// When the attempt to follow began.
+    upstream_since: Instant,
     down_since: Option<Instant>,
     replid: String,
     /// The history before the last change of role, and up to where it is ours too.
@@ -127,7 +136,9 @@ impl Server {
             troubles: Troubles::default(),
             run_id: hex_id(rng),
             replica_of,
+            master_by_itself: None,
             upstream: Upstream::Idle,
+            upstream_since: Instant::START,
             down_since: None,
             replid: hex_id(rng),
             replid2: None,
@@ -151,12 +162,29 @@ impl Server {
         matches!(self.upstream, Upstream::Up { .. })
     }
 
-    pub(crate) const fn takes_writes(&self) -> bool {
-        self.replica_of.is_none()
+    /// Says what matters of it in one line.
+    pub(crate) fn sketch(&self) -> String {
+        let short = |id: &str| id[..6].to_owned();
+        let before =
+            self.replid2.as_ref().map(|(id, end)| format!(" before {} to {end}", short(id)));
+        format!(
+            "{} follows {:?}, in step: {}, history {} to {}{}",
+            self.address,
+            self.replica_of,
+            self.is_in_step(),
+            short(&self.replid),
+            self.offset,
+            before.unwrap_or_default()
+        )
     }
 
-    pub(crate) const fn offset(&self) -> u64 {
-        self.offset
+    /// Tells whether it has been a master for a while without anybody having made it one.
+    pub(crate) fn is_stale_master(&self, now: Instant) -> bool {
+        self.master_by_itself.is_some_and(|since| now.since(since) > STALE)
+    }
+
+    pub(crate) const fn takes_writes(&self) -> bool {
+        self.replica_of.is_none()
     }
 
     pub(crate) fn handle(&mut self, happening: Happening, ctx: &mut Context<'_>) {
@@ -188,6 +216,7 @@ impl Server {
         self.upstream = Upstream::Idle;
         self.run_id = hex_id(ctx.rng);
         self.replica_of = self.disk.replica_of;
+        self.master_by_itself = self.replica_of.is_none().then_some(ctx.now);
         if self.troubles.loses_data {
             self.data.clear();
             self.offset = 0;
@@ -220,7 +249,13 @@ impl Server {
                     ctx.send(*conn, command(&["REPLCONF", "ACK", &offset]));
                 }
             }
-            Upstream::Connecting(_) | Upstream::Syncing { .. } => {}
+            Upstream::Connecting(conn) | Upstream::Syncing { conn, .. } => {
+                if ctx.now.since(self.upstream_since) > REPLICATION_TIMEOUT {
+                    let conn = *conn;
+                    ctx.close(conn);
+                    self.upstream = Upstream::Idle;
+                }
+            }
         }
     }
 
@@ -230,6 +265,7 @@ impl Server {
                 return;
             }
             self.upstream = Upstream::Connecting(ctx.connect(master));
+            self.upstream_since = ctx.now;
         }
     }
 
@@ -238,7 +274,7 @@ impl Server {
             let port = self.address.port().to_string();
             let next = (self.offset + 1).to_string();
             ctx.send(conn, command(&["PSYNC", &self.replid, &next, &port]));
-            self.upstream = Upstream::Syncing { conn, input: Bytes::default() };
+            self.upstream = Upstream::Syncing { conn, input: Bytes::default(), is_answered: false };
         }
     }
 
@@ -310,11 +346,12 @@ impl Server {
 
     fn upstream_received(&mut self, bytes: &[u8], ctx: &mut Context<'_>) {
         match &mut self.upstream {
-            Upstream::Syncing { input, .. } => {
+            Upstream::Syncing { input, is_answered, .. } => {
                 input.push(bytes);
-                // The data is here when its last byte is; loading it takes a while.
-                if let Some((first, used)) = first_line(input.as_slice()) {
+                // The data is here when its last byte is; what follows waits until it is loaded.
+                if !*is_answered && let Some((first, used)) = first_line(input.as_slice()) {
                     input.skip(used);
+                    *is_answered = true;
                     self.sync_answered(&first, ctx);
                 }
             }
@@ -357,12 +394,14 @@ impl Server {
     }
 
     fn synced(&mut self, ctx: &mut Context<'_>) {
-        if let Upstream::Syncing { conn, input } =
-            std::mem::replace(&mut self.upstream, Upstream::Idle)
-        {
-            self.upstream = Upstream::Up { conn, input, last_io: ctx.now };
-            self.down_since = None;
-            self.follow(ctx);
+        match std::mem::replace(&mut self.upstream, Upstream::Idle) {
+            // An alarm of a synchronization before this one finds it unanswered.
+            Upstream::Syncing { conn, input, is_answered: true } => {
+                self.upstream = Upstream::Up { conn, input, last_io: ctx.now };
+                self.down_since = None;
+                self.follow(ctx);
+            }
+            other => self.upstream = other,
         }
     }
 
@@ -406,6 +445,7 @@ impl Server {
         if self.replica_of == master {
             return;
         }
+        self.master_by_itself = None;
         if let Some(conn) = self.upstream_conn() {
             ctx.close(conn);
         }

@@ -62,6 +62,15 @@ impl World {
         self.is_sentinel(from).then(|| Box::new(tap))
     }
 
+    /// Tells whether somebody is in step with a server.
+    fn is_followed(&self, node: NodeId) -> bool {
+        let address = self.nodes[node].address;
+        self.nodes.iter().any(|node| {
+            matches!(&node.process, Process::Server(server)
+                if server.follows() == Some(address) && server.is_in_step())
+        })
+    }
+
     /// One end has written.
     pub(crate) fn tap_sent(&mut self, at: Instant, conn: Conn, side: usize, bytes: &[u8]) {
         let link = &mut self.links[conn];
@@ -69,6 +78,7 @@ impl World {
         let Some(tap) = &mut link.tap else { return };
         if side == CALLER {
             tap.requests.push(bytes);
+            let mut is_promotion = false;
             while let Parsed::Whole(words, used) = parse_request(tap.requests.as_slice()) {
                 tap.requests.skip(used);
                 let ask = ask(&words);
@@ -80,6 +90,15 @@ impl World {
                     log.push(Line { at, from, to, conn, words });
                 }
                 self.checker.said(at, from, to, &words, ask.as_ref());
+                is_promotion |=
+                    word(&words, 0) == "SLAVEOF" && word(&words, 1).eq_ignore_ascii_case("no");
+            }
+            if is_promotion
+                && let Process::Server(server) = &self.nodes[to].process
+                && server.is_stale_master(self.now)
+                && !self.is_followed(to)
+            {
+                self.checker.promoted_stale(at, from, to);
             }
             return;
         }
@@ -98,12 +117,12 @@ impl World {
         }
     }
 
-    /// Bytes have arrived at one end.
-    pub(crate) fn tap_arrived(&mut self, conn: Conn, end: usize, count: usize) {
+    /// A process takes in what has arrived.
+    pub(crate) fn tap_heard(&mut self, conn: Conn, by: NodeId, count: usize) {
         let link = &mut self.links[conn];
         let (from, to) = (link.ends[CALLER].node, link.ends[CALLED].node);
         let Some(tap) = &mut link.tap else { return };
-        if end != CALLER || !tap.is_to_peer {
+        if by != from || !tap.is_to_peer {
             return;
         }
         tap.arrived_bytes += count as u64;

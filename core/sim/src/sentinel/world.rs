@@ -16,6 +16,7 @@ use super::observer::Observer;
 use super::ours::Ours;
 use super::process::{Conn, Context, Effect, Happening, NodeId};
 use super::server::Server;
+use super::stranger::Stranger;
 use crate::clock::Agenda;
 
 /// The wall clock at the start of every run, milliseconds.
@@ -30,7 +31,6 @@ pub(crate) enum Event {
     Drain { node: NodeId },
     Fault(Fault),
     Write,
-    Probe,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,7 @@ pub(crate) enum Process {
     Genuine(Genuine),
     Ours(Ours),
     Observer(Observer),
+    Stranger(Stranger),
 }
 
 /// A machine with one process.
@@ -186,7 +187,6 @@ impl World {
             Event::Drain { node } => self.drain(node),
             Event::Fault(fault) => self.apply_fault(fault),
             Event::Write => self.write(),
-            Event::Probe => {}
         }
         true
     }
@@ -251,6 +251,9 @@ impl World {
         if !self.is_heard(id, &happening) {
             return;
         }
+        if let Happening::Received { conn, bytes } = &happening {
+            self.tap_heard(*conn, id, bytes.len());
+        }
         let mut effects = std::mem::take(&mut self.effects);
         let mut next_conn = self.links.len();
         let node = &mut self.nodes[id];
@@ -268,6 +271,7 @@ impl World {
             Process::Genuine(genuine) => genuine.handle(happening, &mut context),
             Process::Ours(ours) => ours.handle(happening, &mut context),
             Process::Observer(observer) => observer.handle(happening, &mut context),
+            Process::Stranger(stranger) => stranger.handle(happening, &mut context),
         }
         let at = self.now + context.busy;
         node.busy_until = at;
@@ -314,6 +318,10 @@ impl World {
         node.busy_until = now;
         self.deliver(id, Happening::Started);
         self.checker.started(now, id);
+        let is_its = |node: &Node| matches!(&node.process, Process::Observer(observer) if observer.about() == id);
+        if let Some(observer) = self.nodes.iter().position(is_its) {
+            self.deliver(observer, Happening::Woken(0));
+        }
         // Machines that had fallen silent answer again, if only by a reset.
         self.net_again(|_, to| to == id);
     }
@@ -327,7 +335,6 @@ impl World {
         for conn in std::mem::take(&mut self.nodes[id].links) {
             self.net_close(self.now, id, conn, CloseReason::Reset);
         }
-        self.checker.died(self.now, id);
         self.crashed(id);
     }
 
@@ -340,25 +347,27 @@ impl World {
         node.state = State::Dead;
         node.is_powered = false;
         for conn in std::mem::take(&mut node.links) {
+            let link = &self.links[conn];
+            if link.ends.iter().any(|end| self.nodes[end.node].is_observer) {
+                self.net_close(self.now, id, conn, CloseReason::Reset);
+                continue;
+            }
             let link = &mut self.links[conn];
             let side = usize::from(link.ends[0].node != id);
             link.ends[side].is_gone = true;
         }
-        self.checker.died(self.now, id);
         self.crashed(id);
     }
 
     pub(crate) fn pause(&mut self, id: NodeId) {
         if self.nodes[id].state == State::Running {
             self.nodes[id].state = State::Paused;
-            self.checker.paused(id, true);
         }
     }
 
     pub(crate) fn resume(&mut self, id: NodeId) {
         if self.nodes[id].state == State::Paused {
             self.nodes[id].state = State::Running;
-            self.checker.paused(id, false);
             self.agenda.plan(self.now, Event::Drain { node: id });
         }
     }

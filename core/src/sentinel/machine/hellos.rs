@@ -1,5 +1,7 @@
 //! Tells where masters are, and hears it.
 
+use std::time::Duration;
+
 use super::links::{Expect, Node, Owner};
 use super::monitor::Due;
 use super::say::Said;
@@ -7,10 +9,14 @@ use super::{MasterId, Sentinel};
 use crate::sentinel::event::{Event, Plain};
 use crate::sentinel::failover::Input;
 use crate::sentinel::hello::{CHANNEL, Hello};
-use crate::sentinel::instance::{Address, Epoch, RunId};
+use crate::sentinel::instance::{Address, Epoch, Role, RunId};
 use crate::sentinel::peers::{self, Way};
 use crate::time::Instant;
 use crate::wire::resp::encode;
+
+/// How long hellos of a peer that an operator had us forget are not heard: others may still spread
+/// what they hold.
+pub(super) const TOMBSTONE: Duration = Duration::from_secs(300);
 
 impl Sentinel {
     /// Tells a server's subscribers, if it is time.
@@ -120,6 +126,9 @@ impl Sentinel {
         }
         let Some(id) = self.names.get(&hello.master).copied() else { return };
         let Some(master) = self.masters.get_mut(&id) else { return };
+        if master.forgotten.get(&hello.run_id).is_some_and(|at| now.since(*at) < TOMBSTONE) {
+            return;
+        }
         let mut found = Vec::new();
         let belief = peers::Belief {
             address: &master.belief().address.clone(),
@@ -127,7 +136,11 @@ impl Sentinel {
         };
         master.peers.handle_hello(now, way, &hello, belief, self.periods.publish, &mut found);
         if let Some(voice) = master.voices.get_mut(&hello.run_id) {
-            voice.told = Some((hello.config_epoch, hello.address.clone()));
+            voice.told = Some((now, hello.config_epoch, hello.address.clone()));
+        }
+        // It may be what a stray waits for.
+        if master.replicas.values().any(|replica| replica.role == Role::Master) {
+            self.dirty.insert(id);
         }
         for output in found {
             self.heard(now, id, output);
@@ -153,7 +166,7 @@ impl Sentinel {
         ));
     }
 
-    fn heard(&mut self, now: Instant, id: MasterId, output: peers::Output) {
+    pub(super) fn heard(&mut self, now: Instant, id: MasterId, output: peers::Output) {
         match output {
             peers::Output::Added(peer, address) => {
                 self.hear_of_peer(now, id, peer, &address);

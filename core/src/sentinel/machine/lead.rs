@@ -13,7 +13,8 @@ use crate::sentinel::ask::Ask;
 use crate::sentinel::election::{self, NotElected, STICKY, StartError};
 use crate::sentinel::event::{Event, Plain};
 use crate::sentinel::failover::{Chosen, Input, Output, State};
-use crate::sentinel::instance::{Address, Epoch, MasterName, RunId};
+use crate::sentinel::info::MasterLink;
+use crate::sentinel::instance::{Address, Epoch, MasterName, Role, RunId};
 use crate::sentinel::reconf::{self, Reconfiguration};
 use crate::sentinel::select::{Candidate, Rule, Selection, select};
 use crate::time::Instant;
@@ -28,6 +29,9 @@ const STAGGER: Duration = Duration::from_millis(20);
 
 /// The first wait after an attempt that led nowhere; it doubles each time.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
+
+/// Longer than any replica that is worth anything has been without a master.
+const DAYS: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// How long until somebody is looked for again when no replica was fit.
 const CANDIDATE_RETRY: Duration = Duration::from_secs(1);
@@ -45,6 +49,7 @@ impl Sentinel {
         // Peers that are not as far yet are asked again soon, but not without end.
         let shortest = Duration::from_millis(20);
         let period = (master.down_after() / 20).clamp(shortest, self.periods.ask.max(shortest));
+        let period = if master.is_fast_down { shortest } else { period };
         let period = if master.agreement.is_down() { self.periods.ask } else { period };
         let asks: Vec<RunId> = master
             .voices
@@ -384,11 +389,42 @@ impl Sentinel {
             lineage: master.lineage.replid,
             allows_stale: false,
         };
-        let first = select(now, &candidates, &rule);
-        if first.chosen.is_some() || master.lineage.replid2.is_none() {
-            return first;
+        if let Some(chosen) = self.followed_by_master(master) {
+            return Selection { chosen: Some(chosen), is_stale: false, unfit: Vec::new() };
         }
-        select(now, &candidates, &Rule { lineage: master.lineage.replid2, ..rule })
+        let mut first = None;
+        for is_patient in [false, true] {
+            for lineage in [master.lineage.replid, master.lineage.replid2] {
+                // Where all replicas have been without a master for long, as after a stall or a
+                // restart of ours, their history still says whether they lack anything.
+                let is_due = lineage.is_some() || (!is_patient && first.is_none());
+                if !is_due {
+                    continue;
+                }
+                let long = rule.master_down_for.map(|time| if is_patient { DAYS } else { time });
+                let rule = Rule { lineage, master_down_for: long, ..rule };
+                let selection = select(now, &candidates, &rule);
+                if selection.chosen.is_some() {
+                    return selection;
+                }
+                first.get_or_insert(selection);
+            }
+        }
+        first.unwrap_or_else(|| select(now, &candidates, &rule))
+    }
+
+    /// Returns the replica that is followed by the server that should be its master, and says that
+    /// it is one: whatever it lacks is lost already, and nobody else has more.
+    fn followed_by_master(&self, master: &Master) -> Option<usize> {
+        let (_, report) = master.server.replica_report()?;
+        let of = report.master.as_ref().filter(|_| report.link == MasterLink::Up)?;
+        master.replicas.values().position(|replica| {
+            self.is_same_place(of, &replica.address)
+                && replica.info.is_some()
+                && replica.role == Role::Master
+                && !replica.watch.is_down()
+                && self.links.is_open(replica.commands)
+        })
     }
 
     fn begin_promotion(&mut self, now: Instant, id: MasterId, replica: Address) {

@@ -46,6 +46,8 @@ pub(super) struct Server {
     pub(super) is_rebooted: bool,
     /// Whether the connection was refused or reset since it last stood.
     pub(super) is_refused: bool,
+    /// Whether it was the master before and has not said since that it follows anybody.
+    pub(super) is_former_master: bool,
     /// When it was last told whom to follow without being asked.
     pub(super) repaired_at: Option<Instant>,
 }
@@ -80,6 +82,7 @@ impl Server {
             is_kill_sent: false,
             is_rebooted: false,
             is_refused: false,
+            is_former_master: false,
             repaired_at: None,
         }
     }
@@ -120,8 +123,8 @@ pub(super) struct Voice {
     pub(super) answer: Option<(Instant, Answer)>,
     /// Its last vote.
     pub(super) vote: (Option<RunId>, Epoch),
-    /// Where it says that the master is, and since which election.
-    pub(super) told: Option<(Epoch, Address)>,
+    /// Where it says that the master is, since which election, and when it said so.
+    pub(super) told: Option<(Instant, Epoch, Address)>,
 }
 
 impl Voice {
@@ -187,6 +190,8 @@ pub(super) struct Master {
     pub(super) is_fast_down: bool,
     /// Whether two addresses are told for one election.
     pub(super) has_conflict: bool,
+    /// Peers that an operator had us forget, and when; their hellos are not heard for a while.
+    pub(super) forgotten: BTreeMap<RunId, Instant>,
 }
 
 pub(super) fn patience(
@@ -243,6 +248,7 @@ impl Master {
             armed: None,
             is_fast_down: false,
             has_conflict: false,
+            forgotten: BTreeMap::new(),
             settings,
         };
         for replica in master.settings.known_replicas.clone() {

@@ -43,7 +43,7 @@ use self::links::Links;
 use self::master::Master;
 pub use self::periods::{PING_PERIOD_MIN, Periods};
 use self::scripts::Scripts;
-pub use self::setup::{Keeping, Process, Setup};
+pub use self::setup::{DamagedState, Keeping, Process, Setup};
 use self::store::Store;
 use super::election::{AskId, Elections};
 use super::failover;
@@ -108,7 +108,7 @@ impl Sentinel {
     /// seed and the inputs.
     pub fn new(setup: Setup, seed: u64, now: Instant) -> Self {
         let mut rng = Rng::new(seed);
-        let Setup { mut config, keeping, process } = setup;
+        let Setup { mut config, keeping, process, fast_down } = setup;
         let myid = *config.myid.get_or_insert_with(|| setup::draw_id(&mut rng));
         let durable = Durable::from_config(&config);
         let periods = Periods::default();
@@ -145,6 +145,9 @@ impl Sentinel {
         sentinel.note(format!("Sentinel ID is {myid}"));
         for settings in masters {
             sentinel.monitor(now, settings);
+        }
+        for master in sentinel.masters.values_mut() {
+            master.is_fast_down = fast_down.contains(master.name());
         }
         // The first start has an ID to keep, and the others check that they can still write.
         sentinel.store.want();

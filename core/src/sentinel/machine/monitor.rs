@@ -241,7 +241,8 @@ impl Sentinel {
             | State::Commit(_)
             | State::UpdateConfig(_) => {}
         }
-        if master.planned.is_some() {
+        let is_suspected = master.is_fast_down && master.server.is_refused;
+        if master.planned.is_some() || (is_suspected && !master.agreement.is_down()) {
             return WATCH_PERIOD;
         }
         let is_link_down = master.server(node).and_then(|server| server.replica_report());

@@ -36,7 +36,10 @@ impl Sentinel {
             return false;
         }
         let (since, patience) = match server.role {
-            Role::Master if self.is_agreed(id) => (server.role_since, Duration::ZERO),
+            // Nobody promotes it: that would begin with its following somebody.
+            Role::Master if server.is_former_master && self.is_agreed(id, server.role_since) => {
+                (server.role_since, Duration::ZERO)
+            }
             Role::Master => (server.role_since, self.periods.publish * 4),
             Role::Replica => {
                 let follows = server.replica_report().and_then(|(_, r)| r.master.as_ref());
@@ -66,14 +69,20 @@ impl Sentinel {
 
     /// Whether a majority says, as we do, that the master is where it is since an election: then
     /// nobody has to wait for a newer one to become known.
-    fn is_agreed(&self, id: MasterId) -> bool {
+    ///
+    /// What was said before the other server became a master says nothing about that: it may have
+    /// been promoted a moment ago, by a leader whose hello is still on its way.
+    fn is_agreed(&self, id: MasterId, other_since: Instant) -> bool {
         let Some(master) = self.masters.get(&id) else { return false };
         if master.config_epoch == Epoch::ZERO || master.voices.is_empty() {
             return false;
         }
-        let agrees = |told: &Option<(Epoch, _)>| {
-            told.as_ref().is_some_and(|(epoch, address)| {
-                *epoch == master.config_epoch && self.is_same_place(address, &master.server.address)
+        let settled = other_since + self.periods.publish / 2;
+        let agrees = |told: &Option<(Instant, Epoch, _)>| {
+            told.as_ref().is_some_and(|(at, epoch, address)| {
+                *at >= settled
+                    && *epoch == master.config_epoch
+                    && self.is_same_place(address, &master.server.address)
             })
         };
         let agree = 1 + master.voices.values().filter(|voice| agrees(&voice.told)).count();

@@ -171,7 +171,7 @@ impl Sentinel {
             (Expect::Answer(id, address, epoch), Owner::Peer(peer)) => {
                 self.handle_answer(now, id, peer, &address, epoch, frame);
             }
-            (Expect::MyId, Owner::Peer(peer)) => self.handle_myid(peer, frame),
+            (Expect::MyId, Owner::Peer(peer)) => self.handle_myid(now, peer, frame),
             (Expect::Paused, Owner::Commands(id, _)) => self.handle_paused(now, id, frame),
             (
                 Expect::Info | Expect::Answer(..) | Expect::MyId | Expect::Paused,
@@ -230,7 +230,7 @@ impl Sentinel {
         self.links.send(link, Some(Expect::Ignored), |out| encode::request(out, &words));
     }
 
-    fn handle_myid(&mut self, peer: RunId, frame: &[u8]) {
+    fn handle_myid(&mut self, now: Instant, peer: RunId, frame: &[u8]) {
         let Some(said) = bulk(frame).and_then(RunId::parse) else { return };
         if let Some(known) = self.peer_links.get_mut(&peer) {
             known.verified = Some(said);
@@ -244,9 +244,13 @@ impl Sentinel {
             if !master.voices.contains_key(&peer) || master.peers.is_proven(&peer) {
                 continue;
             }
-            master.peers.handle_verified(&peer);
+            let mut found = Vec::new();
+            master.peers.handle_verified(&peer, &mut found);
             let (name, electors) = (master.name().clone(), master.peers.electors());
             self.elections.handle_peers(&name, electors);
+            for output in found {
+                self.heard(now, id, output);
+            }
             self.mark(id);
         }
     }
@@ -325,6 +329,7 @@ impl Sentinel {
         let Some(master) = self.masters.get_mut(&id) else { return };
         let Some(server) = master.server_mut(node) else { return };
         server.watch.handle_role(now, role);
+        server.is_former_master &= role == Role::Master;
         if server.role == role {
             return;
         }

@@ -1,9 +1,11 @@
 //! What a Sentinel begins with.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::config::diagnostic::Diagnostic;
-use crate::config::sentinel::{self as config, Config, PORT_DEFAULT, RunId};
+use crate::config::sentinel::{self as config, Config, MasterName, PORT_DEFAULT, RunId};
+use crate::hash::Hash;
 use crate::rng::Rng;
 
 /// What a Sentinel begins with.
@@ -15,6 +17,8 @@ pub struct Setup {
     pub keeping: Keeping,
     /// What is told of the process.
     pub process: Process,
+    /// Masters that may be down as soon as they refuse connections.
+    pub fast_down: BTreeSet<MasterName>,
 }
 
 /// Where what must not be forgotten is kept.
@@ -27,7 +31,86 @@ pub enum Keeping {
         /// What it holds.
         text: String,
     },
+    /// In a file of its own beside one that is only read: what [`Setup::with_state`] takes.
+    Beside {
+        /// The file.
+        path: PathBuf,
+        /// What it holds; empty before the first start.
+        text: String,
+    },
 }
+
+impl Keeping {
+    /// Returns the file that is written.
+    pub(super) const fn path(&self) -> &PathBuf {
+        match self {
+            Self::InPlace { path, .. } | Self::Beside { path, .. } => path,
+        }
+    }
+
+    /// Returns what the file holds.
+    pub(super) const fn text(&self) -> &String {
+        match self {
+            Self::InPlace { text, .. } | Self::Beside { text, .. } => text,
+        }
+    }
+
+    /// Takes in what the file holds.
+    pub(super) fn set_text(&mut self, new: String) {
+        match self {
+            Self::InPlace { text, .. } | Self::Beside { text, .. } => *text = new,
+        }
+    }
+
+    /// Returns what the file should hold.
+    pub(super) fn rewrite(&self, config: &Config, fast_down: &BTreeSet<MasterName>) -> String {
+        match self {
+            Self::InPlace { text, .. } => with_fast_down(config::rewrite(text, config), fast_down),
+            Self::Beside { .. } => sealed(&with_fast_down(config::rewrite("", config), fast_down)),
+        }
+    }
+}
+
+/// How a line of ours begins that a genuine Sentinel takes for a comment.
+const FAST_DOWN: &str = "# ringkeeper fast-down ";
+
+/// How the first line of a state file begins; its checksum follows.
+const SEAL: &str = "# ringkeeper state ";
+
+/// Returns the masters for which the text says that a refused connection may be enough.
+fn fast_down_of(text: &str) -> BTreeSet<MasterName> {
+    let names = text.lines().filter_map(|line| line.trim().strip_prefix(FAST_DOWN));
+    names.filter_map(|name| MasterName::new(name.trim())).collect()
+}
+
+/// Returns the text with these masters as the ones for which a refused connection may be enough.
+fn with_fast_down(text: String, wanted: &BTreeSet<MasterName>) -> String {
+    if fast_down_of(&text) == *wanted {
+        return text;
+    }
+    let others = text.split_inclusive('\n').filter(|line| !line.trim().starts_with(FAST_DOWN));
+    let mut text: String = others.collect();
+    for name in wanted {
+        text.push_str(&format!("{FAST_DOWN}{name}\n"));
+    }
+    text
+}
+
+/// Returns the text behind a line with its checksum.
+fn sealed(text: &str) -> String {
+    format!("{SEAL}{:08x}\n{text}", Hash::Xxh3_64.hash(text.as_bytes()))
+}
+
+/// Returns the text behind the line with its checksum; none if it is not what was written.
+fn unsealed(text: &str) -> Option<&str> {
+    let (first, rest) = text.split_once('\n')?;
+    let sum = format!("{:08x}", Hash::Xxh3_64.hash(rest.as_bytes()));
+    (first.strip_prefix(SEAL)? == sum).then_some(rest)
+}
+
+/// A state file that is not what was written: nobody can tell what was promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DamagedState;
 
 /// What INFO and HELLO tell of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +154,53 @@ impl Setup {
                 os: String::new(),
                 unix_micros_at_start: 0,
             },
+            fast_down: fast_down_of(text),
         })
+    }
+
+    /// Keeps what is learnt in a file beside the configuration, which is only read, and takes over
+    /// what that file holds; none if it is not there yet. Settings are those of the configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`DamagedState`] when the file is not what was written to it.
+    pub fn with_state(mut self, path: PathBuf, state: Option<&str>) -> Result<Self, DamagedState> {
+        if let Some(state) = state {
+            let inner = unsealed(state).ok_or(DamagedState)?;
+            let known = config::parse("state", inner).config.ok_or(DamagedState)?;
+            take_over(&mut self.config, known);
+            self.fast_down.extend(fast_down_of(inner));
+        }
+        self.keeping = Keeping::Beside { path, text: state.unwrap_or_default().to_owned() };
+        Ok(self)
+    }
+}
+
+/// Adds what was learnt to what was configured.
+fn take_over(config: &mut Config, known: Config) {
+    config.myid = known.myid.or(config.myid);
+    config.current_epoch = config.current_epoch.max(known.current_epoch);
+    for old in known.masters {
+        let Some(master) = config.masters.iter_mut().find(|master| master.name == old.name) else {
+            // Monitored by a command.
+            config.masters.push(old);
+            continue;
+        };
+        master.leader_epoch = master.leader_epoch.max(old.leader_epoch);
+        if old.config_epoch > master.config_epoch {
+            master.config_epoch = old.config_epoch;
+            master.monitor.address = old.monitor.address;
+        }
+        for replica in old.known_replicas {
+            if !master.known_replicas.iter().any(|known| known.is_same(&replica)) {
+                master.known_replicas.push(replica);
+            }
+        }
+        for peer in old.known_sentinels {
+            if !master.known_sentinels.iter().any(|known| known.run_id == peer.run_id) {
+                master.known_sentinels.push(peer);
+            }
+        }
     }
 }
 
@@ -85,4 +214,37 @@ pub(super) fn draw_id(rng: &mut Rng) -> RunId {
         }
     }
     RunId::from_random(bits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "sentinel monitor m 127.0.0.1 1 2\n# ringkeeper fast-down m\n";
+
+    #[test]
+    fn a_state_file_is_taken_over_whole_or_not_at_all() {
+        let setup = || Setup::from_text("s.conf".into(), FILE).unwrap();
+        let mut learnt = setup().config;
+        learnt.current_epoch = crate::sentinel::instance::Epoch::new(7).unwrap();
+        let keeping = Keeping::Beside { path: "s.state".into(), text: String::new() };
+        let text = keeping.rewrite(&learnt, &setup().fast_down);
+        let again = setup().with_state("s.state".into(), Some(&text)).unwrap();
+        assert_eq!(again.config.current_epoch.get(), 7);
+        assert_eq!(again.fast_down.len(), 1);
+        for end in 0..text.len() {
+            let cut = text.get(..end).unwrap();
+            assert!(setup().with_state("s.state".into(), Some(cut)).is_err(), "{cut}");
+        }
+        assert!(setup().with_state("s.state".into(), None).is_ok());
+    }
+
+    #[test]
+    fn what_is_only_ours_stands_in_comments() {
+        let names = fast_down_of(FILE);
+        assert_eq!(with_fast_down(FILE.to_owned(), &names), FILE);
+        let none = with_fast_down(FILE.to_owned(), &BTreeSet::new());
+        assert_eq!(none, "sentinel monitor m 127.0.0.1 1 2\n");
+        assert_eq!(with_fast_down(none, &names), FILE);
+    }
 }

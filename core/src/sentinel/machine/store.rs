@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::clients::ClientKey;
 use super::setup::Keeping;
 use super::{MasterId, Sentinel};
-use crate::config::sentinel::{self as config, Config};
+use crate::config::sentinel::Config;
 use crate::id::Ticket;
 use crate::io::{Change, Errand, Output, PersistError};
 use crate::sentinel::failover::Input;
@@ -83,8 +83,7 @@ impl Store {
     }
 
     const fn text(&self) -> &String {
-        let Keeping::InPlace { text, .. } = &self.keeping;
-        text
+        self.keeping.text()
     }
 }
 
@@ -96,7 +95,9 @@ impl Sentinel {
         }
         self.store.is_wanted = false;
         let config: Config = self.snapshot();
-        let text = config::rewrite(self.store.text(), &config);
+        let fast_down = self.masters.values().filter(|master| master.is_fast_down);
+        let fast_down = fast_down.map(|master| master.name().clone()).collect();
+        let text = self.store.keeping.rewrite(&config, &fast_down);
         let covers = std::mem::take(&mut self.store.waiting);
         // What the file says already is durable already.
         if text == *self.store.text() && !self.store.is_failing && self.store.last_ticket > 0 {
@@ -106,8 +107,8 @@ impl Sentinel {
         }
         self.store.last_ticket += 1;
         let ticket = Ticket(self.store.last_ticket);
-        let Keeping::InPlace { path, .. } = &self.store.keeping;
-        let change = Change::Replace { path: path.clone(), bytes: text.clone().into_bytes() };
+        let path = self.store.keeping.path().clone();
+        let change = Change::Replace { path, bytes: text.clone().into_bytes() };
         self.store.writing = Some(Writing { ticket, text, covers });
         self.out.push_back(Output::Errand(Errand::Persist { ticket, change }));
         false
@@ -127,8 +128,7 @@ impl Sentinel {
         self.store.is_failing = !is_durable;
         match result {
             Ok(()) => {
-                let Keeping::InPlace { text, .. } = &mut self.store.keeping;
-                *text = writing.text;
+                self.store.keeping.set_text(writing.text);
                 self.note_saved();
             }
             Err(error) => {

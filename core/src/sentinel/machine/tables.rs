@@ -126,7 +126,9 @@ impl Sentinel {
             Some(server) => server,
             None => Server::new(now, links, id, Node::Master, to.clone(), patience),
         };
-        let old = std::mem::replace(&mut master.server, new);
+        let mut old = std::mem::replace(&mut master.server, new);
+        old.is_former_master = true;
+        master.server.is_former_master = false;
         let at = master.take_place();
         master.replicas.insert(at, old);
         master.config_epoch = epoch;
@@ -228,6 +230,7 @@ impl Sentinel {
         let verified = known.and_then(|known| known.verified);
         let link = known.and_then(|known| self.links.get(known.link));
         let pings = link.filter(|link| link.is_open()).map(|link| link.pings);
+        let mut found = Vec::new();
         if let Some(master) = self.masters.get_mut(&id) {
             if let (Some(pings), Some(voice)) = (pings, master.voices.get_mut(&peer)) {
                 voice.watch.handle_connected(now);
@@ -236,8 +239,11 @@ impl Sentinel {
                 }
             }
             if verified == Some(peer) {
-                master.peers.handle_verified(&peer);
+                master.peers.handle_verified(&peer, &mut found);
             }
+        }
+        for output in found {
+            self.heard(now, id, output);
         }
         self.store.want();
         self.mark(id);

@@ -313,7 +313,12 @@ impl Genuine {
 
     pub(super) fn check_objectively_down(&mut self, id: Id, ctx: &mut Context<'_>) {
         let master = &self.instances[id];
-        let peers = master.peers.iter().filter(|peer| self.instances[**peer].master_down).count();
+        // What was said before a TILT, or before the process was stopped, is forgotten too late.
+        let is_fresh = |peer: &Instance| {
+            self.defects.keeps_confirmations || ctx.wall_ms - peer.last_ask_reply <= ASK_PERIOD * 5
+        };
+        let peers = master.peers.iter().map(|peer| &self.instances[*peer]);
+        let peers = peers.filter(|peer| peer.master_down && is_fresh(peer)).count();
         let count = 1 + peers as u32;
         let is_down = master.s_down && count >= master.quorum;
         if is_down && !master.o_down {

@@ -192,13 +192,6 @@ impl Genuine {
         }
     }
 
-    /// Tells where it believes a master to be, and since which election.
-    pub(crate) fn belief(&self, name: &str) -> Option<(u64, SocketAddr)> {
-        let master = self.masters.iter().find(|id| self.instances[**id].name == name)?;
-        let master = &self.instances[*master];
-        Some((master.config_epoch, self.current_address(master)))
-    }
-
     fn started(&mut self, ctx: &mut Context<'_>) {
         self.masters.clear();
         self.instances.clear();

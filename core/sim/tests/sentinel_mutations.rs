@@ -1,0 +1,140 @@
+//! Known defects, put back by a switch at the border: each has to be found within the ordinary
+//! number of seeds, or the faults are too tame and the checks too lenient.
+
+mod fleet;
+
+use std::time::Duration;
+
+use ringkeeper_core::rng::Rng;
+use ringkeeper_sim::sentinel::{Defects, FaultKind, Fleet, Member, Mutation, Plan};
+
+/// The ordinary number of seeds: what a run of all seeds tries within its time.
+const SEEDS: u64 = 300;
+
+/// Draws a run in which the defect has a chance to show.
+fn draw(seed: u64, member: Member, masters: usize, faults: &[FaultKind]) -> Plan {
+    let mut rng = Rng::new(seed ^ 0x5eed);
+    let mut plan = Plan::calm(vec![member; 3]);
+    plan.make = Some(fleet::make());
+    plan.blames_all = true;
+    plan.masters = masters;
+    plan.replicas = 1 + rng.below(2) as usize;
+    plan.down_after = Duration::from_millis([500, 1_000][rng.below(2) as usize]);
+    plan.failover_timeout = Duration::from_millis(4_000);
+    plan.latency = Duration::from_micros([30, 5_000, 20_000][rng.below(3) as usize]);
+    plan.faults = faults.to_vec();
+    plan.storm = Duration::from_secs(30);
+    plan
+}
+
+/// Returns the first seed that breaks one of `rules`.
+fn find(rules: &[&str], plan: impl Fn(u64) -> Plan) -> Option<(u64, String)> {
+    for seed in 0..SEEDS {
+        if let Err(failure) = Fleet::run(seed, plan(seed))
+            && rules.contains(&failure.breach.rule)
+        {
+            return Some((seed, format!("{}: {}", failure.breach.rule, failure.breach.what)));
+        }
+    }
+    None
+}
+
+fn assert_found(rules: &[&str], plan: impl Fn(u64) -> Plan) {
+    let found = find(rules, plan);
+    println!("{found:?}");
+    assert!(found.is_some(), "not found in {SEEDS} seeds");
+}
+
+const STORM: &[FaultKind] =
+    &[FaultKind::Kill, FaultKind::Masters, FaultKind::Cut, FaultKind::Tail, FaultKind::Pause];
+
+#[test]
+fn the_model_without_defects_keeps_its_safety() {
+    for seed in 0..40 {
+        let plan = draw(seed, Member::Genuine(Defects::NONE), 3, STORM);
+        if let Err(failure) = Fleet::run(seed, plan) {
+            // The genuine algorithm has no promise to be there in time.
+            assert!(failure.breach.rule.starts_with('L'), "{failure}");
+        }
+    }
+}
+
+#[test]
+fn votes_counted_for_the_wrong_election_are_found() {
+    let member = Member::Genuine(Defects { counts_wrong_epoch: true, ..Defects::NONE });
+    assert_found(&["S2", "S4"], |seed| draw(seed, member, 5, STORM));
+}
+
+#[test]
+fn confirmations_of_the_old_address_are_found() {
+    let member = Member::Genuine(Defects { keeps_confirmations: true, ..Defects::NONE });
+    assert_found(&["S6"], |seed| draw(seed, member, 1, STORM));
+}
+
+#[test]
+fn votes_that_could_not_be_saved_are_found() {
+    let member = Member::Genuine(Defects { votes_unsaved: true, ..Defects::NONE });
+    let faults = [FaultKind::Disk, FaultKind::Kill, FaultKind::Masters, FaultKind::Cut];
+    assert_found(&["S1", "S2"], |seed| draw(seed, member, 1, &faults));
+}
+
+#[test]
+fn answers_before_the_disk_are_found() {
+    let member = Member::Genuine(Defects { answers_before_disk: true, ..Defects::NONE });
+    let faults = [FaultKind::Kill, FaultKind::Masters, FaultKind::Cut, FaultKind::Pause];
+    assert_found(&["S1", "S2"], |seed| draw(seed, member, 1, &faults));
+}
+
+#[test]
+fn voters_that_are_forgotten_when_dead_are_found() {
+    let member = Member::Genuine(Defects { forgets_dead_voters: true, ..Defects::NONE });
+    let faults = [FaultKind::Partition, FaultKind::Kill, FaultKind::Masters];
+    let plan = |seed| Plan { quorum: 1, ..draw(seed, member, 1, &faults) };
+    assert_found(&["S2"], plan);
+}
+
+#[test]
+fn hellos_of_the_same_epoch_that_are_believed_are_found() {
+    let member = Member::Genuine(Defects { believes_equal_epochs: true, ..Defects::NONE });
+    assert_found(&["S4"], |seed| Plan { disagrees: true, ..draw(seed, member, 1, STORM) });
+}
+
+#[test]
+fn ours_that_believes_hellos_of_the_same_epoch_is_found() {
+    let member = Member::Ours(Some(Mutation::BelievesEqualEpochs));
+    assert_found(&["S4"], |seed| Plan { disagrees: true, ..draw(seed, member, 1, STORM) });
+}
+
+#[test]
+fn a_stale_master_that_is_promoted_is_found() {
+    let member = Member::Genuine(Defects { promotes_stale_master: true, ..Defects::NONE });
+    assert_found(&["D1"], |seed| draw(seed, member, 1, STORM));
+}
+
+#[test]
+fn ours_that_counts_votes_for_the_wrong_election_is_found() {
+    let member = Member::Ours(Some(Mutation::CountsWrongEpoch));
+    assert_found(&["S2", "S4"], |seed| draw(seed, member, 5, STORM));
+}
+
+#[test]
+fn ours_that_answers_before_the_disk_is_found() {
+    let member = Member::Ours(Some(Mutation::AnswersBeforeDisk));
+    let faults = [FaultKind::Kill, FaultKind::Masters, FaultKind::Cut, FaultKind::Pause];
+    assert_found(&["S1", "S2", "S3"], |seed| draw(seed, member, 1, &faults));
+}
+
+#[test]
+fn ours_that_does_not_notice_a_failing_disk_is_found() {
+    let member = Member::Ours(Some(Mutation::VotesUnsaved));
+    let faults = [FaultKind::Disk, FaultKind::Kill, FaultKind::Masters, FaultKind::Cut];
+    assert_found(&["S1", "S2"], |seed| draw(seed, member, 1, &faults));
+}
+
+#[test]
+fn ours_that_forgets_voters_is_found() {
+    let member = Member::Ours(Some(Mutation::ForgetsVoters));
+    let faults = [FaultKind::Partition, FaultKind::Kill, FaultKind::Masters];
+    let plan = |seed| Plan { quorum: 1, ..draw(seed, member, 1, &faults) };
+    assert_found(&["S2"], plan);
+}

@@ -1,0 +1,413 @@
+//! What a Sentinel answers, beside a genuine one that watches the same master; its events, its
+//! scripts, and the clients that operators use.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use support::eventually;
+use support::lab::{Runtime, program};
+use support::quorum::{Make, NAME, Quorum, Watcher, start_servers};
+use support::resp::Reply;
+
+on_every_runtime!(
+    replies_have_the_words_and_fields_of_a_genuine_sentinel,
+    subscribers_hear_every_step_of_a_fail_over,
+    a_planned_fail_over_loses_no_acknowledged_write,
+    settings_are_changed_written_and_refused_in_the_same_words,
+    scripts_run_with_their_arguments_and_without_our_descriptors,
+    passwords_are_asked_for_and_given,
+    redis_py_and_redis_cli_find_the_master,
+    a_process_without_a_file_to_write_does_not_start,
+    the_native_form_only_reads_its_file_and_remembers_beside_it,
+    a_peer_that_is_gone_for_good_is_forgotten_and_no_majority_with_it,
+);
+
+fn pair(runtime: Runtime) -> Quorum {
+    Quorum::start_with(&[Make::Ours(runtime), Make::Genuine], 1, 5000, "")
+}
+
+/// What a reply looks like, without what differs between two Sentinels or two moments.
+fn shape(reply: &Reply) -> Vec<String> {
+    match reply {
+        Reply::Array(items) => {
+            let mut lines = vec![format!("array of {}", items.len())];
+            lines.extend(items.iter().flat_map(shape));
+            lines
+        }
+        Reply::Bulk(bytes) => vec![format!("${}", String::from_utf8_lossy(bytes))],
+        other => vec![format!("{other:?}")],
+    }
+}
+
+/// Fields whose values are a moment's, or of the Sentinel that is asked.
+const VARIES: [&str; 12] = [
+    "runid",
+    "name",
+    "ip",
+    "port",
+    "link-pending-commands",
+    "last-ping-sent",
+    "last-ok-ping-reply",
+    "last-ping-reply",
+    "info-refresh",
+    "role-reported-time",
+    "slave-repl-offset",
+    "last-hello-message",
+];
+
+/// Returns the names of the fields of a map and the values of those that do not vary.
+fn fields(reply: &Reply, of_peer: bool) -> Vec<(String, String)> {
+    let pairs = reply.items().chunks(2);
+    pairs
+        .map(|pair| {
+            let (name, value) = (pair[0].text(), pair[1].text());
+            let identity = ["runid", "name", "ip", "port"].contains(&name.as_str());
+            let varies = VARIES.contains(&name.as_str()) && (of_peer || !identity);
+            (name, if varies { "…".to_owned() } else { value })
+        })
+        .collect()
+}
+
+fn replies_have_the_words_and_fields_of_a_genuine_sentinel(runtime: Runtime) {
+    need!("redis-server", "redis-sentinel");
+    let all = pair(runtime);
+    let (ours, theirs) = (&all.watchers[0], &all.watchers[1]);
+    let port = all.servers[0].place.port().to_string();
+    let commands = test_commands(&port);
+    for line in commands.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(shape(&ours.ask(&words)), shape(&theirs.ask(&words)), "{line}");
+    }
+    let both = |words: &[&str]| (ours.ask(words), theirs.ask(words));
+    let (mine, genuine) = both(&["SENTINEL", "MASTER", NAME]);
+    assert_eq!(fields(&mine, false), fields(&genuine, false));
+    let (mine, genuine) = both(&["SENTINEL", "REPLICAS", NAME]);
+    assert_eq!(fields(&mine.items()[0], false), fields(&genuine.items()[0], false));
+    let (mine, genuine) = both(&["SENTINEL", "SENTINELS", NAME]);
+    assert_eq!(fields(&mine.items()[0], true), fields(&genuine.items()[0], true));
+    let (mine, genuine) = both(&["SENTINEL", "INFO-CACHE", NAME]);
+    assert_eq!(mine.items()[0], genuine.items()[0]);
+    assert_eq!(mine.items()[1].items().len(), genuine.items()[1].items().len());
+    let (mine, genuine) = both(&["INFO", "sentinel"]);
+    assert_eq!(mine, genuine);
+    let names = |reply: &Reply| {
+        let lines = reply.text();
+        let names = lines.lines().filter_map(|line| line.split_once(':'));
+        names.map(|(name, _)| name.to_owned()).collect::<BTreeSet<_>>()
+    };
+    let (mine, genuine) = both(&["INFO", "server"]);
+    for name in ["redis_version", "redis_mode", "tcp_port", "run_id", "config_file"] {
+        assert!(names(&mine).contains(name) && names(&genuine).contains(name), "{name}");
+    }
+}
+
+/// Commands whose replies are equal to the letter.
+fn test_commands(port: &str) -> String {
+    support::lab::test_file("data/sentinel-commands.txt").replace("MASTERPORT", port)
+}
+
+/// Subscribes to everything and returns what is heard until `last`.
+fn hear_until(watcher: &Watcher, last: &str, act: impl FnOnce()) -> Vec<(String, String)> {
+    let mut client = watcher.client();
+    client.ask(&["PSUBSCRIBE", "*"]);
+    act();
+    let mut heard = Vec::new();
+    loop {
+        let reply = client.reply().unwrap();
+        let [kind, _, channel, text] = reply.items() else { panic!("{reply:?}") };
+        assert_eq!(kind.text(), "pmessage");
+        heard.push((channel.text(), text.text()));
+        if channel.text() == last {
+            return heard;
+        }
+    }
+}
+
+fn subscribers_hear_every_step_of_a_fail_over(runtime: Runtime) {
+    need!("redis-server");
+    let all = Quorum::start_with(&[Make::Ours(runtime)], 2, 1000, "");
+    let watcher = &all.watchers[0];
+    let heard = hear_until(watcher, "+failover-end", || {
+        assert_eq!(watcher.ask(&["SENTINEL", "FAILOVER", NAME]), Reply::ok());
+        let again = watcher.ask(&["SENTINEL", "FAILOVER", NAME]).text();
+        assert_eq!(again, "INPROG Failover already in progress");
+    });
+    let channels: Vec<&str> = heard.iter().map(|(channel, _)| channel.as_str()).collect();
+    let steps = [
+        "+new-epoch",
+        "+try-failover",
+        "+vote-for-leader",
+        "+elected-leader",
+        "+failover-state-select-slave",
+        "+selected-slave",
+        "+failover-state-send-slaveof-noone",
+        "+failover-state-wait-promotion",
+        "+promoted-slave",
+        "+failover-state-reconf-slaves",
+        "+switch-master",
+        "+slave-reconf-sent",
+        "+slave-reconf-inprog",
+        "+slave-reconf-done",
+        "+failover-end",
+    ];
+    let mut rest = channels.iter();
+    for step in steps {
+        assert!(rest.any(|channel| *channel == step), "{step} in its place in {channels:?}");
+    }
+    let switch = heard.iter().find(|(channel, _)| channel == "+switch-master").unwrap();
+    let from = all.servers[0].place.port();
+    assert!(switch.1.starts_with(&format!("{NAME} 127.0.0.1 {from} 127.0.0.1 ")), "{switch:?}");
+}
+
+fn a_planned_fail_over_loses_no_acknowledged_write(runtime: Runtime) {
+    need!("redis-server");
+    let all = Quorum::start_with(&[Make::Ours(runtime)], 2, 2000, "");
+    let watcher = &all.watchers[0];
+    let old = all.servers[0].place.port();
+    let mut client = all.servers[0].client();
+    let mut acknowledged = Vec::new();
+    for number in 0..100_000 {
+        if number == 200 {
+            assert_eq!(watcher.ask(&["SENTINEL", "FAILOVER", NAME]), Reply::ok());
+        }
+        let key = format!("k{number}");
+        // The connection ends when the master becomes a replica.
+        match client.try_ask(&["SET", &key, "v"]) {
+            Ok(reply) if reply == Reply::ok() => acknowledged.push(key),
+            _ => break,
+        }
+    }
+    let (new, _) = all.wait_for_switch(old);
+    all.wait_until_settled(new);
+    let mut client = all.servers[new].client();
+    let lost = acknowledged.iter().filter(|key| client.ask(&["GET", key]) != Reply::bulk("v"));
+    assert_eq!(lost.count(), 0, "of {}; {}", acknowledged.len(), all.logs());
+    assert!(acknowledged.len() >= 200);
+}
+
+fn settings_are_changed_written_and_refused_in_the_same_words(runtime: Runtime) {
+    need!("redis-server");
+    let all = Quorum::start_with(&[Make::Ours(runtime)], 1, 5000, "# kept\n");
+    let watcher = &all.watchers[0];
+    let set = ["SENTINEL", "SET", NAME, "down-after-milliseconds", "7000", "quorum", "3"];
+    assert_eq!(watcher.ask(&set), Reply::ok());
+    let file = watcher.file();
+    assert!(file.contains("sentinel down-after-milliseconds mymaster 7000"), "{file}");
+    assert!(file.contains("# kept"), "{file}");
+    assert_eq!(watcher.field("quorum"), "3");
+    let port = all.servers[1].place.port().to_string();
+    assert_eq!(
+        watcher.ask(&["SENTINEL", "MONITOR", "other", "127.0.0.1", &port, "1"]),
+        Reply::ok()
+    );
+    assert!(watcher.file().contains(&format!("sentinel monitor other 127.0.0.1 {port} 1")));
+    assert_eq!(watcher.ask(&["SENTINEL", "REMOVE", "other"]), Reply::ok());
+    assert!(!watcher.file().contains("other"));
+    assert_eq!(watcher.ask(&["SENTINEL", "RESET", "my*"]), Reply::Integer(1));
+    // INFO is asked for at once, so the replica is back without waiting for its period.
+    eventually("the replica is found again", || (watcher.field("num-slaves") == "1").then_some(()));
+    let explained = watcher.ask(&["SENTINEL", "EXPLAIN", NAME]);
+    let lines: Vec<String> = explained.items().iter().map(Reply::text).collect();
+    assert!(lines.iter().any(|line| line == "no fail-over is under way"), "{lines:?}");
+}
+
+fn scripts_run_with_their_arguments_and_without_our_descriptors(runtime: Runtime) {
+    need!("redis-server");
+    let servers = start_servers(1);
+    let scratch = support::Scratch::new();
+    let script = scratch.path("script");
+    let out = scratch.path("out");
+    let text = format!(
+        "#!/bin/sh\necho \"$*\" >> {0}\nls /proc/self/fd | wc -l >> {0}.descriptors\n",
+        out.display()
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let lines = format!(
+        "sentinel down-after-milliseconds {NAME} 1000\n\
+         sentinel notification-script {NAME} {0}\nsentinel client-reconfig-script {NAME} {0}",
+        script.display()
+    );
+    let watcher = Watcher::start(Make::Ours(runtime), &servers[0], 1, &lines);
+    let all = Quorum { servers, watchers: vec![watcher] };
+    all.wait_until_complete();
+    let watcher = &all.watchers[0];
+    assert_eq!(watcher.ask(&["SENTINEL", "FAILOVER", NAME]), Reply::ok());
+    let (old, new) = (all.servers[0].place.port(), all.servers[1].place.port());
+    let reconfig = format!("{NAME} leader start 127.0.0.1 {old} 127.0.0.1 {new}");
+    let notified = format!("+switch-master {NAME} 127.0.0.1 {old} 127.0.0.1 {new}");
+    eventually("both scripts ran", || {
+        let text = scratch.read("out");
+        (text.contains(&reconfig) && text.contains(&notified)).then_some(())
+    });
+    // The same as when this process runs it, whose own descriptors the Sentinel has inherited.
+    let counts = scratch.read("out.descriptors");
+    assert!(Command::new(&script).stdout(Stdio::null()).status().unwrap().success());
+    let all = scratch.read("out.descriptors");
+    let own = all.lines().last().unwrap().trim();
+    assert!(counts.lines().all(|line| line.trim() == own), "{counts} and {own}");
+    let pending = eventually("no script is left", || {
+        let reply = watcher.ask(&["SENTINEL", "PENDING-SCRIPTS"]);
+        reply.items().is_empty().then_some(reply)
+    });
+    assert_eq!(pending, Reply::Array(Vec::new()));
+}
+
+fn passwords_are_asked_for_and_given(runtime: Runtime) {
+    need!("redis-server", "redis-sentinel");
+    let lines = "requirepass secret";
+    let servers = start_servers(1);
+    let more = format!("sentinel down-after-milliseconds {NAME} 5000\n{lines}");
+    let watchers = [Make::Ours(runtime), Make::Genuine]
+        .map(|make| Watcher::start(make, &servers[0], 2, &more));
+    let refused = watchers[0].ask(&["SENTINEL", "MASTERS"]).text();
+    assert_eq!(refused, "NOAUTH Authentication required.");
+    let wrong = watchers[0].ask(&["AUTH", "wrong"]).text();
+    assert_eq!(wrong, "WRONGPASS invalid username-password pair or user is disabled.");
+    for watcher in &watchers {
+        let mut client = watcher.client();
+        assert_eq!(client.ask(&["AUTH", "default", "secret"]), Reply::ok());
+        // Each lets the other in: both use the password that they ask for.
+        eventually("the peers talk to each other", || {
+            let reply = client.ask(&["SENTINEL", "CKQUORUM", NAME]).text();
+            reply.starts_with("OK 2 usable").then_some(())
+        });
+    }
+}
+
+const REDIS_PY_SCRIPT: &str = r#"
+import sys
+from redis.sentinel import Sentinel
+s = Sentinel([("127.0.0.1", int(port)) for port in sys.argv[2:]], socket_timeout=5)
+assert s.discover_master("mymaster") == ("127.0.0.1", int(sys.argv[1])), s.discover_master("mymaster")
+assert len(s.discover_slaves("mymaster")) == 1
+m = s.master_for("mymaster", socket_timeout=5)
+assert m.set("name", "laohu")
+c = s.sentinels[0]
+assert c.sentinel_master("mymaster")["num-slaves"] == 1
+assert "mymaster" in c.sentinel_masters()
+assert len(c.sentinel_slaves("mymaster")) == 1
+assert c.sentinel_ckquorum("mymaster")
+print("all good")
+"#;
+
+fn redis_py_and_redis_cli_find_the_master(runtime: Runtime) {
+    need!("redis-server", "redis-cli", "python3");
+    let all = Quorum::start_with(&[Make::Ours(runtime), Make::Ours(runtime)], 1, 5000, "");
+    let port = all.servers[0].place.port().to_string();
+    let places: Vec<String> = all.watchers.iter().map(|w| w.place.port().to_string()).collect();
+    let has_redis_py = Command::new("python3").args(["-c", "import redis.sentinel"]).output();
+    if has_redis_py.is_ok_and(|output| output.status.success()) {
+        let output = Command::new("python3")
+            .args(["-c", REDIS_PY_SCRIPT, &port])
+            .args(&places)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(text.contains("all good"), "{text}");
+    } else {
+        support::lab::skip("redis-py is not installed");
+    }
+    let cli = |words: &[&str]| {
+        let command = Command::new(program("redis-cli").unwrap())
+            .args(["-p", &places[0]])
+            .args(words)
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&command.stdout).into_owned()
+    };
+    let address = cli(&["SENTINEL", "get-master-addr-by-name", NAME]);
+    assert_eq!(address.lines().collect::<Vec<_>>(), ["127.0.0.1", &port]);
+    assert!(cli(&["-3", "SENTINEL", "MASTER", NAME]).contains("parallel-syncs"));
+    assert!(cli(&["info", "server"]).contains("redis_mode:sentinel"));
+}
+
+fn a_process_without_a_file_to_write_does_not_start(runtime: Runtime) {
+    let scratch = support::Scratch::new();
+    let run = |arguments: &[&str]| {
+        let mut command = scratch.command("redis-sentinel", arguments);
+        let output = command.env("RINGKEEPER_RUNTIME", runtime.name()).output().unwrap();
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.code(), text)
+    };
+    let (code, text) = run(&[]);
+    assert_eq!(code, Some(1));
+    assert!(
+        text.contains("Sentinel needs config file on disk to save state. Exiting..."),
+        "{text}"
+    );
+    let (code, text) = run(&["none.conf"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("can't open config file 'none.conf'"), "{text}");
+    scratch.write("bad.conf", "port 1\nsentinel monitor m 127.0.0.1 1 0\n");
+    let start = Instant::now();
+    let (code, text) = run(&["bad.conf"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("*** FATAL CONFIG FILE ERROR"), "{text}");
+    assert!(text.contains("at line 2\n>>> 'sentinel monitor m 127.0.0.1 1 0'"), "{text}");
+    assert!(start.elapsed() < Duration::from_secs(10));
+}
+
+fn the_native_form_only_reads_its_file_and_remembers_beside_it(runtime: Runtime) {
+    need!("redis-server");
+    let servers = start_servers(1);
+    let scratch = support::Scratch::new();
+    let port = support::free_port();
+    let text = format!(
+        "port {port}\nbind 127.0.0.1\nsentinel monitor {NAME} 127.0.0.1 {} 1\n",
+        servers[0].place.port()
+    );
+    scratch.write("s.conf", &text);
+    let run = || {
+        let arguments = ["run", "--sentinel", "s.conf", "--runtime", runtime.name()];
+        let process = scratch.start("ringkeeper", &arguments);
+        let place = support::resp::Place::Tcp(([127, 0, 0, 1], port).into());
+        let client = eventually("the Sentinel answers", || {
+            let mut client = support::resp::Client::connect(&place).ok()?;
+            client.try_ask(&["PING"]).ok().map(|_| client)
+        });
+        (process, client)
+    };
+    let (process, mut client) = run();
+    let id = client.ask(&["SENTINEL", "MYID"]);
+    assert_eq!(client.ask(&["SENTINEL", "FLUSHCONFIG"]), Reply::ok());
+    drop(process);
+    eventually("the port is free", || std::net::TcpListener::bind(("127.0.0.1", port)).ok());
+    let (process, mut client) = run();
+    assert_eq!(client.ask(&["SENTINEL", "MYID"]), id);
+    assert_eq!(scratch.read("s.conf"), text);
+    drop(process);
+    let state = scratch.read("s.conf.state");
+    assert!(state.contains(&format!("sentinel myid {}", id.text())), "{state}");
+    scratch.write("s.conf.state", &state.replace("myid", "myidd"));
+    let output = scratch.run("ringkeeper", &["run", "--sentinel", "s.conf"]);
+    assert!(!output.status.success());
+    assert!(support::stderr(&output).contains("is damaged"), "{}", support::stderr(&output));
+}
+
+fn a_peer_that_is_gone_for_good_is_forgotten_and_no_majority_with_it(runtime: Runtime) {
+    need!("redis-server");
+    let mut all = Quorum::start(&[Make::Ours(runtime); 3], 1000);
+    let gone = all.watchers[2].ask(&["SENTINEL", "MYID"]).text();
+    all.watchers[2].kill();
+    let watcher = &all.watchers[0];
+    assert_eq!(watcher.ask(&["SENTINEL", "FORGET", NAME, &gone]), Reply::ok());
+    assert_eq!(watcher.field("num-other-sentinels"), "1");
+    assert!(!watcher.file().contains(&gone), "{}", watcher.file());
+    let other = all.watchers[1].ask(&["SENTINEL", "MYID"]).text();
+    let refused = watcher.ask(&["SENTINEL", "FORGET", NAME, &other]).text();
+    assert!(refused.contains("no majority"), "{refused}");
+}
