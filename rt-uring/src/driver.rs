@@ -1,5 +1,7 @@
 //! The loop: what the kernel has goes to the drive, what the drive wants goes to the kernel.
 
+mod channels;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::io;
@@ -11,15 +13,15 @@ use socket2::Socket;
 use ringkeeper_core::buf::Buffer;
 use ringkeeper_core::id::{ChannelId, ConnId, ListenerId, QueryId};
 use ringkeeper_core::io::{
-    ChannelSpec, CloseMode, CloseReason, Drive, Endpoint, Host, Input, Output, Parcel,
-    ResolveError, Trouble,
+    CloseMode, CloseReason, Drive, Endpoint, Host, Input, Output, Parcel, ResolveError,
 };
-use ringkeeper_core::limits::{BATCH_MAX, READS_IN_FLIGHT, RECEIVE_BYTES_MAX};
+use ringkeeper_core::limits::{BATCH_MAX, READS_IN_FLIGHT};
 use ringkeeper_core::time::Instant;
 
+use self::channels::ChannelNews;
 use crate::Listener;
 use crate::buffer::Chunk;
-use crate::datagram::{Channels, Look};
+use crate::datagram::Channels;
 use crate::mailbox::{Handed, Item, Mailbox};
 use crate::resolver::Resolver;
 use crate::ring::{Completion, Options, Ring};
@@ -30,9 +32,6 @@ use crate::table::{Phase, Receive, Table};
 /// Longest sleep. Nothing depends on it; a lost wake-up would show as this delay instead of as a
 /// standstill.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
-
-/// Datagrams that one channel may give in one turn, before others have had theirs.
-const DATAGRAMS_PER_LOOK: usize = 64;
 
 /// How long a listener rests after the kernel had no descriptor or memory for a client. Accepting
 /// at once again would fail again and take the processor from the clients that are there.
@@ -74,12 +73,6 @@ pub fn run_with<D: Drive>(
 ) -> io::Result<()> {
     let ring = Ring::new(&options)?;
     Driver::new(ring, drive, start, listeners, mailbox, host)?.run()
-}
-
-/// What the worker must hear of a channel.
-enum ChannelNews {
-    Opened(Result<(), i32>),
-    Unsent(i32),
 }
 
 /// How a connection has ended.
@@ -234,12 +227,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
             } else if let Some(query) = self.unasked.pop_front() {
                 self.tell(Input::Resolved { query, result: Err(ResolveError::Temporary) });
             } else if let Some((channel, news)) = self.channel_news.pop_front() {
-                self.tell(match news {
-                    ChannelNews::Opened(result) => Input::ChannelOpened { channel, result },
-                    ChannelNews::Unsent(errno) => {
-                        Input::Trouble { channel, trouble: Trouble::Unsent(errno) }
-                    }
-                });
+                self.tell_channel(channel, news);
             } else if self.has_mail {
                 self.read_mail();
             } else if let Some(completion) = self.ring.next() {
@@ -248,51 +236,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
                 break;
             }
         }
-        // Each once: what is left over waits for the next turn.
-        for _ in 0..self.readable.len() {
-            if let Some(channel) = self.readable.pop_front()
-                && !self.read_channel(channel)
-            {
-                self.readable.push_back(channel);
-            }
-        }
-    }
-
-    /// Hands over what waits in every channel, announced or not.
-    fn read_channels(&mut self) {
-        let mut position = 0;
-        while let Some(channel) = self.channels.at(position) {
-            position += 1;
-            self.read_channel(channel);
-        }
-    }
-
-    /// Hands over what waits in a channel; tells whether that was all.
-    fn read_channel(&mut self, channel: ChannelId) -> bool {
-        for _ in 0..DATAGRAMS_PER_LOOK {
-            let trouble = match self.channels.read(channel, &mut self.space) {
-                Look::Blocked => return true,
-                Look::Bytes(count) => {
-                    let bytes = self.space.get(..count).unwrap_or_default();
-                    self.drive.handle(self.now, Input::Datagram { channel, bytes });
-                    continue;
-                }
-                Look::Lost => Trouble::Lost,
-                Look::Ended(errno) => Trouble::Ended(errno),
-            };
-            self.tell(Input::Trouble { channel, trouble });
-        }
-        false
-    }
-
-    fn open_channel(&mut self, channel: ChannelId, spec: &ChannelSpec) {
-        self.space.resize(RECEIVE_BYTES_MAX, 0);
-        let opened = self.channels.open(channel, spec);
-        if let Ok(Some(descriptor)) = &opened {
-            self.ring.poll_channel(channel, descriptor);
-        }
-        let result = opened.map(|_| ());
-        self.channel_news.push_back((channel, ChannelNews::Opened(result)));
+        self.read_readable();
     }
 
     fn tell(&mut self, input: Input<'_>) {
@@ -312,16 +256,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
             }
             Completion::Connected { conn, result } => self.handle_connected(conn, result),
             Completion::Cancelled { conn, result } => self.handle_cancelled(conn, result),
-            Completion::Readable { channel, has_more } => {
-                if let Some(descriptor) = self.channels.polled(channel) {
-                    if !has_more {
-                        self.ring.poll_channel(channel, &descriptor);
-                    }
-                    if !self.readable.contains(&channel) {
-                        self.readable.push_back(channel);
-                    }
-                }
-            }
+            Completion::Readable { channel, has_more } => self.note_readable(channel, has_more),
             Completion::Woken { has_more } => {
                 self.mailbox.hush();
                 self.has_mail = true;
@@ -693,16 +628,8 @@ impl<D: Drive, H: Host> Driver<D, H> {
                 Output::Errand(errand) => self.host.errand(errand),
                 Output::Notice { to, notice } => self.host.notice(to, notice),
                 Output::OpenChannel { channel, spec } => self.open_channel(channel, &spec),
-                Output::CloseChannel(channel) => {
-                    if self.channels.close(channel) {
-                        self.ring.cancel_channel(channel);
-                    }
-                }
-                Output::Datagram { channel, to, bytes } => {
-                    if let Err(errno) = self.channels.send(channel, to, &bytes) {
-                        self.channel_news.push_back((channel, ChannelNews::Unsent(errno)));
-                    }
-                }
+                Output::CloseChannel(channel) => self.close_channel(channel),
+                Output::Datagram { channel, to, bytes } => self.send_datagram(channel, to, &bytes),
             }
         }
     }

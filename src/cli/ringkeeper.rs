@@ -421,11 +421,7 @@ fn run(arguments: RunArgs) -> ExitCode {
         config,
         reread: load::reread(&file),
         persona: Persona::Ringkeeper,
-        runtime: arguments.runtime.unwrap_or(match loaded.settings.runtime {
-            native::Runtime::Auto => Choice::Auto,
-            native::Runtime::Uring => Choice::Uring,
-            native::Runtime::Tokio => Choice::Tokio,
-        }),
+        runtime: arguments.runtime.unwrap_or_else(|| choice(loaded.settings.runtime)),
         threads: arguments.threads.unwrap_or(match loaded.settings.threads {
             // Who comes from twemproxy has as many server connections as before.
             _ if !loaded.is_native => Threads::Count(NonZeroU16::MIN),
@@ -447,6 +443,14 @@ fn run(arguments: RunArgs) -> ExitCode {
     };
     leave();
     code
+}
+
+const fn choice(runtime: native::Runtime) -> Choice {
+    match runtime {
+        native::Runtime::Auto => Choice::Auto,
+        native::Runtime::Uring => Choice::Uring,
+        native::Runtime::Tokio => Choice::Tokio,
+    }
 }
 
 /// Ends virtual routers in order.

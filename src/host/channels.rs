@@ -6,7 +6,6 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::process::Child;
 
 use ringkeeper_core::io::ChannelSpec;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
@@ -36,10 +35,10 @@ mod code {
     pub(super) const OUTGOING: u32 = 4;
 }
 
-/// Opens channels; keeps what has to be waited for.
+/// Opens channels.
 #[derive(Debug, Default)]
 pub(crate) struct Channels {
-    guardians: Vec<Child>,
+    guardians: guardian::Nursery,
 }
 
 impl Channels {
@@ -68,12 +67,7 @@ impl Channels {
             ChannelSpec::Fifo { path } => fifo(path),
             ChannelSpec::WatchFile { path, bytes_max } => watch::file(path, *bytes_max),
             ChannelSpec::WatchProcess { program } => watch::process(program),
-            ChannelSpec::Guardian => {
-                self.guardians.retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_))));
-                let (child, ours) = guardian::spawn()?;
-                self.guardians.push(child);
-                Ok(ours)
-            }
+            ChannelSpec::Guardian => self.guardians.spawn(),
         }
     }
 }

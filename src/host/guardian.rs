@@ -1,7 +1,7 @@
 //! A process that outlives the one that has the virtual routers, however that one ends.
 //!
-//! It holds sockets and packets that are ready. When its connection ends, nobody is left at the
-//! other end: it says goodbye for the dead, removes the addresses and ends. Whoever leaves in
+//! It holds sockets and packets that are ready. When the thread that started it is gone, or its
+//! connection ends, it says goodbye for the dead, removes the addresses and ends. Whoever leaves in
 //! order sends an empty will before.
 
 use std::collections::BTreeMap;
@@ -10,11 +10,14 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 
 use ringkeeper_core::vrrp::keeper::{Goodbye, Will};
 use ringkeeper_core::wire::ip::PROTOCOL_VRRP;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
+use rustix::process::{Signal, set_parent_process_death_signal};
 use socket2::{SockFilter, Socket};
 
 use crate::host::channels;
@@ -26,12 +29,46 @@ pub(crate) const NAME: &str = "ringkeeper-guardian";
 /// Bytes of the largest will: hundreds of addresses.
 const WILL_BYTES_MAX: usize = 256 * 1024;
 
-/// Starts a guardian; returns it and our end of the connection.
+/// Starts guardians, on a thread that does nothing else.
 ///
-/// # Errors
-///
-/// The system refuses a process or descriptors.
-pub(crate) fn spawn() -> io::Result<(Child, OwnedFd)> {
+/// When this process is killed the kernel closes its sockets and rings one after the other, which
+/// takes up to tens of milliseconds, and only then is the end of a connection heard. A thread that
+/// has none of that is gone at once, and its children are told so.
+#[derive(Debug, Default)]
+pub(crate) struct Nursery {
+    asked: Option<mpsc::Sender<mpsc::Sender<io::Result<OwnedFd>>>>,
+}
+
+impl Nursery {
+    /// Starts a guardian; returns our end of the connection.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses a process, a thread or descriptors.
+    pub(crate) fn spawn(&mut self) -> io::Result<OwnedFd> {
+        if self.asked.is_none() {
+            let (sender, asked) = mpsc::channel::<mpsc::Sender<io::Result<OwnedFd>>>();
+            std::thread::Builder::new().name("rk-nursery".to_owned()).spawn(move || {
+                let mut guardians: Vec<Child> = Vec::new();
+                while let Ok(answer) = asked.recv() {
+                    guardians.retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_))));
+                    let spawned = spawn().map(|(child, ours)| {
+                        guardians.push(child);
+                        ours
+                    });
+                    let _ = answer.send(spawned);
+                }
+            })?;
+            self.asked = Some(sender);
+        }
+        let gone = || io::Error::other("the thread that starts guardians is gone");
+        let (sender, answer) = mpsc::channel();
+        self.asked.as_ref().ok_or_else(gone)?.send(sender).map_err(|_| gone())?;
+        answer.recv().map_err(|_| gone())?
+    }
+}
+
+fn spawn() -> io::Result<(Child, OwnedFd)> {
     let (ours, theirs) = rustix::net::socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
@@ -45,47 +82,64 @@ pub(crate) fn spawn() -> io::Result<(Child, OwnedFd)> {
         // What ends our group, such as a key of a terminal, is not meant for it.
         .process_group(0)
         .spawn()?;
-    Ok((child, above_others(ours)))
+    Ok((child, ours))
 }
 
 /// The instruction of a socket's filter that ends it; nothing is taken then.
 const RETURN: u16 = 0x06;
 
-/// The lowest number of our end.
-const DESCRIPTOR_MIN: i32 = 512;
-
-/// Gives a descriptor a number above all others, if there may be one. When a process dies the
-/// kernel lets go of the highest first, and of each socket for raw packets only milliseconds
-/// later: the guardian must not learn of the death after all of them.
-fn above_others(descriptor: OwnedFd) -> OwnedFd {
-    rustix::io::fcntl_dupfd_cloexec(&descriptor, DESCRIPTOR_MIN).unwrap_or(descriptor)
-}
-
 /// Where a goodbye leaves from.
 type Exit = (u32, IpAddr, u8);
 
-/// Watches until the other end is gone.
+/// Watches until the one that is guarded is gone.
 pub(crate) fn main() -> ExitCode {
     // It ends when the one that it guards has ended, not before.
     let signals = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE];
     let _ = SignalSet::new(&signals).block();
     // As lists of processes show it; it was started through a link.
     let _ = std::fs::write("/proc/self/comm", "rk-guardian");
+    let death = SignalSet::new(&[libc::SIGUSR2]);
+    let _ = death.block();
+    let _ = set_parent_process_death_signal(Some(Signal::USR2));
+    let guardian = Arc::new(Mutex::new(Guardian::default()));
+    let readers = Arc::clone(&guardian);
+    let reader = std::thread::Builder::new().name("rk-will".to_owned());
+    if reader.spawn(move || read_wills(&readers)).is_err() {
+        return ExitCode::FAILURE;
+    }
+    loop {
+        if let Ok(Some(_)) = death.wait(LONG) {
+            leave(&guardian);
+        }
+    }
+}
+
+/// Any time: nothing depends on it.
+const LONG: Duration = Duration::from_secs(3600);
+
+fn lock(guardian: &Mutex<Guardian>) -> MutexGuard<'_, Guardian> {
+    guardian.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Does what is left to do by the last will, and ends.
+fn leave(guardian: &Mutex<Guardian>) -> ! {
+    let mut guardian = lock(guardian);
+    // Whoever left in order said so, and may have been quicker to end than we to read.
+    guardian.read();
+    guardian.act();
+    std::process::exit(0)
+}
+
+/// Takes wills in until the other end is closed.
+fn read_wills(guardian: &Mutex<Guardian>) {
     let stdin = io::stdin();
-    let mut guardian = Guardian::default();
-    let mut bytes = vec![0; WILL_BYTES_MAX];
     loop {
         let mut polled = [PollFd::new(&stdin, PollFlags::IN)];
         let _ = poll(&mut polled, None);
-        match rustix::io::read(stdin.as_fd(), &mut bytes[..]) {
-            Ok(0) => break,
-            Ok(count) => guardian.take(bytes.get(..count).unwrap_or_default()),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-            Err(_) => break,
+        if lock(guardian).read() {
+            leave(guardian);
         }
     }
-    guardian.act();
-    ExitCode::SUCCESS
 }
 
 #[derive(Default)]
@@ -96,6 +150,21 @@ struct Guardian {
 }
 
 impl Guardian {
+    /// Takes in what waits; tells whether nothing more will come.
+    fn read(&mut self) -> bool {
+        let stdin = io::stdin();
+        let mut bytes = vec![0; WILL_BYTES_MAX];
+        loop {
+            match rustix::io::read(stdin.as_fd(), &mut bytes[..]) {
+                Ok(0) => return true,
+                Ok(count) => self.take(bytes.get(..count).unwrap_or_default()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return false,
+                Err(_) => return true,
+            }
+        }
+    }
+
     /// Takes a new will, and makes ready what it needs.
     fn take(&mut self, bytes: &[u8]) {
         let Some(will) = Will::parse(bytes) else { return };

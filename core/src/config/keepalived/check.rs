@@ -30,14 +30,7 @@ impl Reader<'_, '_> {
         if draft.vrid.is_none() {
             self.error("missing-virtual-router-id", span, "the router has no virtual_router_id");
         }
-        if draft.addresses.is_empty() {
-            let message = "the router has no address";
-            if draft.version == 3 {
-                self.error("missing-address", span, message);
-            } else {
-                self.warn("missing-address", span, message);
-            }
-        }
+        self.check_addresses(&draft);
         let default = if draft.is_master { Priority::OWNER } else { Priority::DEFAULT };
         let priority = draft.priority.unwrap_or(default);
         self.check_weights(&draft, priority);
@@ -91,6 +84,15 @@ impl Reader<'_, '_> {
             notify: draft.notify,
             virtual_mac,
         });
+    }
+
+    fn check_addresses(&mut self, draft: &Draft<'_>) {
+        let (span, message) = (&draft.name.span, "the router has no address");
+        match draft.addresses.is_empty() {
+            true if draft.version == 3 => self.error("missing-address", span, message),
+            true => self.warn("missing-address", span, message),
+            false => {}
+        }
     }
 
     fn check_reach(&mut self, draft: &mut Draft<'_>, family: Family) {
