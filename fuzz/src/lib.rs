@@ -5,6 +5,7 @@
 // A panic is how a body reports.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod figures;
 mod memcache;
 mod nutcracker_yml;
 pub mod worker;
@@ -20,11 +21,13 @@ pub type Body = fn(&[u8]);
 
 /// Every target, by the name of its directory in `corpus/`.
 pub const TARGETS: &[(&str, Body)] = &[
+    ("http", http),
     ("memcache_reply", memcache_reply),
     ("memcache_request", memcache_request),
     ("nutcracker_yml", nutcracker_yml),
     ("reply", reply),
     ("request", request),
+    ("stats", stats),
     ("ringkeeper_yml", ringkeeper_yml),
     ("worker", worker),
 ];
@@ -43,6 +46,16 @@ pub fn memcache_request(data: &[u8]) {
 /// memcached's replies; the first byte is the chunk size.
 pub fn memcache_reply(data: &[u8]) {
     memcache::reply(data);
+}
+
+/// The admin listener: HTTP requests, and the replies to them.
+pub fn http(data: &[u8]) {
+    figures::http(data);
+}
+
+/// Figures with any names and numbers, as they are shown.
+pub fn stats(data: &[u8]) {
+    figures::stats(data);
 }
 
 /// The reader of `ringkeeper.yml`, in the same way.

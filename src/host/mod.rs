@@ -1,6 +1,7 @@
 //! The operating system: what the process opens, asks and obeys.
 
 pub(crate) mod acceptor;
+pub(crate) mod admin;
 #[cfg(target_os = "linux")]
 pub(crate) mod channels;
 pub(crate) mod control;

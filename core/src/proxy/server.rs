@@ -10,9 +10,11 @@ use crate::io::Failure;
 use crate::limits::{
     RECONNECT_DELAY_MAX, RECONNECT_DELAY_MIN, SERVER_OUTPUT_BYTES_MAX, SERVER_REPLIES_MAX,
 };
+use crate::proxy::figures::Tag;
 use crate::proxy::replies::Sequence;
 use crate::rng::Rng;
 use crate::slab::SlabKey;
+use crate::stats::KeyHead;
 use crate::time::Instant;
 use crate::wire::memcache;
 use crate::wire::resp::reply::ReplyScanner;
@@ -54,6 +56,15 @@ impl ReplyTo {
     }
 }
 
+impl ReplyTo {
+    /// Tells whether it stands for a request that somebody waits for, or sent without wanting a
+    /// reply; not one that has been given up, nor what was added by us.
+    #[inline]
+    pub(crate) const fn is_wanted(self) -> bool {
+        !matches!(self, Self::Nobody | Self::QuietNobody | Self::Barrier)
+    }
+}
+
 /// A request that a server has been sent, or will be with the next write.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InFlight {
@@ -62,7 +73,13 @@ pub(crate) struct InFlight {
     pub(crate) queued_at: Instant,
     /// The request's length, for the statistics.
     pub(crate) bytes: u32,
+    pub(crate) tag: Tag,
+    /// The beginning of its first argument, so that it can be named if it turns out to be slow.
+    pub(crate) key: KeyHead,
 }
+
+// One cache line: it is written and read once per request.
+const _: () = assert!(size_of::<InFlight>() <= 64);
 
 /// How far a connection to a server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
