@@ -221,13 +221,13 @@ fn command(kind: Kind, file: &Path) -> io::Result<Command> {
     let (runtime, threads) = match kind {
         Kind::UringPair => ("uring", "2"),
         Kind::TokioPair => ("tokio", "2"),
-        Kind::Tokio => ("tokio", "1"),
-        Kind::Direct | Kind::Nutcracker | Kind::Uring | Kind::UringBare | Kind::Other(_) => {
-            ("uring", "1")
+        Kind::UringBare => ("uring", "1"),
+        Kind::Direct | Kind::Nutcracker | Kind::Uring | Kind::Tokio | Kind::Other(_) => {
+            (kind.name(), "1")
         }
     };
-    command.arg("run").arg("-c").arg(file);
-    command.args(["--runtime", runtime, "--threads", threads, "--admin", "off"]);
+    command.arg("run").arg("-c").arg(file).args(["--admin", "off"]);
+    command.args(["--runtime", runtime, "--threads", threads]);
     if kind == Kind::UringBare {
         command.args(["--figures", "off"]);
     }

@@ -35,6 +35,8 @@
 //!     outputs, at once or never: one that the kernel does not take is told as
 //!     [`Trouble::Unsent`] and dropped.
 
+mod notice;
+
 use std::any::Any;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -46,8 +48,9 @@ use crate::buf::Buffer;
 use crate::id::{
     ChannelId, ConnId, JobId, ListenerId, PoolId, QueryId, ServerId, Ticket, WorkerId,
 };
-use crate::stats::{Answer, ErrorKind, LimitKind, Peer, Query, Question};
 use crate::time::Instant;
+
+pub use self::notice::Notice;
 
 /// Where a stream socket is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -543,35 +546,6 @@ pub enum Recipient {
     Control,
 }
 
-/// News between workers: a value, never a shared lock.
-#[derive(Clone, Debug)]
-pub enum Notice {
-    /// Somebody wants to know something of every worker with clients. Each answers once; who asks
-    /// waits for at most [`ANSWER_DEADLINE`](crate::limits::ANSWER_DEADLINE).
-    Question {
-        /// Who asks, and gets the answer.
-        from: Recipient,
-        /// The question's name, of the asker's choice.
-        query: Query,
-        /// What is asked.
-        question: Question,
-    },
-    /// The host has read the configuration again. For the control worker.
-    ConfigRead {
-        /// Whether it is in use now; if not, the one before is.
-        is_good: bool,
-    },
-    /// What a worker says to a [`Notice::Question`].
-    Answer {
-        /// Which worker.
-        from: WorkerId,
-        /// The question's name.
-        query: Query,
-        /// The answer.
-        answer: Answer,
-    },
-}
-
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseMode {
@@ -804,41 +778,6 @@ impl Failure {
             Self::Unreachable => "No route to host",
             Self::Greeting => "Server refused AUTH or SELECT",
             Self::OutOfResources => "Cannot allocate memory",
-        }
-    }
-}
-
-impl From<Failure> for ErrorKind {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Refused => Self::Refused,
-            Failure::TimedOut => Self::TimedOut,
-            Failure::Reset => Self::Reset,
-            Failure::ServerClosed => Self::ServerClosed,
-            Failure::Protocol => Self::ServerProtocol,
-            Failure::Unresolved => Self::Unresolved,
-            Failure::Unreachable => Self::Unreachable,
-            Failure::Greeting => Self::Greeting,
-            Failure::OutOfResources => Self::OutOfResources,
-        }
-    }
-}
-
-impl From<Limit> for LimitKind {
-    fn from(limit: Limit) -> Self {
-        match limit {
-            Limit::ClientOutput => Self::ClientOutput,
-            Limit::ClientsInput => Self::ClientsInput,
-            Limit::ClientsOutput => Self::ClientsOutput,
-        }
-    }
-}
-
-impl From<&Endpoint> for Peer {
-    fn from(endpoint: &Endpoint) -> Self {
-        match endpoint {
-            Endpoint::Tcp(address) => Self::tcp(address),
-            Endpoint::Unix(_) => Self::Unix,
         }
     }
 }

@@ -38,16 +38,6 @@ pub fn nutcracker_yml(data: &[u8]) {
     nutcracker_yml::nutcracker_yml(data);
 }
 
-/// memcached's requests; the first byte is the chunk size.
-pub fn memcache_request(data: &[u8]) {
-    memcache::request(data);
-}
-
-/// memcached's replies; the first byte is the chunk size.
-pub fn memcache_reply(data: &[u8]) {
-    memcache::reply(data);
-}
-
 /// The admin listener: HTTP requests, and the replies to them.
 pub fn http(data: &[u8]) {
     figures::http(data);
@@ -56,6 +46,16 @@ pub fn http(data: &[u8]) {
 /// Figures with any names and numbers, as they are shown.
 pub fn stats(data: &[u8]) {
     figures::stats(data);
+}
+
+/// memcached's requests; the first byte is the chunk size.
+pub fn memcache_request(data: &[u8]) {
+    memcache::request(data);
+}
+
+/// memcached's replies; the first byte is the chunk size.
+pub fn memcache_reply(data: &[u8]) {
+    memcache::reply(data);
 }
 
 /// The reader of `ringkeeper.yml`, in the same way.
