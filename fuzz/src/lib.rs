@@ -8,6 +8,7 @@
 mod figures;
 mod memcache;
 mod nutcracker_yml;
+mod vrrp;
 pub mod worker;
 
 use ringkeeper_core::command;
@@ -22,13 +23,17 @@ pub type Body = fn(&[u8]);
 /// Every target, by the name of its directory in `corpus/`.
 pub const TARGETS: &[(&str, Body)] = &[
     ("http", http),
+    ("keepalived_conf", keepalived_conf),
     ("memcache_reply", memcache_reply),
     ("memcache_request", memcache_request),
+    ("neighbour", neighbour),
+    ("netlink", netlink),
     ("nutcracker_yml", nutcracker_yml),
     ("reply", reply),
     ("request", request),
-    ("stats", stats),
     ("ringkeeper_yml", ringkeeper_yml),
+    ("stats", stats),
+    ("vrrp", vrrp),
     ("worker", worker),
 ];
 
@@ -61,6 +66,26 @@ pub fn memcache_reply(data: &[u8]) {
 /// The reader of `ringkeeper.yml`, in the same way.
 pub fn ringkeeper_yml(data: &[u8]) {
     nutcracker_yml::ringkeeper_yml(data);
+}
+
+/// The reader of `keepalived.conf`.
+pub fn keepalived_conf(data: &[u8]) {
+    vrrp::keepalived_conf(data);
+}
+
+/// Announcements of addresses: ARP and neighbour adverts.
+pub fn neighbour(data: &[u8]) {
+    vrrp::neighbours(data);
+}
+
+/// The kernel's answers about interfaces and addresses.
+pub fn netlink(data: &[u8]) {
+    vrrp::netlink(data);
+}
+
+/// Adverts of virtual routers, with their IP headers.
+pub fn vrrp(data: &[u8]) {
+    vrrp::adverts(data);
 }
 
 /// A whole worker between clients and servers that do what the input says.

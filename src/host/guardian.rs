@@ -45,11 +45,21 @@ pub(crate) fn spawn() -> io::Result<(Child, OwnedFd)> {
         // What ends our group, such as a key of a terminal, is not meant for it.
         .process_group(0)
         .spawn()?;
-    Ok((child, ours))
+    Ok((child, above_others(ours)))
 }
 
 /// The instruction of a socket's filter that ends it; nothing is taken then.
 const RETURN: u16 = 0x06;
+
+/// The lowest number of our end.
+const DESCRIPTOR_MIN: i32 = 512;
+
+/// Gives a descriptor a number above all others, if there may be one. When a process dies the
+/// kernel lets go of the highest first, and of each socket for raw packets only milliseconds
+/// later: the guardian must not learn of the death after all of them.
+fn above_others(descriptor: OwnedFd) -> OwnedFd {
+    rustix::io::fcntl_dupfd_cloexec(&descriptor, DESCRIPTOR_MIN).unwrap_or(descriptor)
+}
 
 /// Where a goodbye leaves from.
 type Exit = (u32, IpAddr, u8);

@@ -189,7 +189,7 @@ impl Segment {
     pub fn record(&mut self) {
         let path = self.scratch.path("seen.pcap");
         let mut command = self.command(Host::C, "tcpdump");
-        command.args(["-i", "e0", "-U", "-n", "-w"]).arg(&path);
+        command.args(["-i", "e0", "-U", "-n", "--immediate-mode", "-w"]).arg(&path);
         // It may not write as the user that it would become.
         command.args(["-Z", "root"]);
         command.stdout(Stdio::null()).stderr(Stdio::null());

@@ -400,9 +400,7 @@ impl Proxy {
         let Some(conn) = self.shared.conns.get(key) else { return };
         if conn.stage != Stage::Closing {
             let (pool, server) = (conn.pool, conn.server);
-            // A retiring connection has a successor: its requests fail instead of moving on.
-            let is_moving_on = !conn.addresses.is_empty() && !conn.is_retiring;
-            if conn.stage == Stage::Connecting && is_moving_on {
+            if conn.stage == Stage::Connecting && conn.may_move_on() {
                 let Some(conn) = self.shared.conns.remove(key) else { return };
                 self.shared.try_next_address(conn);
                 return;

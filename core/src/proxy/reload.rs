@@ -209,6 +209,7 @@ impl Proxy {
             return;
         }
         conn.is_probe = false;
+        conn.is_relieved |= !conn.is_retiring;
         self.shared.take_out_of_use(key);
         self.close_if_spent(key);
     }

@@ -109,6 +109,9 @@ pub(crate) struct ServerConn {
     /// No longer chosen for requests: it has been silent for a whole time-out. It lives until
     /// each of its requests is answered or timed out.
     pub(crate) is_retiring: bool,
+    /// Retiring because the plan has changed, for no fault of its server: it goes on to be
+    /// established if it is not.
+    pub(crate) is_relieved: bool,
     /// Speaks RESP3.
     pub(crate) is_resp3: bool,
     /// Made to see whether an ejected server is back.
@@ -156,6 +159,7 @@ impl ServerConn {
             lane,
             stage: Stage::Connecting,
             is_retiring: false,
+            is_relieved: false,
             is_resp3: false,
             is_probe: false,
             is_writing: false,
@@ -176,6 +180,12 @@ impl ServerConn {
             received_at: now,
             waiters: Vec::new(),
         }
+    }
+
+    /// Tells whether another address is worth trying. A connection that retires because it was
+    /// silent has a successor: its requests fail instead.
+    pub(crate) const fn may_move_on(&self) -> bool {
+        !self.addresses.is_empty() && (!self.is_retiring || self.is_relieved)
     }
 
     /// Tells whether another request may be queued; if not, clients wait.

@@ -9,6 +9,7 @@
 )]
 
 mod captures;
+mod hosts;
 mod pcap;
 mod router;
 mod scenarios;

@@ -50,6 +50,8 @@ struct Sentinel {
     is_tilted: bool,
     /// Its disk has failed since it was started; it can't be expected to remember.
     is_excused: bool,
+    /// When it last said hello.
+    last_hello: Instant,
     last_epoch: u64,
     current_epoch: u64,
 }
@@ -148,6 +150,11 @@ impl Checker {
     pub(crate) fn belief(&self, node: NodeId, master: usize) -> Option<(u64, SocketAddr)> {
         let view = self.views.get(&(node, master))?;
         Some((view.config_epoch, view.belief?))
+    }
+
+    /// Tells when a Sentinel last said hello.
+    pub(crate) fn last_hello(&self, node: NodeId) -> Option<Instant> {
+        self.sentinels.get(&node).map(|sentinel| sentinel.last_hello)
     }
 
     fn view(&mut self, node: NodeId, master: usize) -> &mut View {
@@ -377,6 +384,7 @@ impl Checker {
         let Some(address) = address(ip, port) else {
             return;
         };
+        sentinel.last_hello = at;
         if sentinel.run_id != run_id {
             sentinel.run_id = run_id.to_owned();
         }

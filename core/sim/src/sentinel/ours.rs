@@ -140,11 +140,8 @@ impl Ours {
         let now = ctx.now;
         match happening {
             Happening::Started => {}
-            Happening::Woken(ALARM_DEADLINE) => {
-                if self.planned.is_some_and(|at| at <= now) {
-                    self.planned = None;
-                }
-            }
+            // Whichever alarm this was, the next one is asked for anew.
+            Happening::Woken(ALARM_DEADLINE) => self.planned = None,
             Happening::Woken(alarm) => self.connect_expired(machine, (alarm - 1) as Conn, ctx),
             Happening::Accepted { conn, from } => {
                 match machine.accept(now, ListenerId(0), Endpoint::Tcp(from)) {

@@ -68,6 +68,11 @@ impl Kernel {
         known.is_some_and(|address| address.origin == ORIGIN)
     }
 
+    /// Returns all addresses that a process of ours put somewhere.
+    pub(super) fn ours(&self) -> impl Iterator<Item = &Address> {
+        self.addresses.values().filter(|address| address.origin == ORIGIN)
+    }
+
     /// Returns the bits of the network that an address is there with.
     pub(super) fn prefix(&self, interface: u32, address: IpAddr) -> Option<u8> {
         self.addresses.get(&(interface, address)).map(|address| address.prefix)

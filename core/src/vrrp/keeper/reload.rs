@@ -3,11 +3,9 @@
 use std::net::IpAddr;
 
 use super::super::fsm::Phase;
-use super::setup::change;
 use super::{Keeper, Stage};
 use crate::config::keepalived::{Config, Instance, VirtualAddress};
 use crate::io::RouterNews;
-use crate::wire::netlink;
 
 /// Tells whether two instances are the same virtual router.
 fn is_same(one: &Instance, other: &Instance) -> bool {
@@ -141,17 +139,7 @@ impl Keeper {
             if stays {
                 continue;
             }
-            let gone = netlink::AddressChange {
-                interface,
-                address,
-                prefix,
-                scope: 0,
-                label: None,
-                broadcast: None,
-                has_no_prefix_route: false,
-            };
-            let asked = change(place, format!("remove the address {address}"), true);
-            self.ask(asked, |number| netlink::delete_address(number, &gone));
+            self.remove_address(place, interface, address, prefix);
         }
     }
 }

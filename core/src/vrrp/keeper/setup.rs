@@ -559,9 +559,48 @@ impl Keeper {
             return;
         }
         self.stage = Stage::Running;
+        self.remove_strays();
         for place in 0..self.slots.len() {
             self.start(place);
         }
+    }
+
+    /// Removes addresses that a process before us left on interfaces of ours and that no virtual
+    /// router has any more: the file has changed since.
+    fn remove_strays(&mut self) {
+        let is_stray = |one: &&Address| {
+            let is_near = |slot: &Slot| {
+                slot.interface == Some(one.interface) || slot.above == Some(one.interface)
+            };
+            let has = |slot: &Slot| slot.addresses().any(|known| known.address == one.address);
+            self.slots.iter().any(is_near) && !self.slots.iter().any(has)
+        };
+        let strays: Vec<Address> = self.kernel.ours().filter(is_stray).copied().collect();
+        for stray in strays {
+            let Address { interface, address, prefix, .. } = stray;
+            self.remove_address(0, interface, address, prefix);
+        }
+    }
+
+    /// Removes an address that no router has in its file.
+    pub(super) fn remove_address(
+        &mut self,
+        place: usize,
+        interface: u32,
+        address: IpAddr,
+        prefix: u8,
+    ) {
+        let gone = netlink::AddressChange {
+            interface,
+            address,
+            prefix,
+            scope: 0,
+            label: None,
+            broadcast: None,
+            has_no_prefix_route: false,
+        };
+        let asked = change(place, format!("remove the address {address}"), true);
+        self.ask(asked, |number| netlink::delete_address(number, &gone));
     }
 
     /// Starts one router.
@@ -575,6 +614,7 @@ impl Keeper {
                 router.handle_residue();
                 slot.holds = true;
             }
+            self.is_will_stale = true;
             self.event(place, RouterNews::Adopted);
         }
         if let Some(router) = self.routers.get_mut(place) {
