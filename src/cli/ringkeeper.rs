@@ -207,7 +207,7 @@ struct RunArgs {
 #[derive(Debug, Args)]
 struct FiguresArgs {
     /// Where metrics, status and administration are: HOST:PORT, unix:PATH or off; given
-    /// explicitly, it must be free [default: 127.0.0.1:22280]
+    /// explicitly, it must be free [default: what the file says, else 127.0.0.1:22280]
     #[arg(long, value_name = "ADDR")]
     admin: Option<AdminPlace>,
     /// File with the token that whoever changes something there must know; without it nothing can
@@ -217,21 +217,22 @@ struct FiguresArgs {
     /// Name by which this host may be asked there, besides its addresses and `localhost`
     #[arg(long, value_name = "NAME")]
     admin_host: Vec<String>,
-    /// Keep requests that take longer for SLOWLOG: milliseconds, or off
-    #[arg(long, value_name = "MS|off", default_value = "10")]
-    slow_ms: SlowAfter,
+    /// Keep requests that take longer for SLOWLOG: milliseconds, or off [default: what the file
+    /// says, else 10]
+    #[arg(long, value_name = "MS|off")]
+    slow_ms: Option<SlowAfter>,
     /// Find the keys most asked for and the largest values from the start
     #[arg(long)]
     watch_keys: bool,
     /// Keep latencies, slow requests and examples; off saves their small cost
-    #[arg(long, value_enum, default_value_t)]
-    figures: OnOff,
+    /// [default: what the file says, else on]
+    #[arg(long, value_enum)]
+    figures: Option<OnOff>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum OnOff {
     /// Yes.
-    #[default]
     On,
     /// No.
     Off,
@@ -407,7 +408,7 @@ fn run(arguments: RunArgs) -> ExitCode {
         "ringkeeper starts"
     );
     let stats = stats(&arguments, &loaded.settings);
-    let admin = match admin(&arguments.figures, &loaded.settings) {
+    let admin = match admin(&arguments.figures, &loaded) {
         Ok(admin) => admin,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -589,23 +590,23 @@ fn drain(verb: &str, arguments: &DrainArgs) -> ExitCode {
 }
 
 /// Returns where administration is and what is counted: as the options say, else as the file does.
-fn admin(arguments: &FiguresArgs, settings: &Settings) -> anyhow::Result<AdminLaunch> {
-    let default = Settings::default().admin;
-    let token_file = arguments
-        .admin_token_file
-        .clone()
-        .or_else(|| settings.admin.token_file.as_ref().map(PathBuf::from));
-    let of_file = AdminPlace::of(settings.admin.listen.as_ref());
+fn admin(arguments: &FiguresArgs, loaded: &Loaded) -> anyhow::Result<AdminLaunch> {
+    let Settings { admin, figures, .. } = &loaded.settings;
+    let token_file = arguments.admin_token_file.clone();
+    let token_file =
+        token_file.or_else(|| admin.token_file.as_deref().map(|file| loaded.beside(file)));
+    let of_file = AdminPlace::of(admin.listen.as_ref());
+    let host_names = [admin.host_names.as_slice(), &arguments.admin_host].concat();
     Ok(AdminLaunch {
         // Nobody asked for the default place, so it may be missing.
-        required: arguments.admin.is_some() || settings.admin.listen != default.listen,
+        required: arguments.admin.is_some() || admin.listen != Settings::default().admin.listen,
         place: arguments.admin.clone().unwrap_or(of_file),
         token: token_file.as_deref().map(admin::read_token).transpose()?,
-        host_names: arguments.admin_host.clone(),
+        host_names,
         figures: FiguresPlan {
-            is_on: arguments.figures == OnOff::On,
-            slow_after: arguments.slow_ms.0,
-            is_watching_keys: arguments.watch_keys,
+            is_on: arguments.figures.map_or(figures.is_on, |on_off| on_off == OnOff::On),
+            slow_after: arguments.slow_ms.map_or(figures.slow_after, |SlowAfter(after)| after),
+            is_watching_keys: arguments.watch_keys || figures.is_watching_keys,
         },
     })
 }
