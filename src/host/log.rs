@@ -291,10 +291,10 @@ where
             )?;
         }
         let mark = match *event.metadata().level() {
-            tracing::Level::ERROR | tracing::Level::WARN => '#',
-            tracing::Level::INFO => '*',
-            tracing::Level::DEBUG => '-',
-            tracing::Level::TRACE => '.',
+            Level::ERROR | Level::WARN => '#',
+            Level::INFO => '*',
+            Level::DEBUG => '-',
+            Level::TRACE => '.',
         };
         write!(writer, "{mark} ")?;
         let mut fields = Fields::default();
