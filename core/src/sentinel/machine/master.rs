@@ -178,7 +178,8 @@ pub(super) struct Master {
     pub(super) promote: Option<Address>,
     /// Since when a replica is to be chosen.
     pub(super) selecting_since: Option<Instant>,
-    /// When to stand for election; none while there is no cause.
+    /// When the first of those who see the same would stand for election; none while there is no
+    /// cause.
     pub(super) stands_at: Option<Instant>,
     /// Elections in a row that led nowhere.
     pub(super) attempts: u32,
