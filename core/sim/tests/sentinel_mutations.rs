@@ -54,7 +54,7 @@ fn assert_found(rules: &[&str], plan: impl Fn(u64) -> Plan) {
 
 /// Holds that the switch makes the difference: without it, the same runs break nothing.
 fn assert_ours_is_found(mutation: Mutation, rules: &[&str], plan: impl Fn(u64, Member) -> Plan) {
-    for seed in 0..SEEDS / 10 {
+    for seed in 0..SEEDS / 30 {
         if let Err(failure) = Fleet::run(seed, plan(seed, Member::Ours(None))) {
             assert!(!rules.contains(&failure.breach.rule), "without the defect: {failure}");
         }
@@ -67,7 +67,7 @@ const STORM: &[FaultKind] =
 
 #[test]
 fn the_model_without_defects_keeps_its_safety() {
-    for seed in 0..40 {
+    for seed in 0..20 {
         let plan = draw(seed, Member::Genuine(Defects::NONE), 3, STORM);
         if let Err(failure) = Fleet::run(seed, plan) {
             // It may still be late, and act on what it should know better.
