@@ -43,8 +43,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "node",
         &[
-            "proxy", "sentinel", "routing", "command", "config", "stats", "id", "io", "time",
-            "limits",
+            "proxy", "sentinel", "vrrp", "routing", "command", "config", "stats", "id", "io",
+            "time", "limits",
         ],
     ),
 ];
