@@ -1,5 +1,6 @@
 //! Virtual routers on a link in network namespaces, beside genuine keepalived: who has the
 //! address, and whether others find our packets good.
+#![cfg(target_os = "linux")]
 
 mod support;
 

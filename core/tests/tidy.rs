@@ -45,8 +45,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "node",
         &[
-            "proxy", "sentinel", "admin", "routing", "command", "config", "stats", "id", "io",
-            "time", "limits",
+            "proxy", "sentinel", "vrrp", "admin", "routing", "command", "config", "stats", "id",
+            "io", "time", "limits",
         ],
     ),
 ];

@@ -1,5 +1,6 @@
 //! The drop-in face of VRRP: started under the name `keepalived` the program takes its options;
 //! `ringkeeper run --keepalived` and `ringkeeper check` read its file.
+#![cfg(target_os = "linux")]
 
 use std::ffi::OsString;
 use std::fs;

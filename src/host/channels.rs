@@ -1,5 +1,6 @@
 //! Opens the channels of the worker that has the virtual routers: raw and packet sockets, netlink,
 //! pipes, watches, and the guardian.
+#![cfg(target_os = "linux")]
 
 use std::ffi::c_int;
 use std::fs;

@@ -3,6 +3,7 @@
 //! It holds sockets and packets that are ready. When the thread that started it is gone, or its
 //! connection ends, it says goodbye for the dead, removes the addresses and ends. Whoever leaves in
 //! order sends an empty will before.
+#![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;
 use std::io;

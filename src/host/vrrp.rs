@@ -2,6 +2,7 @@
 //!
 //! Their worker has a thread of its own, the only one with real-time priority. It does no file,
 //! name or log work: a second thread does that for it.
+#![cfg(target_os = "linux")]
 
 use std::io;
 use std::process::ExitCode;

@@ -1,5 +1,6 @@
 //! Watches files and programs, each on a thread of its own, and says through a socket what it
 //! finds.
+#![cfg(target_os = "linux")]
 
 use std::fs::File;
 use std::io::{self, Read as _};

@@ -1,4 +1,5 @@
 //! Routers and a listener on a link of their own, in network namespaces.
+#![cfg(target_os = "linux")]
 
 use std::fs::{self, File};
 use std::path::PathBuf;
