@@ -104,8 +104,10 @@ fn a_restarted_sentinel_remembers_who_it_is_and_what_it_knew(runtime: Runtime) {
     assert_eq!(quorum.watchers[0].ask(&["SENTINEL", "MYID"]), before);
     assert!(quorum.servers[0].run());
     quorum.wait_until_settled(new);
-    let epochs: Vec<String> = quorum.watchers.iter().map(|w| w.field("config-epoch")).collect();
-    assert!(epochs.iter().all(|epoch| *epoch == epochs[0]), "{epochs:?}");
+    eventually(&format!("all know the same election; {}", quorum.logs()), || {
+        let epochs: Vec<String> = quorum.watchers.iter().map(|w| w.field("config-epoch")).collect();
+        epochs.iter().all(|epoch| *epoch == epochs[0]).then_some(())
+    });
 }
 
 fn genuine_sentinels_take_over_our_files_and_we_theirs(runtime: Runtime) {

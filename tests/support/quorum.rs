@@ -206,9 +206,10 @@ impl Quorum {
         all.collect::<Vec<_>>().join("\n")
     }
 
-    /// Returns how many fail-overs all Sentinels began together.
+    /// Returns how many fail-overs came as far as a promotion. Of several who stand for election at
+    /// once only one gets there.
     pub fn attempts(&self) -> usize {
-        self.watchers.iter().map(|w| w.log().matches("+try-failover").count()).sum()
+        self.watchers.iter().map(|w| w.log().matches("+promoted-slave").count()).sum()
     }
 }
 

@@ -142,7 +142,7 @@ impl Sentinel {
         let wait = STAGGER + STAGGER_PER_MASTER * u32::try_from(down).unwrap_or(u32::MAX).min(200);
         let jitter = self.rng.below(u64::try_from(STAGGER.as_micros() / 4).unwrap_or(1));
         let Some(master) = self.masters.get_mut(&id) else { return };
-        let since = *master.stands_at.get_or_insert(now + Duration::from_micros(jitter));
+        let since = *master.stands_at.get_or_insert_with(|| now + Duration::from_micros(jitter));
         let at = since + wait * place;
         if at > now {
             due.at(at);

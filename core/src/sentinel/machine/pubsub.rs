@@ -198,7 +198,7 @@ mod tests {
             ("+[so]down", "+odown", true),
             ("+[^s]down", "+sdown", false),
             ("+[a-p]down", "+odown", true),
-            ("[+-]*", "-sdown", true),
+            ("[-+]*", "-sdown", true),
             ("a\\*b", "a*b", true),
             ("a\\*b", "axb", false),
             ("a*b*c", "aXbXXc", true),
