@@ -188,3 +188,30 @@ fn statistics_that_were_asked_for_must_be_had() {
     assert_eq!(output.status.code(), Some(1));
     assert_ne!(free_port(), 0);
 }
+
+#[test]
+fn lines_for_the_journal_have_a_priority_and_no_time() {
+    use std::os::unix::fs::MetadataExt;
+    let scratch = Scratch::new();
+    scratch.write_good("ok.yml");
+    scratch.write("log", "");
+    let log = std::fs::OpenOptions::new().append(true).open(scratch.path("log")).unwrap();
+    let file = log.metadata().unwrap();
+    let arguments = ["run", "-c", "ok.yml", "--stats-port", "0", "--admin", "off"];
+    let mut command = scratch.command("ringkeeper", &arguments);
+    command.env("JOURNAL_STREAM", format!("{}:{}", file.dev(), file.ino())).stderr(log);
+    let process = Process::new(command.spawn().unwrap());
+    scratch.wait_for("log", "statistics are served");
+    drop(process);
+    let text = scratch.read("log");
+    let line = text.lines().find(|line| line.contains("statistics are served")).unwrap();
+    assert!(line.starts_with("<6>statistics are served address=127.0.0.1:"), "{line}");
+    // A redirected stream is not the one that the variable, which is inherited, tells of.
+    let mut command = scratch.command("ringkeeper", &arguments);
+    let stderr = std::fs::File::create(scratch.path("stderr")).unwrap();
+    command.env("JOURNAL_STREAM", format!("{}:{}", file.dev(), file.ino())).stderr(stderr);
+    let process = Process::new(command.spawn().unwrap());
+    scratch.wait_for("stderr", "statistics are served");
+    drop(process);
+    assert!(!scratch.read("stderr").contains("<6>"));
+}

@@ -10,7 +10,8 @@ use crate::data::Protocol;
 use crate::load::Sample;
 use crate::targets::Kind;
 use crate::workload::{
-    MEMCACHED, PAIR_AIM, PAIR_MUST, REAL, SATURATED, TOKIO_AIM, TOKIO_MUST, Workload,
+    FIGURES_AIM, FIGURES_MUST, MEMCACHED, PAIR_AIM, PAIR_MUST, REAL, SATURATED, TOKIO_AIM,
+    TOKIO_MUST, Workload,
 };
 
 /// Share of its core below which a proxy was not the bottleneck.
@@ -283,6 +284,11 @@ impl Report {
             if let (Some(ratio), Some(must), Some(aim)) = (ratio, workload.must, workload.aim) {
                 let what = "io_uring / nutcracker";
                 let (workload, ratio) = (workload.name, ratio.median);
+                verdicts.push(Verdict { workload, what, ratio, must, aim });
+            }
+            if let Some(ratio) = self.ratio(at, workload, Kind::Uring, Kind::UringBare) {
+                let (workload, what, ratio) = (workload.name, "figures on / off", ratio.median);
+                let (must, aim) = (FIGURES_MUST, FIGURES_AIM);
                 verdicts.push(Verdict { workload, what, ratio, must, aim });
             }
             if let Some(ratio) = self.ratio(at, workload, Kind::Tokio, Kind::Uring) {

@@ -27,6 +27,8 @@ pub enum Kind {
     Nutcracker,
     /// Ringkeeper on io_uring.
     Uring,
+    /// Ringkeeper on io_uring without latencies, slow log and examples: what those cost.
+    UringBare,
     /// Ringkeeper on tokio.
     Tokio,
     /// Ringkeeper on io_uring with two workers on two cores, that of the load being one.
@@ -47,12 +49,14 @@ pub struct Other {
 
 impl Kind {
     /// The targets that need no telling, in the order of the tables.
-    pub const ALL: [Self; 4] = [Self::Nutcracker, Self::Uring, Self::Tokio, Self::Direct];
+    pub const ALL: [Self; 5] =
+        [Self::Nutcracker, Self::Uring, Self::UringBare, Self::Tokio, Self::Direct];
 
     /// Those, and what is measured when it is asked for.
-    pub const NAMED: [Self; 6] = [
+    pub const NAMED: [Self; 7] = [
         Self::Nutcracker,
         Self::Uring,
+        Self::UringBare,
         Self::Tokio,
         Self::Direct,
         Self::UringPair,
@@ -63,9 +67,12 @@ impl Kind {
     fn cores(self) -> &'static [usize] {
         match self {
             Self::UringPair | Self::TokioPair => &[LOAD_CPU, PROXY_CPU],
-            Self::Direct | Self::Nutcracker | Self::Uring | Self::Tokio | Self::Other(_) => {
-                &[PROXY_CPU]
-            }
+            Self::Direct
+            | Self::Nutcracker
+            | Self::Uring
+            | Self::UringBare
+            | Self::Tokio
+            | Self::Other(_) => &[PROXY_CPU],
         }
     }
 
@@ -75,6 +82,7 @@ impl Kind {
             Self::Direct => "direct",
             Self::Nutcracker => "nutcracker",
             Self::Uring => "uring",
+            Self::UringBare => "uring-bare",
             Self::Tokio => "tokio",
             Self::UringPair => "uring-2",
             Self::TokioPair => "tokio-2",
@@ -213,12 +221,16 @@ fn command(kind: Kind, file: &Path) -> io::Result<Command> {
     let (runtime, threads) = match kind {
         Kind::UringPair => ("uring", "2"),
         Kind::TokioPair => ("tokio", "2"),
+        Kind::UringBare => ("uring", "1"),
         Kind::Direct | Kind::Nutcracker | Kind::Uring | Kind::Tokio | Kind::Other(_) => {
             (kind.name(), "1")
         }
     };
-    command.arg("run").arg("-c").arg(file);
+    command.arg("run").arg("-c").arg(file).args(["--admin", "off"]);
     command.args(["--runtime", runtime, "--threads", threads]);
+    if kind == Kind::UringBare {
+        command.args(["--figures", "off"]);
+    }
     Ok(command)
 }
 
@@ -248,7 +260,7 @@ pub fn version(kind: Kind) -> String {
     let output = match kind {
         Kind::Direct | Kind::Other(_) => return String::new(),
         Kind::Nutcracker => Command::new(NUTCRACKER).arg("-V").output(),
-        Kind::Uring | Kind::Tokio | Kind::UringPair | Kind::TokioPair => {
+        Kind::Uring | Kind::UringBare | Kind::Tokio | Kind::UringPair | Kind::TokioPair => {
             Command::new(ringkeeper()).arg("--version").output()
         }
     };

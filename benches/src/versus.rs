@@ -27,8 +27,8 @@ cargo bench --bench versus -- [OPTIONS]
   --quick              3 rounds of 0.25 s; for a look, not for a figure
   --window SECONDS     measured time per cell (default 0.7)
   --only a,c,b,...     these workloads only
-  --targets A,B        of nutcracker, uring, tokio, direct (default: all of these), and
-                       uring-2, tokio-2: two workers on both cores
+  --targets A,B        of nutcracker, uring, uring-bare (--figures off), tokio, direct (default:
+                       all of these), and uring-2, tokio-2: two workers on both cores
   --target-command NAME=COMMAND
                        one more target; {conf} in the command is the configuration file, which
                        it must serve as nutcracker would (again for each further one)
@@ -168,7 +168,7 @@ fn run(mut options: Options) -> io::Result<()> {
 }
 
 fn is_ringkeeper(kind: Kind) -> bool {
-    matches!(kind, Kind::Uring | Kind::Tokio | Kind::UringPair | Kind::TokioPair)
+    matches!(kind, Kind::Uring | Kind::UringBare | Kind::Tokio | Kind::UringPair | Kind::TokioPair)
 }
 
 /// Starts every target afresh; one that does not start is left out from then on.

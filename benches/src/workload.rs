@@ -34,6 +34,11 @@ pub struct Workload {
     pub aim: Option<f64>,
 }
 
+/// What latencies, slow log and examples may cost: CPU per request with them, of that without.
+pub const FIGURES_MUST: f64 = 1.03;
+/// What is aimed at.
+pub const FIGURES_AIM: f64 = 1.02;
+
 /// Highest CPU per request of the tokio runtime as a multiple of the io_uring runtime's.
 pub const TOKIO_MUST: f64 = 1.20;
 /// The multiple that is aimed at.

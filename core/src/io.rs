@@ -35,9 +35,10 @@
 //!     outputs, at once or never: one that the kernel does not take is told as
 //!     [`Trouble::Unsent`] and dropped.
 
-use std::any::Any;
 mod channel;
+mod notice;
 
+use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -50,7 +51,8 @@ use crate::id::{
 };
 use crate::time::Instant;
 
-pub use channel::{ChannelSpec, RouterNews, Trouble};
+pub use self::channel::{ChannelSpec, RouterNews, Trouble};
+pub use self::notice::Notice;
 
 /// Where a stream socket is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -461,10 +463,6 @@ pub enum Recipient {
     /// The worker without clients: administration, Sentinel.
     Control,
 }
-
-/// News between workers: a value, never a shared lock.
-#[derive(Clone, Debug)]
-pub enum Notice {}
 
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

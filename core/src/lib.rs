@@ -9,6 +9,7 @@
 //! the rule.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod buf;
 pub mod command;
 pub mod config;

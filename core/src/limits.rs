@@ -368,3 +368,57 @@ pub const ANNOUNCEMENTS_WAITING_MAX: usize = 4096;
 
 /// Bytes of a tracked file that are looked at: a number and blanks.
 pub const TRACKED_FILE_BYTES_MAX: u32 = 64;
+
+/// Slow requests that a worker remembers, as Redis' default; some 150 bytes each.
+pub const SLOW_ENTRIES_MAX: usize = 128;
+
+/// Examples of requests that a worker remembers, for whoever watches the traffic; some 150 bytes
+/// each. Older ones are overwritten.
+pub const SAMPLES_MAX: usize = 256;
+
+/// Shortest time between two examples of a worker: at most 100 of them a second.
+pub const SAMPLE_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Rows of the sketch that counts keys: the chance that a count is much too high is below two in a
+/// hundred.
+pub const SKETCH_ROWS: usize = 4;
+
+/// Counters in each row, four bytes each; with [`SKETCH_ROWS`] 64 KiB. A count is too high by about
+/// a two-thousandth of all requests.
+pub const SKETCH_COLUMNS: usize = 4096;
+
+/// Keys that are listed as most asked for, and as largest.
+pub const HOT_KEYS_MAX: usize = 32;
+
+/// How long a question to the other workers waits for their answers; then whoever asked gets what
+/// came. Workers answer within a turn, which takes microseconds.
+pub const ANSWER_DEADLINE: Duration = Duration::from_millis(500);
+
+/// Questions of clients to the other workers that may be under way at one worker; then clients are
+/// told to try again.
+pub const QUESTIONS_MAX: usize = 256;
+
+/// Connections of the admin listener and of the statistics port together; more are closed at once.
+/// Few programs ask, and each asks seldom.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// How long an admin connection may be idle, or take for a request.
+pub const ADMIN_IDLE: Duration = Duration::from_secs(60);
+
+/// Longest head of an HTTP request, bytes; above it 431 and the connection ends.
+pub const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// Header fields of an HTTP request; above it 431.
+pub const HTTP_FIELDS_MAX: usize = 64;
+
+/// Largest body of an HTTP request, bytes; above it 413. Commands need none.
+pub const HTTP_BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Default time from which on a request is slow, as Redis' `slowlog-log-slower-than`.
+pub const SLOW_AFTER_DEFAULT: Duration = Duration::from_millis(10);
+
+/// How often whoever watches examples of requests is sent new ones.
+pub const TAIL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Unsent bytes of an admin connection above which it gets no more examples.
+pub const ADMIN_UNSENT_BYTES_MAX: usize = 256 * 1024;

@@ -27,24 +27,26 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("slab", &["limits", "id"]),
     ("buf", &["limits"]),
     ("timer", &["time"]),
-    ("io", &["buf", "id", "time"]),
+    // Counters are values that cross the border, as answers of one worker to another.
+    ("stats", &["wire", "id", "time", "rng", "limits"]),
+    ("io", &["buf", "id", "time", "stats", "limits"]),
     ("hash", BASE),
     ("wire", BASE),
     ("distribution", &["hash", "buf", "timer", "slab", "id", "io", "time", "rng", "limits"]),
     ("routing", LOW),
     ("command", LOW),
-    ("stats", LOW),
     // It checks a pool by laying out its ring.
     ("config", &["routing", "distribution", "hash", "wire", "id", "time", "rng", "limits"]),
     ("proxy", MACHINE),
     ("sentinel", MACHINE),
     ("vrrp", MACHINE),
+    ("admin", MACHINE),
     // The only place that may know two machines.
     (
         "node",
         &[
-            "proxy", "sentinel", "vrrp", "routing", "command", "config", "stats", "id", "io",
-            "time", "limits",
+            "proxy", "sentinel", "vrrp", "admin", "routing", "command", "config", "stats", "id",
+            "io", "time", "limits",
         ],
     ),
 ];

@@ -5,6 +5,7 @@
 // A panic is how a body reports.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod figures;
 mod memcache;
 mod nutcracker_yml;
 mod vrrp;
@@ -21,6 +22,7 @@ pub type Body = fn(&[u8]);
 
 /// Every target, by the name of its directory in `corpus/`.
 pub const TARGETS: &[(&str, Body)] = &[
+    ("http", http),
     ("keepalived_conf", keepalived_conf),
     ("memcache_reply", memcache_reply),
     ("memcache_request", memcache_request),
@@ -30,6 +32,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("reply", reply),
     ("request", request),
     ("ringkeeper_yml", ringkeeper_yml),
+    ("stats", stats),
     ("vrrp", vrrp),
     ("worker", worker),
 ];
@@ -38,6 +41,16 @@ pub const TARGETS: &[(&str, Body)] = &[
 /// itself; what it accepts means the same when it is written as `ringkeeper.yml`.
 pub fn nutcracker_yml(data: &[u8]) {
     nutcracker_yml::nutcracker_yml(data);
+}
+
+/// The admin listener: HTTP requests, and the replies to them.
+pub fn http(data: &[u8]) {
+    figures::http(data);
+}
+
+/// Figures with any names and numbers, as they are shown.
+pub fn stats(data: &[u8]) {
+    figures::stats(data);
 }
 
 /// memcached's requests; the first byte is the chunk size.

@@ -73,6 +73,10 @@ fn check_encoded(text: &[u8], verb: Verb, limits: &RequestLimits) {
     let line = text.iter().position(|byte| *byte == b'\n').unwrap();
     assert!(text[..line].ends_with(b"\r") && !text[..line - 1].contains(&b'\r'));
     assert!(verb.is_retrieval() || line < 2048);
+    // The server would take it for a wish, and never answer.
+    let last = words.iter().skip(2).next_back().map(|word| word.of(text));
+    let is_wish = last == Some(b"noreply") && verb.key_at() == 1 && !verb.is_retrieval();
+    assert!(!is_wish || verb.name().len() == 2, "{}", text.escape_ascii());
     let key = words.get(verb.key_at()).map(|word| word.of(text)).unwrap_or_default();
     assert!(key.len() <= 250);
     if let Some(decoded) = decode_key(key, &mut [0; 250]) {

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use crate::cli::getopt::{self, Item, Spec};
 use crate::cli::load;
+use crate::host::admin::AdminLaunch;
 use crate::host::daemon::{self, Detached, Readiness};
 use crate::host::log::{Format, Log, Verbosity};
 use crate::host::runtime::Choice;
@@ -371,6 +372,8 @@ fn serve(
         runtime: runtime_of_environment(),
         threads: Threads::Count(NonZeroU16::MIN),
         control: None,
+        // twemproxy has no such port, and the program may run beside others by this name.
+        admin: AdminLaunch::default(),
         takeover: None,
         stats: Some(Stats {
             host: asked.stats_host.clone(),

@@ -9,11 +9,13 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use ringkeeper_core::config::native::{self, Settings};
+use ringkeeper_core::stats::FiguresPlan;
 
 #[cfg(target_os = "linux")]
 use crate::cli::keepalived;
 use crate::cli::load::Loaded;
 use crate::cli::{import, load, manual, route, sentinel, sentinel_check};
+use crate::host::admin::{self, AdminLaunch, AdminPlace, SlowAfter};
 use crate::host::control::{self, Answer, Control};
 use crate::host::log::{Format, Log, Verbosity};
 use crate::host::reason;
@@ -50,7 +52,8 @@ Signals:
 
 Try it:
   redis-cli -p 22121 set hello world      (22121: the pool's `listen` port)
-  curl -s telnet://127.0.0.1:22222        (the figures, as JSON)";
+  curl -s http://127.0.0.1:22280/metrics  (everything that is counted; / lists more)
+  curl -s telnet://127.0.0.1:22222        (twemproxy's figures, as JSON)";
 
 const RELOAD_EXAMPLES: &str = "\
 What both configurations have goes on untouched, connections included. Clients of pools that are
@@ -197,6 +200,42 @@ struct RunArgs {
     /// file says, else 22222]
     #[arg(long, value_name = "PORT")]
     stats_port: Option<u16>,
+    #[command(flatten)]
+    figures: FiguresArgs,
+}
+
+#[derive(Debug, Args)]
+struct FiguresArgs {
+    /// Where metrics, status and administration are: HOST:PORT, unix:PATH or off; given
+    /// explicitly, it must be free [default: what the file says, else 127.0.0.1:22280]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<AdminPlace>,
+    /// File with the token that whoever changes something there must know; without it nothing can
+    /// be changed there
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+    /// Name by which this host may be asked there, besides its addresses and `localhost`
+    #[arg(long, value_name = "NAME")]
+    admin_host: Vec<String>,
+    /// Keep requests that take longer for SLOWLOG: milliseconds, or off [default: what the file
+    /// says, else 10]
+    #[arg(long, value_name = "MS|off")]
+    slow_ms: Option<SlowAfter>,
+    /// Find the keys most asked for and the largest values from the start
+    #[arg(long)]
+    watch_keys: bool,
+    /// Keep latencies, slow requests and examples; off saves their small cost
+    /// [default: what the file says, else on]
+    #[arg(long, value_enum)]
+    figures: Option<OnOff>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OnOff {
+    /// Yes.
+    On,
+    /// No.
+    Off,
 }
 
 #[derive(Debug, Args)]
@@ -369,6 +408,13 @@ fn run(arguments: RunArgs) -> ExitCode {
         "ringkeeper starts"
     );
     let stats = stats(&arguments, &loaded.settings);
+    let admin = match admin(&arguments.figures, &loaded) {
+        Ok(admin) => admin,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     let Ok((takeover, control)) = open_control(&arguments, &loaded) else {
         return ExitCode::FAILURE;
     };
@@ -384,6 +430,7 @@ fn run(arguments: RunArgs) -> ExitCode {
             native::Threads::Count(count) => Threads::Count(count),
         }),
         stats,
+        admin,
         settings: loaded.settings,
         control,
         takeover,
@@ -540,6 +587,28 @@ fn drain(verb: &str, arguments: &DrainArgs) -> ExitCode {
         DrainWhat::Pool { name } => command(control, &[verb, "pool", name]),
         DrainWhat::Server { pool, name } => command(control, &[verb, "server", pool, name]),
     }
+}
+
+/// Returns where administration is and what is counted: as the options say, else as the file does.
+fn admin(arguments: &FiguresArgs, loaded: &Loaded) -> anyhow::Result<AdminLaunch> {
+    let Settings { admin, figures, .. } = &loaded.settings;
+    let token_file = arguments.admin_token_file.clone();
+    let token_file =
+        token_file.or_else(|| admin.token_file.as_deref().map(|file| loaded.beside(file)));
+    let of_file = AdminPlace::of(admin.listen.as_ref());
+    let host_names = [admin.host_names.as_slice(), &arguments.admin_host].concat();
+    Ok(AdminLaunch {
+        // Nobody asked for the default place, so it may be missing.
+        required: arguments.admin.is_some() || admin.listen != Settings::default().admin.listen,
+        place: arguments.admin.clone().unwrap_or(of_file),
+        token: token_file.as_deref().map(admin::read_token).transpose()?,
+        host_names,
+        figures: FiguresPlan {
+            is_on: arguments.figures.map_or(figures.is_on, |on_off| on_off == OnOff::On),
+            slow_after: arguments.slow_ms.map_or(figures.slow_after, |SlowAfter(after)| after),
+            is_watching_keys: arguments.watch_keys || figures.is_watching_keys,
+        },
+    })
 }
 
 /// Returns how and where to log: as the options say, else as the file does.

@@ -106,25 +106,44 @@ fn command(program: &Program) -> io::Result<Command> {
     command.args(words).stdin(Stdio::null());
     command.envs(program.environment.iter().map(|(name, value)| (name, value)));
     if let Some((user, group)) = &program.user {
-        command.uid(number_of(user, "/etc/passwd")?);
-        if let Some(group) = group {
-            command.gid(number_of(group, "/etc/group")?);
-        }
+        let (uid, own_group) = account(&fs::read_to_string("/etc/passwd")?, user)?;
+        let gid = match group {
+            Some(group) => group_number(&fs::read_to_string("/etc/group")?, group)?,
+            // Not this process' own group: that may be root's.
+            None => own_group,
+        };
+        // Further groups of this process are dropped by the library.
+        command.uid(uid).gid(gid);
     }
     Ok(command)
 }
 
-/// Returns the number of a user or group; a number is its own.
-fn number_of(name: &str, table: &str) -> io::Result<u32> {
-    if let Ok(number) = name.parse() {
+/// Returns the numbers of a user and of its group, from a table in the form of `/etc/passwd`.
+fn account(table: &str, user: &str) -> io::Result<(u32, u32)> {
+    let found = table.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let uid = fields.nth(1)?;
+        let gid = fields.next()?;
+        (name == user || uid == user).then(|| Some((uid.parse().ok()?, gid.parse().ok()?)))?
+    });
+    found.ok_or_else(|| nobody("user", user))
+}
+
+/// Returns the number of a group, from a table in the form of `/etc/group`; a number is its own.
+fn group_number(table: &str, group: &str) -> io::Result<u32> {
+    if let Ok(number) = group.parse() {
         return Ok(number);
     }
-    let text = fs::read_to_string(table)?;
-    let number = text.lines().find_map(|line| {
+    let found = table.lines().find_map(|line| {
         let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+        (fields.next() == Some(group)).then(|| fields.nth(1)?.parse().ok())?
     });
-    number.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no entry for {name}")))
+    found.ok_or_else(|| nobody("group", group))
+}
+
+fn nobody(kind: &str, name: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("this system has no {kind} {name}"))
 }
 
 fn wait(child: &mut Child, job: JobId, running: &Running) -> Exit {
@@ -197,8 +216,11 @@ fn temporary_name(path: &Path) -> PathBuf {
 }
 
 fn write_whole(path: &Path, mode: u32, bytes: &[u8]) -> Step<()> {
+    // Left by a process of the same number that was killed. Made anew, so that nobody's link is
+    // followed.
+    let _ = fs::remove_file(path);
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(mode);
+    options.write(true).create_new(true).mode(mode);
     let mut file = at("opening a temporary file", options.open(path))?;
     at("writing", file.write_all(bytes))?;
     at("fsync", file.sync_all())
@@ -278,6 +300,18 @@ mod tests {
         }
         assert_eq!(fs::read(&path).unwrap(), b"abcde");
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_user_brings_its_own_group() {
+        let table = "root:x:0:0:root:/root:/bin/sh\nkeep:x:104:110::/:/bin/false\n";
+        assert_eq!(account(table, "keep").unwrap(), (104, 110));
+        assert_eq!(account(table, "104").unwrap(), (104, 110));
+        let error = account(table, "kee").unwrap_err();
+        assert_eq!(error.to_string(), "this system has no user kee");
+        assert_eq!(group_number("adm:x:4:keep\n", "adm").unwrap(), 4);
+        assert_eq!(group_number("", "17").unwrap(), 17);
+        assert!(group_number("adm:x:4:\n", "ad").is_err());
     }
 
     #[test]

@@ -6,15 +6,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use ringkeeper_core::id::{ListenerId, WorkerId};
-use ringkeeper_core::io::{Command, Mail, Parcel};
-use ringkeeper_core::node::Worker;
+use ringkeeper_core::io::{Command, Mail, Notice, Parcel};
+use ringkeeper_core::node::{Control, ControlPlan, Worker};
 use ringkeeper_core::proxy::Plan;
 
 use crate::host;
 use crate::host::acceptor::{Acceptor, Candidate, Share};
 use crate::host::events::EventLog;
 use crate::host::pulse::{Finding, Pulse, Shown, Watch};
-use crate::host::runtime::{self, Desk, News, Releases, Running, Selected, Switchboard};
+use crate::host::runtime::{
+    self, ControlDesk, Desk, Listener, News, Releases, Running, Selected, Switchboard,
+};
 
 /// How long workers may take to go on with another plan. They need milliseconds.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
@@ -25,6 +27,8 @@ const UNLISTEN_PATIENCE: Duration = Duration::from_secs(1);
 /// The workers, and the acceptor if there are several.
 pub(crate) struct Fleet {
     workers: Vec<Running>,
+    /// The worker without clients.
+    control: Running,
     watches: Vec<Watch>,
     acceptor: Option<Acceptor>,
     news: mpsc::Receiver<News>,
@@ -33,12 +37,18 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Starts `count` workers on the same plan. They listen nowhere yet.
+    /// Starts `count` workers on the same plan, and the one that watches them. They listen nowhere
+    /// yet.
     ///
     /// # Errors
     ///
     /// The system refuses threads, descriptors or entropy.
-    pub(crate) fn start(selected: Selected, plan: &Arc<Plan>, count: u16) -> anyhow::Result<Self> {
+    pub(crate) fn start(
+        selected: Selected,
+        plan: &Arc<Plan>,
+        count: u16,
+        control: ControlPlan,
+    ) -> anyhow::Result<Self> {
         let (sender, news) = mpsc::channel();
         let switchboard = Arc::new(Switchboard::default());
         let start = Instant::now();
@@ -47,7 +57,8 @@ impl Fleet {
         for worker in (0..count.max(1)).map(WorkerId) {
             let seed = host::seed().context("no seed for the worker")?;
             let pulse = Arc::new(Pulse::default());
-            let drive = Worker::new(Arc::clone(plan), seed, ringkeeper_core::time::Instant::START);
+            let zero = ringkeeper_core::time::Instant::START;
+            let drive = Worker::new(Arc::clone(plan), seed, zero).with_id(worker);
             let drive = Shown::new(drive, Arc::clone(&pulse), count > 1);
             let desk = Desk {
                 worker,
@@ -55,11 +66,17 @@ impl Fleet {
                 news: sender.clone(),
                 switchboard: Arc::clone(&switchboard),
             };
-            let running = runtime::start(selected, drive, start, desk)
+            let name = format!("rk-data-{}", worker.0);
+            let running = runtime::start(selected, name, drive, start, desk)
                 .context("the worker's thread could not start")?;
             workers.push(running);
             pulses.push(pulse);
         }
+        let drive = Control::new(control, ringkeeper_core::time::Instant::START);
+        let desk = ControlDesk { switchboard: Arc::clone(&switchboard) };
+        let control = runtime::start(selected, "rk-watch".to_owned(), drive, start, desk)
+            .context("the thread that watches the workers could not start")?;
+        switchboard.connect_control(control.sender().clone());
         switchboard.connect(workers.iter().map(|worker| worker.sender().clone()).collect());
         let acceptor = if workers.len() > 1 {
             let candidates = workers.iter().zip(&pulses).map(|(worker, pulse)| Candidate {
@@ -72,7 +89,7 @@ impl Fleet {
         };
         let watches = pulses.into_iter().map(|pulse| Watch::new(pulse, start)).collect();
         let (drained, reloaded) = (Vec::new(), Vec::new());
-        Ok(Self { workers, watches, acceptor, news, drained, reloaded })
+        Ok(Self { workers, control, watches, acceptor, news, drained, reloaded })
     }
 
     /// Returns how many workers there are.
@@ -88,6 +105,16 @@ impl Fleet {
             (None, Some(worker)) => worker.sender().listen(share.listener),
             (None, None) => {}
         }
+    }
+
+    /// Lets the worker without clients listen.
+    pub(crate) fn listen_control(&self, listener: Listener) {
+        self.control.sender().listen(listener);
+    }
+
+    /// Tells the worker without clients how reading the configuration again went.
+    pub(crate) fn note_reload(&self, is_good: bool) {
+        self.control.sender().mail(Mail::Notice(Notice::ConfigRead { is_good }));
     }
 
     /// Sets how many clients a listener may have.
@@ -172,7 +199,7 @@ impl Fleet {
 
     /// Returns whether any worker has ended, which without [`Fleet::stop`] is a failure.
     pub(crate) fn has_ended(&self) -> bool {
-        self.workers.iter().any(Running::has_ended)
+        self.workers.iter().any(Running::has_ended) || self.control.has_ended()
     }
 
     /// Returns whether every worker turned when it was last looked at.
@@ -205,8 +232,8 @@ impl Fleet {
     pub(crate) fn stop(mut self) -> io::Result<()> {
         // First, so that nobody gets a client that nobody serves.
         self.acceptor = None;
-        let results: Vec<io::Result<()>> =
-            self.workers.into_iter().map(|worker| worker.stop()).collect();
+        let workers = self.workers.into_iter().chain([self.control]);
+        let results: Vec<io::Result<()>> = workers.map(|worker| worker.stop()).collect();
         results.into_iter().collect()
     }
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
@@ -100,6 +100,10 @@ impl Log {
         let lines: Box<dyn Layer<_> + Send + Sync> = match format {
             Format::Nutcracker => lines.with_ansi(false).event_format(NutcrackerLine).boxed(),
             Format::Redis => lines.with_ansi(false).event_format(RedisLine).boxed(),
+            // The journal keeps time and process itself, and tells levels by a number in front.
+            Format::Text if path.is_none() && host::is_stderr_the_journal() => {
+                lines.with_ansi(false).event_format(JournalLine).boxed()
+            }
             Format::Text => lines.with_ansi(colours).with_target(false).boxed(),
             Format::Json => lines.json().flatten_event(true).with_target(false).boxed(),
         };
@@ -287,12 +291,41 @@ where
             )?;
         }
         let mark = match *event.metadata().level() {
-            tracing::Level::ERROR | tracing::Level::WARN => '#',
-            tracing::Level::INFO => '*',
-            tracing::Level::DEBUG => '-',
-            tracing::Level::TRACE => '.',
+            Level::ERROR | Level::WARN => '#',
+            Level::INFO => '*',
+            Level::DEBUG => '-',
+            Level::TRACE => '.',
         };
         write!(writer, "{mark} ")?;
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        write_plain(&mut writer, &fields.message)?;
+        write_plain(&mut writer, &fields.rest)?;
+        writer.write_char('\n')
+    }
+}
+
+/// Formats an event for the journal: its priority, message, fields. Source: sd-daemon(3).
+struct JournalLine;
+
+impl<S, N> FormatEvent<S, N> for JournalLine
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            Level::DEBUG | Level::TRACE => 7,
+        };
+        write!(writer, "<{priority}>")?;
         let mut fields = Fields::default();
         event.record(&mut fields);
         write_plain(&mut writer, &fields.message)?;

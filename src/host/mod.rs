@@ -1,6 +1,7 @@
 //! The operating system: what the process opens, asks and obeys.
 
 pub(crate) mod acceptor;
+pub(crate) mod admin;
 #[cfg(target_os = "linux")]
 pub(crate) mod channels;
 pub(crate) mod control;
@@ -54,6 +55,14 @@ pub(crate) fn seed() -> io::Result<u64> {
 pub(crate) fn has_colours() -> bool {
     let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     !is_unwanted && io::stderr().is_terminal()
+}
+
+/// Tells whether what is written to standard error goes to systemd's journal: it says so by the
+/// device and inode of the stream, which is another one after a redirection.
+pub(crate) fn is_stderr_the_journal() -> bool {
+    let Some(stream) = std::env::var_os("JOURNAL_STREAM") else { return false };
+    let Ok(status) = rustix::fs::fstat(io::stderr()) else { return false };
+    stream == format!("{}:{}", status.st_dev, status.st_ino).as_str()
 }
 
 /// Lets the process open as many descriptors as the administrator allows: raises the soft limit

@@ -35,6 +35,17 @@ pub(crate) enum Selected {
     Tokio,
 }
 
+impl Selected {
+    /// Returns its name in figures.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            #[cfg(all(feature = "uring", target_os = "linux"))]
+            Self::Uring => "io_uring",
+            Self::Tokio => "tokio",
+        }
+    }
+}
+
 /// io_uring was demanded and can't be had.
 #[derive(Debug)]
 pub(crate) struct Unavailable(String);
@@ -52,24 +63,25 @@ impl fmt::Display for Unavailable {
 
 impl std::error::Error for Unavailable {}
 
-/// Decides on a runtime and leaves one line in the log that says which and why.
+/// Decides on a runtime and leaves one line in the log that says which and why. Returns also the
+/// reason.
 ///
 /// # Errors
 ///
 /// [`Unavailable`] only if io_uring was demanded; `Auto` always finds one.
-pub(crate) fn select(choice: Choice) -> Result<Selected, Unavailable> {
+pub(crate) fn select(choice: Choice) -> Result<(Selected, String), Unavailable> {
     if choice == Choice::Tokio {
         tracing::info!("runtime is tokio: asked for");
-        return Ok(Selected::Tokio);
+        return Ok((Selected::Tokio, "asked for".to_owned()));
     }
     match (choice, probe()) {
         (_, Ok((selected, capabilities))) => {
             tracing::info!("runtime is {capabilities}");
-            Ok(selected)
+            Ok((selected, capabilities))
         }
         (Choice::Auto | Choice::Tokio, Err(reason)) => {
             tracing::info!("runtime is tokio: io_uring can't be used here: {reason}");
-            Ok(Selected::Tokio)
+            Ok((Selected::Tokio, format!("io_uring can't be used here: {reason}")))
         }
         (Choice::Uring, Err(reason)) => Err(Unavailable(reason)),
     }
@@ -261,6 +273,7 @@ pub(crate) enum News {
 #[derive(Default)]
 pub(crate) struct Switchboard {
     data: OnceLock<Vec<Sender>>,
+    control: OnceLock<Sender>,
 }
 
 impl Switchboard {
@@ -269,7 +282,11 @@ impl Switchboard {
         let _ = self.data.set(data);
     }
 
-    #[allow(unreachable_code, reason = "as long as there are no notices")]
+    /// Tells how the worker without clients is reached.
+    pub(crate) fn connect_control(&self, control: Sender) {
+        let _ = self.control.set(control);
+    }
+
     fn pass(&self, to: Recipient, notice: &Notice) {
         let data = self.data.get().map(Vec::as_slice).unwrap_or_default();
         match to {
@@ -281,7 +298,11 @@ impl Switchboard {
             Recipient::Data => {
                 data.iter().for_each(|sender| sender.mail(Mail::Notice(notice.clone())));
             }
-            Recipient::Control => {}
+            Recipient::Control => {
+                if let Some(sender) = self.control.get() {
+                    sender.mail(Mail::Notice(notice.clone()));
+                }
+            }
         }
     }
 }
@@ -322,6 +343,26 @@ impl Host for Desk {
     }
 }
 
+/// What the worker without clients asks of the rest of the process.
+pub(crate) struct ControlDesk {
+    /// How other workers are reached.
+    pub(crate) switchboard: Arc<Switchboard>,
+}
+
+impl Host for ControlDesk {
+    fn event(&mut self, event: Event) {
+        debug_assert!(false, "nothing that it does is an event, but it told {event:?}");
+    }
+
+    fn errand(&mut self, errand: Errand) {
+        debug_assert!(false, "it has no errands, but gave {errand:?}");
+    }
+
+    fn notice(&mut self, to: Recipient, notice: Notice) {
+        self.switchboard.pass(to, &notice);
+    }
+}
+
 /// A worker on a thread of its own. Dropped, it goes on.
 pub(crate) struct Running {
     thread: JoinHandle<io::Result<()>>,
@@ -350,18 +391,18 @@ impl Running {
     }
 }
 
-/// Starts the worker `drive` on a thread named after its number; `start` is the zero of its clock.
+/// Starts the worker `drive` on a thread of this name; `start` is the zero of its clock.
 ///
 /// # Errors
 ///
 /// The system refuses a thread or the descriptors that the runtime needs.
 pub(crate) fn start<D: Drive + Send + 'static>(
     selected: Selected,
+    name: String,
     drive: D,
     start: Instant,
-    desk: Desk,
+    desk: impl Host + Send + 'static,
 ) -> io::Result<Running> {
-    let name = format!("rk-data-{}", desk.worker.0);
     let (thread, sender) = match selected {
         #[cfg(all(feature = "uring", target_os = "linux"))]
         Selected::Uring => {
@@ -404,6 +445,6 @@ mod tests {
     #[test]
     fn auto_always_finds_a_runtime() {
         assert!(select(Choice::Auto).is_ok());
-        assert_eq!(select(Choice::Tokio).unwrap(), Selected::Tokio);
+        assert_eq!(select(Choice::Tokio).unwrap().0, Selected::Tokio);
     }
 }

@@ -82,7 +82,7 @@ impl Host for Desk {
     }
 
     fn notice(&mut self, _: Recipient, notice: Notice) {
-        match notice {}
+        debug_assert!(false, "a Sentinel alone has nobody to tell, but told {notice:?}");
     }
 }
 
@@ -103,7 +103,7 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
     if let Err(error) = host::raise_descriptor_limit() {
         tracing::warn!("the limit of open files stays as it is: {error}");
     }
-    let selected = runtime::select(launch.runtime)?;
+    let (selected, _) = runtime::select(launch.runtime)?;
     let Launch { mut setup, .. } = launch;
     let port = setup.config.server.port.unwrap_or(PORT_DEFAULT);
     let listeners = open(&setup.config, port)?;

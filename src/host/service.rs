@@ -7,12 +7,15 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use ringkeeper_core::admin::{AdminRole, Facts};
 use ringkeeper_core::config::native::{self, Limits, Settings};
 use ringkeeper_core::config::nutcracker::Config;
 use ringkeeper_core::io::Command;
 use ringkeeper_core::proxy::{ListenerRole, Plan, Policy};
+use ringkeeper_core::stats::FiguresPlan;
 
 use crate::host::acceptor::Share;
+use crate::host::admin::AdminLaunch;
 use crate::host::control::{Answer, Control};
 use crate::host::drained::{Drained, Target};
 use crate::host::fleet::Fleet;
@@ -126,8 +129,10 @@ pub(crate) struct Launch {
     pub(crate) runtime: Choice,
     /// How many workers.
     pub(crate) threads: Threads,
-    /// Where the figures are; none: nowhere.
+    /// Where twemproxy's figures are; none: nowhere.
     pub(crate) stats: Option<Stats>,
+    /// Where the rest is, and what is counted.
+    pub(crate) admin: AdminLaunch,
     /// What the file says about the process. Options may have said otherwise above.
     pub(crate) settings: Settings,
     /// How the operator reaches the running process; none for a persona that has no such way.
@@ -167,9 +172,16 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
             None
         }
     };
-    let selected = runtime::select(launch.runtime)?;
-    let host =
-        HostFacts::new(launch.persona, descriptors, launch.threads.count(), launch.settings.limits);
+    let (selected, reason) = runtime::select(launch.runtime)?;
+    let host = HostFacts {
+        figures: launch.admin.figures,
+        ..HostFacts::new(
+            launch.persona,
+            descriptors,
+            launch.threads.count(),
+            launch.settings.limits,
+        )
+    };
     let mut sockets = match &launch.takeover {
         Some(takeover) => Sockets::inheriting(takeover.listeners()?),
         None => Sockets::inheriting(sockets::given()),
@@ -179,18 +191,39 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
     if let Some(stats) = &launch.stats {
         fresh.extend(open_stats(stats, &mut sockets)?);
     }
+    fresh.extend(launch.admin.open(&mut sockets)?);
     sockets.forget_inherited();
     for listener in &fresh {
         let at = listen::endpoint(&listener.listener.socket)?;
         match &listener.serves {
             Serves::Pool(pool) => tracing::info!(pool, address = %at, "listening"),
-            Serves::Fixed(_) => tracing::info!(address = %at, "statistics are served"),
+            Serves::Fixed(AdminRole::Stats) => {
+                tracing::info!(address = %at, "statistics are served");
+            }
+            Serves::Fixed(AdminRole::Http { .. }) => {
+                tracing::info!(address = %at, "metrics and administration are served");
+            }
         }
     }
     let plan = host.plan(&launch.config, sockets.roles(&launch.config), &Drained::default());
     host.warn_if_few_clients(&plan);
-    let fleet = Fleet::start(selected, &Arc::new(plan), host.threads)?;
+    let facts = Facts {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        stats_version: plan.version.clone(),
+        host_name: plan.host_name.clone(),
+        process_id: plan.process_id,
+        started_unix_seconds: plan.started_unix_seconds,
+        backend: selected.name().to_owned(),
+        backend_reason: reason,
+        listeners: u64::try_from(fresh.len()).unwrap_or(u64::MAX),
+    };
+    let control = launch.admin.plan(facts, host.threads, sockets.fixed());
+    let fleet = Fleet::start(selected, &Arc::new(plan), host.threads, control)?;
     for fresh in fresh {
+        if matches!(fresh.serves, Serves::Fixed(_)) {
+            fleet.listen_control(fresh.listener);
+            continue;
+        }
         let clients_max = clients_max(&launch.config, &fresh.serves);
         fleet.listen(Share { listener: fresh.listener, clients_max });
     }
@@ -240,6 +273,7 @@ struct HostFacts {
     started_unix_seconds: u64,
     descriptors: Option<u64>,
     threads: u16,
+    figures: FiguresPlan,
     /// As the configuration in use has them.
     limits: Limits,
 }
@@ -254,6 +288,7 @@ impl HostFacts {
             started_unix_seconds: now.as_secs(),
             descriptors,
             threads,
+            figures: FiguresPlan::default(),
             limits,
         }
     }
@@ -265,6 +300,8 @@ impl HostFacts {
         plan.host_name.clone_from(&self.host_name);
         plan.started_unix_seconds = self.started_unix_seconds;
         plan.process_id = std::process::id();
+        plan.workers = self.threads;
+        plan.figures = self.figures;
         plan.version = match self.persona {
             Persona::Nutcracker => NUTCRACKER_VERSION.to_owned(),
             Persona::Ringkeeper => env!("CARGO_PKG_VERSION").to_owned(),
@@ -328,7 +365,7 @@ fn open_stats(stats: &Stats, sockets: &mut Sockets) -> anyhow::Result<Option<Fre
         backlog: STATS_BACKLOG,
         reuseport: false,
     };
-    match sockets.open_fixed(request, ListenerRole::Stats) {
+    match sockets.open_fixed(request, AdminRole::Stats) {
         Ok(fresh) => Ok(Some(fresh)),
         Err(error) if stats.required => Err(error),
         Err(error) => {
@@ -355,12 +392,14 @@ impl Service {
         let Reading { config, mut text, settings } = (self.reread)();
         let Some(config) = config else {
             tracing::error!("the configuration has errors: the old one stays in use");
+            self.fleet.note_reload(false);
             return Err(text);
         };
         let limits = std::mem::replace(&mut self.host.limits, settings.limits);
         match self.change(config, self.drained.clone()) {
             Ok(summary) => {
                 tracing::info!("configuration is read again: {summary}");
+                self.fleet.note_reload(true);
                 if let Some(later) = for_the_next_start(&self.settings, &settings) {
                     tracing::warn!("{later}");
                     text.push_str(&format!("warning: {later}\n"));
@@ -370,6 +409,7 @@ impl Service {
             Err(problem) => {
                 self.host.limits = limits;
                 tracing::error!("the old configuration stays in use: {problem}");
+                self.fleet.note_reload(false);
                 Err(format!("{text}error: {problem}; the old configuration stays in use\n"))
             }
         }

@@ -1,8 +1,10 @@
 //! The listening sockets of the process, and what changes of them with another configuration.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use anyhow::Context as _;
+use ringkeeper_core::admin::AdminRole;
 use ringkeeper_core::config::nutcracker::{Config, ListenAddress, Pool};
 use ringkeeper_core::id::{ListenerId, PoolId};
 use ringkeeper_core::proxy::ListenerRole;
@@ -23,7 +25,7 @@ pub(crate) enum Serves {
     /// The pool of this name.
     Pool(String),
     /// What does not change with the configuration.
-    Fixed(ListenerRole),
+    Fixed(AdminRole),
 }
 
 /// One listening socket.
@@ -155,7 +157,7 @@ impl Sockets {
     pub(crate) fn open_fixed(
         &mut self,
         request: Request,
-        role: ListenerRole,
+        role: AdminRole,
     ) -> anyhow::Result<Fresh> {
         let socket = self.obtain(&request)?;
         Ok(self.add(request, socket, false, Serves::Fixed(role))?)
@@ -249,6 +251,15 @@ impl Sockets {
             .map(|open| open.id)
     }
 
+    /// Says which listeners do not change with the configuration, and what they are for.
+    pub(crate) fn fixed(&self) -> BTreeMap<ListenerId, AdminRole> {
+        let fixed = |open: &Open| match open.serves {
+            Serves::Fixed(role) => Some((open.id, role)),
+            Serves::Pool(_) => None,
+        };
+        self.open.iter().filter_map(fixed).collect()
+    }
+
     /// Says what each listener serves, by its number. One that is about to close still serves its
     /// pool if the configuration has it: clients may be on their way in.
     pub(crate) fn roles(&self, config: &Config) -> Vec<ListenerRole> {
@@ -256,7 +267,8 @@ impl Sockets {
         let mut roles = vec![ListenerRole::Nobody; count];
         for open in &self.open {
             let role = match &open.serves {
-                Serves::Fixed(role) => *role,
+                // Another worker's.
+                Serves::Fixed(_) => ListenerRole::Nobody,
                 Serves::Pool(name) => {
                     let found = config.pools.iter().position(|pool| pool.name == *name);
                     let id = found.and_then(|at| u16::try_from(at).ok()).map(PoolId);

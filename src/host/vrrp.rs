@@ -76,7 +76,7 @@ impl Host for Desk {
     }
 
     fn notice(&mut self, _: Recipient, notice: Notice) {
-        match notice {}
+        debug_assert!(false, "virtual routers alone have nobody to tell, but told {notice:?}");
     }
 }
 
@@ -98,7 +98,7 @@ pub(crate) struct Running {
 /// The system refuses threads or descriptors.
 pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
     sys::tune_allocator();
-    let selected = runtime::select(launch.runtime)?;
+    let (selected, _) = runtime::select(launch.runtime)?;
     lock_memory();
     let scheduling = launch.config.global.scheduling.clone();
     let names: Vec<_> = launch.config.instances.iter().map(|one| one.name.as_str()).collect();

@@ -256,6 +256,7 @@ pub struct Proxy {
     pub scratch: Scratch,
     pub process: Process,
     stats_port: u16,
+    admin_port: u16,
 }
 
 impl Proxy {
@@ -265,9 +266,14 @@ impl Proxy {
     }
 
     pub fn start_as(kind: Kind, pool: &str) -> Self {
+        Self::start_with(kind, pool, &[])
+    }
+
+    /// Starts a proxy with more options.
+    pub fn start_with(kind: Kind, pool: &str, options: &[&str]) -> Self {
         for _ in 0..10 {
             let at = Place::Tcp(free_address(Ipv4Addr::LOCALHOST.into()));
-            if let Some(proxy) = Self::try_start(kind, at, "", pool) {
+            if let Some(proxy) = Self::try_start_with(kind, at, "", pool, options) {
                 return proxy;
             }
         }
@@ -277,11 +283,28 @@ impl Proxy {
     /// Starts at one place, or none when the process ends instead. `mode` are the permissions of
     /// a unix socket.
     pub fn try_start(kind: Kind, place: Place, mode: &str, pool: &str) -> Option<Self> {
+        Self::try_start_with(kind, place, mode, pool, &[])
+    }
+
+    fn try_start_with(
+        kind: Kind,
+        place: Place,
+        mode: &str,
+        pool: &str,
+        options: &[&str],
+    ) -> Option<Self> {
         let scratch = Scratch::new();
         let text = format!("alpha:\n  listen: {place} {mode}\n{pool}\n");
         scratch.write("alpha.yml", &text.replace(" \n", "\n"));
         let stats_port = free_address(Ipv4Addr::LOCALHOST.into()).port();
+        let admin_port = free_address(Ipv4Addr::LOCALHOST.into()).port();
         let mut command = Self::command(kind, &scratch, stats_port);
+        if matches!(kind, Kind::Ringkeeper(_) | Kind::Threaded(..)) {
+            if !options.contains(&"--admin") {
+                command.args(["--admin", &format!("127.0.0.1:{admin_port}")]);
+            }
+            command.args(options);
+        }
         command.current_dir(scratch.path("")).stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(fs::File::create(scratch.path("stderr")).unwrap());
         command.env("RUNTIME_DIRECTORY", scratch.path(""));
@@ -300,7 +323,7 @@ impl Proxy {
             assert!(log.contains("in use"), "{kind:?} ended: {log}\n{text}");
             return None;
         }
-        Some(Self { place, scratch, process, stats_port })
+        Some(Self { place, scratch, process, stats_port, admin_port })
     }
 
     fn command(kind: Kind, scratch: &Scratch, stats_port: u16) -> Command {
@@ -333,6 +356,11 @@ impl Proxy {
 
     pub fn client(&self) -> Client {
         Client::connect(&self.place).unwrap()
+    }
+
+    /// Returns where metrics and administration are.
+    pub fn admin(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.admin_port).into()
     }
 
     /// Returns what the statistics port tells.

@@ -156,7 +156,7 @@ impl<R: Runtime> Driver<R> {
             }
             Output::Event(event) => eprintln!("{event:?}"),
             Output::Errand(errand) => eprintln!("not done: {errand:?}"),
-            Output::Notice { notice, .. } => match notice {},
+            Output::Notice { notice, .. } => eprintln!("not passed on: {notice:?}"),
                 Output::OpenChannel { .. } | Output::CloseChannel(_) | Output::Datagram { .. } => {
                     panic!("the proxy has no channels")
                 }

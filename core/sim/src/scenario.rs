@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ringkeeper_core::id::ListenerId;
-use ringkeeper_core::io::Endpoint;
+use ringkeeper_core::io::{Endpoint, Parcel};
 use ringkeeper_core::time::Instant;
 
 /// One pool of servers behind one listener.
@@ -178,6 +178,9 @@ pub struct Scenario {
     /// What may go wrong; each seed uses some of it. Empty: nothing, and then no error is
     /// forgiven.
     pub faults: Vec<FaultKind>,
+    /// Plans that the machine is given while faults happen, drawn evenly, a `proxy::Plan` each.
+    /// Empty: it keeps the one that it began with.
+    pub plans: Vec<Parcel>,
     /// Names that the resolver knows; one may stand here several times. An address where no
     /// server is configured refuses connections.
     pub hosts: Vec<(String, IpAddr)>,
@@ -237,6 +240,7 @@ impl Scenario {
                 think_max: Duration::from_millis(40),
             },
             faults: Vec::new(),
+            plans: Vec::new(),
             hosts: Vec::new(),
             safety: Duration::from_secs(2),
             settle: Duration::from_secs(5),
@@ -294,6 +298,8 @@ pub struct Report {
     pub effects: u64,
     /// Faults injected.
     pub faults: u64,
+    /// Plans that the machine went on with.
+    pub reloads: u64,
     /// Largest number of reply bytes held back for one client.
     pub backlog_bytes_max: usize,
     /// Largest transmission, bytes.

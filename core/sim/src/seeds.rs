@@ -25,6 +25,8 @@ pub struct Summary {
     pub errors: u64,
     /// Faults injected.
     pub faults: u64,
+    /// Plans that the machine went on with.
+    pub reloads: u64,
     /// Largest number of reply bytes held back for one client.
     pub backlog_bytes_max: usize,
 }
@@ -59,6 +61,7 @@ impl Seeds {
             summary.replies += report.replies;
             summary.errors += report.errors;
             summary.faults += report.faults;
+            summary.reloads += report.reloads;
             summary.backlog_bytes_max = summary.backlog_bytes_max.max(report.backlog_bytes_max);
             Ok::<(), Box<Failure>>(())
         })?;

@@ -25,6 +25,9 @@ const STEPS_MAX: u64 = 40_000_000;
 /// How long the machine may take to let go of clients that have left.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// Between two plans, at most.
+const RELOAD_PAUSE_MAX_NANOS: u64 = 30_000_000;
+
 /// What the agenda holds.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -62,6 +65,7 @@ pub(crate) enum Event {
         link: usize,
     },
     Strike,
+    Reload,
     Relieve(Relief),
     Stage(Stage),
 }
@@ -173,6 +177,7 @@ impl World {
             self.client_plan_wake(client, Duration::from_millis(20));
         }
         self.plan_strike();
+        self.plan_reload();
         self.agenda.plan(self.now + self.scenario.safety, Event::Stage(Stage::Settling));
         // The machine may want to connect or resolve before anybody comes.
         self.plan_turn(self.now);
@@ -219,9 +224,34 @@ impl World {
             Event::ClientRead { client, link } => self.client_read_due(client, link),
             Event::ServerRead { server, link } => self.server_read(server, link),
             Event::Strike => self.strike(),
+            Event::Reload => {
+                self.reload();
+                Ok(())
+            }
             Event::Relieve(relief) => self.relieve(&relief),
             Event::Stage(stage) => self.enter(stage),
         }
+    }
+
+    fn plan_reload(&mut self) {
+        if self.scenario.plans.is_empty() {
+            return;
+        }
+        let delay = Duration::from_nanos(self.rng.below(RELOAD_PAUSE_MAX_NANOS));
+        self.agenda.plan(self.now + delay, Event::Reload);
+    }
+
+    fn reload(&mut self) {
+        if self.stage != Stage::Safety {
+            return;
+        }
+        self.plan_reload();
+        let at = self.rng.below(self.scenario.plans.len() as u64) as usize;
+        let plan = self.scenario.plans[at].clone();
+        self.note(format!("!! plan {at}"));
+        self.report.reloads += 1;
+        self.command = Some(Command::Reload { plan, limit: Duration::from_secs(1) });
+        self.plan_turn(self.now);
     }
 
     fn enter(&mut self, stage: Stage) -> Check {

@@ -18,10 +18,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringkeeper_core::config::nutcracker;
-use ringkeeper_core::io::Endpoint;
+use ringkeeper_core::id::PoolId;
+use ringkeeper_core::io::{Endpoint, Parcel};
 use ringkeeper_core::limits::STREAM_REPLY_BYTES;
 use ringkeeper_core::node::Worker;
-use ringkeeper_core::proxy::{Plan, Policy};
+use ringkeeper_core::proxy::{ListenerRole, Plan, Policy};
 use ringkeeper_core::rng::Rng;
 use ringkeeper_core::time::Instant;
 use ringkeeper_sim::{Failure, Pool, Profile, Report, Scenario, Seeds, Simulation, Summary};
@@ -81,6 +82,39 @@ fn draw_pools(rng: &mut Rng) -> (Vec<Pool>, Hosts, String) {
     (pools, hosts, text)
 }
 
+/// Draws plans that keep every key where it is and change what else may change. Half of the seeds
+/// keep the plan that they began with.
+fn draw_plans(seed: u64, first: &Plan) -> Vec<Parcel> {
+    let mut rng = Rng::new(seed ^ 0x7e10ad);
+    if rng.is_one_in(1, 2) {
+        return Vec::new();
+    }
+    let plans = (0..4).map(|_| {
+        let mut plan = first.clone();
+        for pool in &mut plan.pools {
+            if rng.is_one_in(1, 2) {
+                pool.server_connections = 1 + rng.below(3) as u32;
+            }
+            pool.is_preconnecting = rng.is_one_in(1, 2);
+            pool.failure_limit = 1 + rng.below(3) as u32;
+        }
+        if rng.is_one_in(1, 2) {
+            // A pool that sorts before the others and comes and goes: every position changes.
+            let mut other = plan.pools[0].clone();
+            other.name = "0".to_owned();
+            other.is_preconnecting = false;
+            plan.pools.insert(0, other);
+            for role in &mut plan.listeners {
+                if let ListenerRole::Pool(PoolId(at)) = role {
+                    *at += 1;
+                }
+            }
+        }
+        Parcel::new(Arc::new(plan))
+    });
+    plans.collect()
+}
+
 fn run(seed: u64, make: fn(Vec<Pool>) -> Scenario) -> Result<Report, Box<Failure>> {
     let mut rng = Rng::new(seed ^ 0x5eed);
     let (pools, hosts, text) = draw_pools(&mut rng);
@@ -122,6 +156,7 @@ fn run(seed: u64, make: fn(Vec<Pool>) -> Scenario) -> Result<Report, Box<Failure
             plan.pools.iter_mut().for_each(|pool| pool.timeout = None);
         }
     }
+    scenario.plans = draw_plans(seed, &plan);
     let worker = Worker::new(Arc::new(plan), seed, Instant::START);
     Simulation::new(seed, scenario).run(worker)
 }

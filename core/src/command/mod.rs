@@ -10,7 +10,7 @@ mod table;
 
 pub use keys::{KeyError, keys};
 pub use message::{encode_unknown, encode_wrong_arity};
-pub use table::{all, lookup};
+pub use table::{all, lookup, lookup_at};
 
 use crate::wire::resp::Span;
 
@@ -212,6 +212,10 @@ pub enum Local {
     Command,
     /// RESET: the connection as it was at its start.
     Reset,
+    /// SLOWLOG GET | LEN | RESET: of the proxy.
+    Slowlog,
+    /// LATENCY HISTOGRAM: of the proxy.
+    Latency,
 }
 
 /// Why a command is refused.

@@ -11,11 +11,18 @@ pub fn all() -> &'static [Command] {
 /// Finds a command by its name, in any case.
 #[inline]
 pub fn lookup(name: &[u8]) -> Option<&'static Command> {
+    lookup_at(name).map(|(_, command)| command)
+}
+
+/// Like [`lookup`], with the command's place in [`all`].
+#[inline]
+pub fn lookup_at(name: &[u8]) -> Option<(u8, &'static Command)> {
     let folded = Folded::of(name);
     let mut slot = folded.slot();
     // Ends at the first empty slot: the table is at most half full.
     loop {
-        let index = usize::from(*SLOTS.get(slot % SLOT_COUNT)?);
+        let place = *SLOTS.get(slot % SLOT_COUNT)?;
+        let index = usize::from(place);
         let candidate = FOLDED.get(index)?;
         if candidate.low == folded.low
             && candidate.high == folded.high
@@ -23,7 +30,7 @@ pub fn lookup(name: &[u8]) -> Option<&'static Command> {
         {
             let command = COMMANDS.get(index)?;
             if candidate.is_whole || command.name.as_bytes().eq_ignore_ascii_case(name) {
-                return Some(command);
+                return Some((place, command));
             }
         }
         slot += 1;
@@ -268,7 +275,7 @@ static COMMANDS: [Command; 240] = [
     row("info", -1, Z, NONE, local(Local::Info)),
     row("keys", 2, R, NONE, refuse(Refusal::NotSharded)),
     row("lastsave", 1, Z, NONE, refuse(Refusal::Admin)),
-    row("latency", -2, Z, NONE, refuse(Refusal::Admin)),
+    row("latency", -2, Z, NONE, local(Local::Latency)),
     row("lcs", -3, R, TWO, Forward),
     row("lindex", 3, R, ONE, Forward),
     row("linsert", 5, W, ONE, Forward),
@@ -346,7 +353,7 @@ static COMMANDS: [Command; 240] = [
     row("sinterstore", -3, W, ALL, Forward),
     row("sismember", 3, R, ONE, Forward),
     row("slaveof", 3, A, NONE, refuse(Refusal::Admin)),
-    row("slowlog", -2, Z, NONE, refuse(Refusal::Admin)),
+    row("slowlog", -2, Z, NONE, local(Local::Slowlog)),
     row("smembers", 2, R, ONE, Forward),
     row("smismember", -3, R, ONE, Forward),
     row("smove", 4, W, TWO, Forward),

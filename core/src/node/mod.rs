@@ -1,13 +1,15 @@
-//! The worker: what a runtime drives, made of machines that do not know each other.
-//!
-//! The proxy is the only machine here so far.
+//! The workers: what a runtime drives, made of machines that do not know each other.
+
+mod control;
 
 pub mod sentinel;
 pub mod vrrp;
 
 use std::sync::Arc;
 
-use crate::id::{ConnId, ListenerId};
+pub use self::control::{Control, ControlPlan};
+
+use crate::id::{ConnId, ListenerId, WorkerId};
 use crate::io::{AtCapacity, Deadline, Drive, Endpoint, Input, Output, Parcel};
 use crate::proxy::{ClientState, Plan, Proxy};
 use crate::time::Instant;
@@ -22,6 +24,12 @@ impl Worker {
     /// Makes a worker. Its whole behaviour follows from the plan, the seed and the inputs.
     pub fn new(plan: Arc<Plan>, seed: u64, now: Instant) -> Self {
         Self { proxy: Proxy::new(plan, seed, now) }
+    }
+
+    /// Says which of the workers this is; the first, unless told.
+    #[must_use]
+    pub fn with_id(self, id: WorkerId) -> Self {
+        Self { proxy: self.proxy.with_id(id) }
     }
 }
 

@@ -7,7 +7,10 @@ use crate::limits::{
     CLIENT_INPUT_PAUSE_BYTES, CLIENT_INPUT_RESUME_BYTES, CLIENT_UNSENT_PAUSE_BYTES, PIPELINE_MAX,
     PIPELINE_START, WINDOW_BYTES,
 };
+use crate::proxy::figures::Ticks;
 use crate::proxy::replies::{Replies, Sequence};
+use crate::stats::Peer;
+use crate::time::Instant;
 use crate::wire::memcache;
 use crate::wire::resp::request::RequestScanner;
 
@@ -28,8 +31,6 @@ pub(crate) struct Client {
     pub(crate) id: ConnId,
     pub(crate) pool: PoolId,
     pub(crate) phase: Phase,
-    /// Asked for the statistics, not for a pool.
-    pub(crate) is_stats: bool,
     /// The client has said all it will say; requests that came before are still served.
     pub(crate) is_at_eof: bool,
     pub(crate) is_authenticated: bool,
@@ -75,15 +76,26 @@ pub(crate) struct Client {
     pub(crate) counted_output: usize,
     /// The name given by `CLIENT SETNAME`.
     pub(crate) name: Option<Box<[u8]>>,
+    pub(crate) peer: Peer,
+    pub(crate) came_at: Ticks,
+    /// When it last sent something.
+    pub(crate) heard_at: Ticks,
+    /// Place of its last command in the table, [`u8::MAX`] before the first.
+    pub(crate) last_command: u8,
 }
 
 impl Client {
-    pub(crate) fn new(id: ConnId, pool: PoolId, is_authenticated: bool) -> Self {
+    pub(crate) fn new(
+        id: ConnId,
+        pool: PoolId,
+        is_authenticated: bool,
+        peer: Peer,
+        now: Instant,
+    ) -> Self {
         Self {
             id,
             pool,
             phase: Phase::Open,
-            is_stats: false,
             is_at_eof: false,
             is_authenticated,
             is_resp3: false,
@@ -110,6 +122,10 @@ impl Client {
             counted_input: 0,
             counted_output: 0,
             name: None,
+            peer,
+            came_at: Ticks::of(now),
+            heard_at: Ticks::of(now),
+            last_command: u8::MAX,
         }
     }
 

@@ -126,7 +126,7 @@ impl Shared {
     /// Goes on with another address under another name, because a name ends with its `Closed`.
     /// Returns false when there is no other address.
     pub(crate) fn try_next_address(&mut self, conn: ServerConn) -> Option<ServerConn> {
-        if conn.addresses.is_empty() || conn.is_retiring {
+        if !conn.may_move_on() {
             return Some(conn);
         }
         let old = conn.id;
@@ -145,9 +145,13 @@ impl Shared {
         let Some(key) = key else { return carried };
         let conn = self.conns.get(key)?;
         let (pool, id, lane, name) = (conn.pool, conn.server, conn.lane, conn.id);
-        if let Some(place) = self.server_mut(pool, id).and_then(|server| server.lanes.get_mut(lane))
-        {
-            *place = Some(name);
+        let is_retiring = conn.is_retiring;
+        if let Some(server) = self.server_mut(pool, id) {
+            if is_retiring {
+                server.retiring.iter_mut().filter(|one| **one == old).for_each(|one| *one = name);
+            } else if let Some(place) = server.lanes.get_mut(lane) {
+                *place = Some(name);
+            }
         }
         self.rearm_requests(key);
         self.connect_next(key);

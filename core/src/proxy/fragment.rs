@@ -265,7 +265,7 @@ impl Shared {
         let is_one_target = self.pool(client.pool).is_some_and(|(_, plan)| plan.is_one_target());
         let first = self.route(client.pool, request.arg(1));
         if is_one_target || keys == step {
-            return self.forward_to(client, first, request.frame);
+            return self.forward_to(client, first, request.frame, request.mark());
         }
         let mut targets = std::mem::take(&mut self.scratch.targets);
         targets.clear();
@@ -278,7 +278,7 @@ impl Shared {
             targets.push(server.map_or(u16::MAX, |id| id.0));
         }
         let flow = if is_together || !has_route {
-            self.forward_to(client, first, request.frame)
+            self.forward_to(client, first, request.frame, request.mark())
         } else {
             self.split_over(client, kind, request, &mut targets)
         };
@@ -311,7 +311,8 @@ impl Shared {
         for (part, share) in shares.iter().enumerate() {
             let part = u16::try_from(part).unwrap_or(u16::MAX);
             let end = self.conns.get(key_of(share.conn)).map_or(share.start, |conn| conn.out.len());
-            self.queue(share.conn, ReplyTo::Split { split: key, part }, end - share.start);
+            let to = ReplyTo::Split { split: key, part };
+            self.queue(share.conn, to, end - share.start, request.mark());
         }
         if let Some((pool, _)) = self.pool_mut(client.pool) {
             pool.stats.fragments += due as u64;

@@ -6,13 +6,14 @@
 
 use std::time::Duration;
 
-use crate::id::{ConnId, ListenerId, PoolId};
+use crate::id::{ConnId, ListenerId};
 use crate::io::{AtCapacity, Output, Parcel};
 use crate::proxy::Proxy;
 use crate::proxy::client::{Client, Phase};
 use crate::proxy::plan::ListenerRole;
 use crate::proxy::shared::{Shared, Timer};
 use crate::slab::SlabKey;
+use crate::stats::Peer;
 use crate::time::Instant;
 use crate::wire::memcache;
 
@@ -23,6 +24,8 @@ pub struct ClientState {
     pub pool: String,
     /// The name given by `CLIENT SETNAME`.
     pub name: Option<Vec<u8>>,
+    /// Who is at its other end.
+    pub peer: Peer,
     /// It has asked for RESP3.
     pub is_resp3: bool,
     /// It has given the password, if there is one.
@@ -34,7 +37,7 @@ pub struct ClientState {
 }
 
 /// Tells the form of [`ClientState::encode`] from others: another release may have another.
-const FORM: u8 = 1;
+const FORM: u8 = 2;
 
 const RESP3: u8 = 1;
 const AUTHENTICATED: u8 = 2;
@@ -56,8 +59,10 @@ impl ClientState {
             }
         }
         let mut bytes = vec![FORM, flags];
-        for part in [self.pool.as_bytes(), self.name.as_deref().unwrap_or_default()] {
-            // Neither is longer than a line of a configuration or a command.
+        let peer = self.peer.to_string();
+        let name = self.name.as_deref().unwrap_or_default();
+        for part in [self.pool.as_bytes(), name, peer.as_bytes()] {
+            // None is longer than a line of a configuration or a command.
             let len = u32::try_from(part.len()).unwrap_or(u32::MAX);
             bytes.extend_from_slice(&len.to_be_bytes());
             bytes.extend_from_slice(part);
@@ -82,9 +87,11 @@ impl ClientState {
         };
         let pool = String::from_utf8(part()?.to_vec()).ok()?;
         let name = part()?.to_vec();
+        let peer = std::str::from_utf8(part()?).ok()?;
         let (skips, input) = rest.split_first_chunk()?;
         Some(Self {
             pool,
+            peer: peer.parse().map_or(Peer::Unix, |address| Peer::tcp(&address)),
             skips: (flags & SKIPS != 0).then_some(u64::from_be_bytes(*skips)),
             name: (flags & NAMED != 0).then_some(name),
             is_resp3: flags & RESP3 != 0,
@@ -104,7 +111,7 @@ impl Proxy {
         for key in keys {
             let Some(client) = self.clients.get_mut(key) else { continue };
             // Who has said its last word is answered here.
-            if client.phase != Phase::Open || client.is_at_eof || client.is_stats {
+            if client.phase != Phase::Open || client.is_at_eof {
                 continue;
             }
             client.is_leaving = true;
@@ -131,7 +138,7 @@ impl Proxy {
         if self.shared.is_draining {
             return Err(AtCapacity);
         }
-        let conn = self.accept_client(pool)?;
+        let conn = self.accept_client(pool, state.peer.clone())?;
         let Some(client) = self.clients.get_mut(super::key_of(conn)) else {
             return Err(AtCapacity);
         };
@@ -156,8 +163,9 @@ impl Shared {
             return;
         }
         let state = ClientState {
-            pool: self.pool_name(client.pool),
+            pool: self.pool_name(client.pool).to_string(),
             name: client.name.as_deref().map(<[u8]>::to_vec),
+            peer: client.peer.clone(),
             skips: client.memcache.skips(),
             is_resp3: client.is_resp3,
             is_authenticated: client.is_authenticated,
@@ -168,10 +176,6 @@ impl Shared {
         client.is_at_eof = true;
         let conn = client.id;
         self.outbox.push(Output::Release { conn, state: Parcel::new(std::sync::Arc::new(state)) });
-    }
-
-    fn pool_name(&self, id: PoolId) -> String {
-        self.plan.pools.get(usize::from(id.0)).map(|pool| pool.name.clone()).unwrap_or_default()
     }
 }
 
@@ -186,6 +190,7 @@ mod tests {
             ClientState {
                 pool: "alpha".into(),
                 name: Some(b"me".to_vec()),
+                peer: Peer::tcp(&([10, 1, 2, 3], 4000).into()),
                 is_resp3: true,
                 is_authenticated: true,
                 skips: Some(7),

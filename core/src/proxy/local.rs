@@ -1,13 +1,13 @@
 //! Commands that the proxy answers itself.
 
-use std::fmt::Write as _;
-
 use crate::command::{self, Local};
+use crate::id::{ConnId, WorkerId};
 use crate::limits::CLIENT_NAME_BYTES_MAX;
 use crate::proxy::client::Client;
 use crate::proxy::request::{Flow, Request};
 use crate::proxy::shared::Shared;
 use crate::wire::resp::{encode, parse_integer};
+use crate::wire::secret::is_same_secret;
 
 impl Shared {
     /// Answers a command of the connection itself.
@@ -20,6 +20,7 @@ impl Shared {
         if self.plan.policy.is_bad_request_fatal && !is_known_to_twemproxy(local, request) {
             return Flow::Abort;
         }
+        self.note_local(client);
         match local {
             Local::Ping => self.ping(client, request),
             Local::Echo => self.reply_bulk(client, request.arg(1)),
@@ -37,6 +38,8 @@ impl Shared {
             Local::Info => self.info(client),
             Local::Command => self.command(client, request),
             Local::Reset => self.reset(client),
+            Local::Slowlog => self.slowlog(client, request),
+            Local::Latency => self.latency(client, request),
         }
     }
 
@@ -159,7 +162,7 @@ impl Shared {
     }
 
     fn greet(&mut self, client: &mut Client) {
-        let (number, is_resp3) = (client_number(client), client.is_resp3);
+        let (number, is_resp3) = (self.number_of(client), client.is_resp3);
         self.reply_with(client, |text| {
             if is_resp3 {
                 encode::map_header(text, 7);
@@ -202,8 +205,16 @@ impl Shared {
         } else if (is(b"SETINFO") && count == 4) || (is(b"NO-EVICT") && count == 3) {
             self.reply(client, b"+OK\r\n");
         } else if is(b"ID") && count == 2 {
-            let number = client_number(client);
+            let number = self.number_of(client);
             self.reply_with(client, |text| encode::integer(text, number));
+        } else if is(b"LIST") {
+            return self.client_list(client, request);
+        } else if is(b"KILL") && count > 2 {
+            return self.client_kill(client, request);
+        } else if is(b"INFO") && count == 2 {
+            let mut text = String::new();
+            self.client_row(client).write(&mut text);
+            return self.reply_bulk(client, text.as_bytes());
         } else {
             let shown = subcommand.get(..subcommand.len().min(64)).unwrap_or_default();
             let parts: [&[u8]; 3] = [
@@ -214,6 +225,10 @@ impl Shared {
             return self.refuse(client, &parts);
         }
         Flow::Next
+    }
+
+    fn number_of(&self, client: &Client) -> i64 {
+        i64::try_from(client_number(self.id, client.id)).unwrap_or(i64::MAX)
     }
 
     fn time(&mut self, client: &mut Client) -> Flow {
@@ -249,48 +264,6 @@ impl Shared {
         self.reply(client, b"+RESET\r\n");
         Flow::Next
     }
-
-    /// The proxy's own state, in the form of Redis' `INFO`.
-    fn info(&mut self, client: &mut Client) -> Flow {
-        let mut text = String::with_capacity(1024);
-        let uptime = self.now.as_nanos() / 1_000_000_000;
-        let _ = write!(
-            text,
-            "# Server\r\nredis_version:{REDIS_VERSION}\r\nredis_mode:standalone\r\n\
-             ringkeeper_version:{}\r\nprocess_id:{}\r\nuptime_in_seconds:{uptime}\r\n\
-             \r\n# Replication\r\nrole:master\r\n",
-            self.plan.version, self.plan.process_id,
-        );
-        let clients: u64 = self.pools.iter().map(|pool| pool.stats.client_connections).sum();
-        let _ = write!(text, "\r\n# Clients\r\nconnected_clients:{clients}\r\n");
-        if let Some((pool, plan)) = self.pool(client.pool) {
-            let stats = &pool.stats;
-            let _ = write!(
-                text,
-                "\r\n# Pool\r\npool_name:{}\r\npool_epoch:{}\r\npool_clients:{}\r\n\
-                 pool_errors:{}\r\npool_ejections:{}\r\npool_fragments:{}\r\n\r\n# Servers\r\n",
-                plan.name,
-                pool.table.epoch(),
-                stats.client_connections,
-                stats.forward_error,
-                stats.server_ejects,
-                stats.fragments,
-            );
-            let servers = plan.servers.iter().zip(&pool.live).zip(&stats.servers);
-            for (at, ((server, is_live), stats)) in servers.enumerate() {
-                let _ = write!(
-                    text,
-                    "server{at}:name={},in_ring={},requests={},replies={},timeouts={}\r\n",
-                    server.name,
-                    u8::from(*is_live),
-                    stats.requests,
-                    stats.responses,
-                    stats.server_timedout,
-                );
-            }
-        }
-        self.reply_bulk(client, text.as_bytes())
-    }
 }
 
 /// Tells whether a change of the protocol has to wait: a request that is under way on a connection
@@ -301,7 +274,7 @@ fn must_wait_for_replies(client: &mut Client) -> bool {
 }
 
 /// The release of Redis whose commands the command table holds; clients choose features by it.
-const REDIS_VERSION: &str = "7.0.15";
+pub(crate) const REDIS_VERSION: &str = "7.0.15";
 
 /// The commands that twemproxy 0.5 answers by itself, with the argument counts it takes.
 fn is_known_to_twemproxy(local: Local, request: Request<'_>) -> bool {
@@ -318,7 +291,9 @@ fn is_known_to_twemproxy(local: Local, request: Request<'_>) -> bool {
             | Local::Client
             | Local::Time
             | Local::Info
-            | Local::Reset,
+            | Local::Reset
+            | Local::Slowlog
+            | Local::Latency,
             _,
         ) => false,
     }
@@ -335,17 +310,8 @@ fn set_name(client: &mut Client, name: &[u8]) -> Result<(), &'static [u8]> {
     Ok(())
 }
 
-/// Unique among the connections of a worker, past ones included.
-fn client_number(client: &Client) -> i64 {
-    i64::try_from(client.id.to_bits()).unwrap_or(i64::MAX).saturating_add(1)
-}
-
-/// Compares without telling by the time taken how much was right.
-fn is_same_secret(wanted: &[u8], given: &[u8]) -> bool {
-    let mut difference = u8::from(wanted.len() != given.len());
-    for (at, byte) in given.iter().enumerate() {
-        let other = wanted.get(at % wanted.len().max(1)).copied().unwrap_or(0);
-        difference |= byte ^ other;
-    }
-    difference == 0
+/// Unique among the connections of all workers, past ones included. The worker is in the top byte,
+/// which a connection's name leaves free.
+pub(crate) fn client_number(worker: WorkerId, client: ConnId) -> u64 {
+    (u64::from(worker.0) << 56 | client.to_bits()) + 1
 }

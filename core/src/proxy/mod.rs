@@ -12,8 +12,10 @@
 //! buffer of the server connection that carries it, and its reply once, into the client's. What
 //! is collected during a turn leaves in one write per connection, servers before clients.
 
+mod asked;
 mod client;
 mod connect;
+mod figures;
 mod fragment;
 mod handover;
 mod local;
@@ -30,16 +32,16 @@ mod shared;
 use std::sync::Arc;
 
 use crate::buf::Buffer;
-use crate::id::{ConnId, ListenerId, PoolId, ServerId};
+use crate::id::{ConnId, ListenerId, PoolId, ServerId, WorkerId};
 use crate::io::{
     AtCapacity, CloseReason, Command, Deadline, Endpoint, Event, Failure, Input, Limit, Output,
 };
 use crate::slab::{Slab, SlabKey};
-use crate::stats::ServerQueues;
-use crate::stats::json::{Header, StatsLine};
+use crate::stats::{LimitKind, Peer, ServerQueues};
 use crate::time::Instant;
 
 use self::client::{Client, Phase};
+use self::figures::Ticks;
 pub use self::handover::ClientState;
 pub use self::plan::{Address, ListenerRole, Plan, Policy, PoolPlan, ServerPlan};
 use self::request::{Flow, mark_dirty_server};
@@ -75,6 +77,13 @@ impl Proxy {
         }
     }
 
+    /// Says which of the workers this is; the first, unless told.
+    #[must_use]
+    pub fn with_id(mut self, id: WorkerId) -> Self {
+        self.shared.id = id;
+        self
+    }
+
     /// Takes a new connection in.
     ///
     /// # Errors
@@ -84,61 +93,50 @@ impl Proxy {
         &mut self,
         now: Instant,
         on: ListenerId,
-        _peer: &Endpoint,
+        peer: &Endpoint,
     ) -> Result<ConnId, AtCapacity> {
         self.shared.now = now;
         let role = self.shared.plan.listeners.get(usize::from(on.0)).copied();
         match role {
-            Some(ListenerRole::Pool(pool)) if !self.shared.is_draining => self.accept_client(pool),
-            Some(ListenerRole::Stats) => self.accept_stats(),
+            Some(ListenerRole::Pool(pool)) if !self.shared.is_draining => {
+                self.accept_client(pool, peer.into())
+            }
             Some(ListenerRole::Pool(_) | ListenerRole::Nobody) | None => Err(AtCapacity),
         }
     }
 
-    fn accept_client(&mut self, id: PoolId) -> Result<ConnId, AtCapacity> {
+    fn accept_client(&mut self, id: PoolId, peer: Peer) -> Result<ConnId, AtCapacity> {
+        let now = self.shared.now;
         let Some((pool, plan)) = self.shared.pool_mut(id) else { return Err(AtCapacity) };
         if pool.drains_until.is_some() {
             return Err(AtCapacity);
         }
         let connected = pool.stats.client_connections;
         if plan.clients_max.is_some_and(|most| connected >= u64::from(most)) {
+            pool.stats.limits.add(LimitKind::Clients as u8);
             self.shared.outbox.event(Event::ClientRefused { pool: id });
             return Err(AtCapacity);
         }
         let (is_authenticated, is_memcache) = (plan.auth.is_none(), plan.is_memcache);
         let key = self.clients.insert_with(|key| {
             let name = ConnId::client(key.index, key.generation);
-            let mut client = Client::new(name, id, is_authenticated);
+            let mut client = Client::new(name, id, is_authenticated, peer, now);
             client.is_memcache = is_memcache;
             client
         });
         let Some(key) = key else {
+            if let Some((pool, _)) = self.shared.pool_mut(id) {
+                pool.stats.limits.add(LimitKind::Clients as u8);
+            }
             self.shared.outbox.event(Event::ClientRefused { pool: id });
             return Err(AtCapacity);
         };
         if let Some((pool, _)) = self.shared.pool_mut(id) {
             pool.stats.client_connections += 1;
+            pool.stats.clients_accepted += 1;
         }
         self.shared.connections_made += 1;
         Ok(ConnId::client(key.index, key.generation))
-    }
-
-    /// Answers whoever connects to the statistics port with one line.
-    fn accept_stats(&mut self) -> Result<ConnId, AtCapacity> {
-        let line = self.stats_line();
-        let key = self
-            .clients
-            .insert_with(|key| {
-                let id = ConnId::client(key.index, key.generation);
-                let mut client = Client::new(id, PoolId(0), true);
-                client.is_stats = true;
-                client.phase = Phase::Finishing;
-                client
-            })
-            .ok_or(AtCapacity)?;
-        let client = self.clients.get_mut(key).ok_or(AtCapacity)?;
-        self.shared.reply(client, line.as_bytes());
-        Ok(client.id)
     }
 
     /// Takes one input in.
@@ -169,7 +167,7 @@ impl Proxy {
                     self.reload(&plan, limit);
                 }
             }
-            Input::Notice(notice) => match notice {},
+            Input::Notice(notice) => self.noticed(notice),
             Input::Persisted { .. } | Input::Exited { .. } => {
                 debug_assert!(false, "an answer to an errand that the proxy never gives");
             }
@@ -189,6 +187,7 @@ impl Proxy {
                 Timer::Probe(pool, server) => self.shared.probe(pool, server),
                 Timer::DrainLimit => self.abort_all(),
                 Timer::PoolDrainLimit => self.end_pool_drains(),
+                Timer::Answers(query) => self.end_question(query),
             }
         }
     }
@@ -204,6 +203,8 @@ impl Proxy {
                 self.wake(id);
             } else if let Some(id) = self.shared.outbox.ready.pop() {
                 self.look_again(id);
+            } else if self.shared.asked.has_fresh() {
+                self.put_question();
             } else if let Some(id) = self.shared.outbox.dirty_servers.pop() {
                 if let Some(output) = self.transmit_to_server(id) {
                     return Some(output);
@@ -244,6 +245,9 @@ impl Proxy {
         client.is_writing = true;
         client.writing_bytes = client.out.len();
         let buffer = std::mem::take(&mut client.out);
+        if let Some(pool) = self.shared.pools.get_mut(usize::from(client.pool.0)) {
+            pool.stats.client_sent_bytes += buffer.len() as u64;
+        }
         Some(Output::Transmit { conn: id, buffer })
     }
 
@@ -253,6 +257,10 @@ impl Proxy {
             return;
         }
         let shared = &mut self.shared;
+        client.heard_at = Ticks::of(shared.now);
+        if let Some(pool) = shared.pools.get_mut(usize::from(client.pool.0)) {
+            pool.stats.client_received_bytes += bytes.len() as u64;
+        }
         if client.input.is_empty() && !client.is_blocked {
             let (served, flow) = shared.serve_all(client, bytes);
             shared.follow(client, flow);
@@ -340,9 +348,7 @@ impl Proxy {
     fn client_eof(&mut self, id: ConnId) {
         let Some(client) = self.clients.get_mut(key_of(id)) else { return };
         client.is_at_eof = true;
-        if !client.is_stats
-            && let Some((pool, _)) = self.shared.pool_mut(client.pool)
-        {
+        if let Some((pool, _)) = self.shared.pool_mut(client.pool) {
             pool.stats.client_eof += 1;
         }
         self.shared.mark_ready(client);
@@ -354,9 +360,7 @@ impl Proxy {
             self.shared.abort_client(&mut client);
         }
         self.shared.outbox.forget(id);
-        if !client.is_stats
-            && let Some((pool, _)) = self.shared.pool_mut(client.pool)
-        {
+        if let Some((pool, _)) = self.shared.pool_mut(client.pool) {
             pool.stats.client_connections = pool.stats.client_connections.saturating_sub(1);
             if !client.is_at_eof {
                 pool.stats.client_err += 1;
@@ -396,9 +400,7 @@ impl Proxy {
         let Some(conn) = self.shared.conns.get(key) else { return };
         if conn.stage != Stage::Closing {
             let (pool, server) = (conn.pool, conn.server);
-            // A retiring connection has a successor: its requests fail instead of moving on.
-            let is_moving_on = !conn.addresses.is_empty() && !conn.is_retiring;
-            if conn.stage == Stage::Connecting && is_moving_on {
+            if conn.stage == Stage::Connecting && conn.may_move_on() {
                 let Some(conn) = self.shared.conns.remove(key) else { return };
                 self.shared.try_next_address(conn);
                 return;
@@ -440,37 +442,6 @@ impl Proxy {
             self.has_said_drained = true;
             self.shared.outbox.event(Event::Drained);
         }
-    }
-
-    /// Writes what the statistics port answers.
-    pub fn stats_line(&self) -> String {
-        let shared = &self.shared;
-        let uptime = shared.now.as_nanos() / 1_000_000_000;
-        let listeners = &shared.plan.listeners;
-        let listening = listeners.iter().filter(|role| **role != ListenerRole::Nobody).count();
-        let open = shared.conns.len() + self.clients.len() + listening;
-        let mut line = StatsLine::new(&Header {
-            source: &shared.plan.host_name,
-            version: &shared.plan.version,
-            uptime,
-            timestamp: shared.plan.started_unix_seconds + uptime,
-            total_connections: shared.connections_made,
-            curr_connections: open as u64,
-        });
-        for (at, (pool, plan)) in shared.pools.iter().zip(&shared.plan.pools).enumerate() {
-            if pool.is_removed {
-                continue;
-            }
-            line.pool(&plan.name, &pool.stats);
-            let queues = self.queues(at, plan.servers.len());
-            for ((server, stats), queues) in
-                plan.servers.iter().zip(&pool.stats.servers).zip(queues)
-            {
-                line.server(&server.name, stats, queues);
-            }
-            line.end_pool();
-        }
-        line.finish()
     }
 
     fn queues(&self, pool: usize, servers: usize) -> Vec<ServerQueues> {

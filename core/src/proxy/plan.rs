@@ -12,6 +12,7 @@ use crate::distribution::Distribution;
 use crate::io::Endpoint;
 use crate::limits::{CLIENTS_INPUT_BYTES_MAX, CLIENTS_OUTPUT_BYTES_MAX};
 use crate::routing::RouteSpec;
+use crate::stats::FiguresPlan;
 
 /// How the proxy behaves where twemproxy's users and everybody else expect different things. One
 /// code path reads it; there are not two proxies.
@@ -122,8 +123,6 @@ pub struct PoolPlan {
 pub enum ListenerRole {
     /// Clients of the pool at this position.
     Pool(crate::id::PoolId),
-    /// The statistics port: one JSON line per connection.
-    Stats,
     /// Nobody: it was closed when the plan changed.
     Nobody,
 }
@@ -151,6 +150,10 @@ pub struct Plan {
     pub version: String,
     /// The process, for `INFO`.
     pub process_id: u32,
+    /// Workers with clients; questions go to all of them.
+    pub workers: u16,
+    /// What is counted beside the plain numbers. Of the plan at start; later ones do not change it.
+    pub figures: FiguresPlan,
 }
 
 impl Plan {
@@ -171,6 +174,8 @@ impl Plan {
             started_unix_seconds: 0,
             version: String::from(env!("CARGO_PKG_VERSION")),
             process_id: 0,
+            workers: 1,
+            figures: FiguresPlan::default(),
         }
     }
 }

@@ -83,7 +83,9 @@ impl Fates {
             Timer::Probe(pool, server) => {
                 moved(pool, server).map(|(pool, server)| Timer::Probe(pool, server))
             }
-            Timer::Requests(_) | Timer::DrainLimit | Timer::PoolDrainLimit => Some(timer),
+            Timer::Requests(_) | Timer::DrainLimit | Timer::PoolDrainLimit | Timer::Answers(_) => {
+                Some(timer)
+            }
         }
     }
 }
@@ -97,6 +99,10 @@ impl Proxy {
         self.shared.timers.rename(|timer| fates.timer(timer));
         self.move_conns(&fates);
         self.move_clients(&fates);
+        self.rename_seen(|pool, server| match fates.server(pool, server)? {
+            (pool, ServerFate::Kept(id) | ServerFate::Reconnected(id)) => Some((pool, id)),
+            (_, ServerFate::Gone) => None,
+        });
         // Before anything is opened or closed: whoever reads the events needs the names for them.
         self.shared.outbox.event(Event::Reloaded(Parcel::new(Arc::clone(&self.shared.plan))));
         for (pool, server) in fresh {
@@ -203,6 +209,7 @@ impl Proxy {
             return;
         }
         conn.is_probe = false;
+        conn.is_relieved |= !conn.is_retiring;
         self.shared.take_out_of_use(key);
         self.close_if_spent(key);
     }
@@ -240,7 +247,7 @@ impl Proxy {
         let keys: Vec<SlabKey> = self.clients.iter().map(|(key, _)| key).collect();
         for key in keys {
             let Some(client) = self.clients.get(key) else { continue };
-            if !client.is_stats && draining.contains(&client.pool) {
+            if draining.contains(&client.pool) {
                 self.let_finish(key);
             }
         }
@@ -281,7 +288,7 @@ impl Proxy {
             let Some(client) = self.clients.get_mut(key) else { continue };
             let pool = self.shared.pools.get(usize::from(client.pool.0));
             let is_over = pool.and_then(|pool| pool.drains_until).is_some_and(|at| at <= now);
-            if is_over && !client.is_stats {
+            if is_over {
                 self.shared.abort_client(client);
             }
         }

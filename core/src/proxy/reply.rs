@@ -7,6 +7,7 @@ use crate::io::{Event, Limit};
 use crate::limits::STREAM_REPLY_BYTES;
 use crate::proxy::Proxy;
 use crate::proxy::client::Phase;
+use crate::proxy::memcache;
 use crate::proxy::request::Outcome;
 use crate::proxy::server::{InFlight, ReplyTo, Stage};
 use crate::proxy::shared::key_of;
@@ -77,8 +78,12 @@ impl Proxy {
             return false;
         }
         let Some(request) = conn.pop_in_flight() else { return false };
+        let is_memcache = conn.is_memcache;
         let partial = std::mem::take(&mut conn.partial);
-        self.count_reply(key, streamed + partial.len() + piece.len());
+        let start = if partial.is_empty() { piece } else { &partial };
+        let is_error = !was_streaming && start.first() == Some(&b'-');
+        let is_error = is_error || (is_memcache && memcache::is_error(start));
+        self.count_reply(key, &request, streamed + partial.len() + piece.len(), is_error);
         if partial.is_empty() {
             self.deliver(request.to, piece, via, was_streaming);
         } else {
@@ -118,17 +123,24 @@ impl Proxy {
         }
     }
 
-    fn count_reply(&mut self, key: SlabKey, bytes: usize) {
+    #[inline]
+    fn count_reply(&mut self, key: SlabKey, request: &InFlight, bytes: usize, is_error: bool) {
         let Some(conn) = self.shared.conns.get(key) else { return };
+        let at = (conn.pool, conn.server);
         let (pool, server) = (conn.pool, usize::from(conn.server.0));
         let has_waiters = !conn.waiters.is_empty() && conn.has_room_again();
         let Some(pool) = self.shared.pools.get_mut(usize::from(pool.0)) else { return };
         if let Some(stats) = pool.stats.servers.get_mut(server) {
             stats.responses += 1;
             stats.response_bytes += bytes as u64;
+            stats.error_replies += u64::from(is_error);
         }
         if let Some(server) = pool.servers.get_mut(server) {
             server.failures = 0;
+        }
+        // One that timed out was counted then.
+        if request.to.is_wanted() {
+            self.note_done(request, at, bytes as u64);
         }
         if has_waiters {
             self.shared.wake_waiters(key);
@@ -412,6 +424,7 @@ impl Proxy {
                 self.fail_conn(key, Failure::TimedOut);
                 return;
             }
+            let late = *request;
             let orphaned = request.to.orphaned();
             let to = std::mem::replace(&mut request.to, orphaned);
             let is_silent =
@@ -425,6 +438,9 @@ impl Proxy {
             };
             if let Some(stats) = self.shared.stats_mut(pool, server) {
                 stats.server_timedout += 1;
+            }
+            if to.is_wanted() {
+                self.note_done(&late, (pool, server), 0);
             }
             self.fail_request(key, to, Failure::TimedOut, outcome, false);
             if is_silent {

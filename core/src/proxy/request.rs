@@ -4,10 +4,12 @@ use crate::command::{self, Command, KeyError, Keys, Treatment};
 use crate::id::{ConnId, PoolId, ServerId};
 use crate::io::Failure;
 use crate::proxy::client::{Client, Phase};
+use crate::proxy::figures::{Mark, Tag, class_of, head_of};
 use crate::proxy::memcache;
 use crate::proxy::replies::append;
 use crate::proxy::server::{InFlight, ReplyTo, ServerConn};
 use crate::proxy::shared::{Shared, Timer, key_of};
+use crate::stats::{Class, ErrorKind};
 use crate::wire::resp::encode;
 use crate::wire::resp::request::{RequestError, RequestLimits, RequestScan, Span};
 
@@ -38,9 +40,21 @@ pub(crate) enum Outcome {
 pub(crate) struct Request<'a> {
     pub(crate) frame: &'a [u8],
     pub(crate) args: &'a [Span],
+    pub(crate) tag: Tag,
 }
 
 impl<'a> Request<'a> {
+    /// Makes a request whose command has not been looked up.
+    pub(crate) const fn new(frame: &'a [u8], args: &'a [Span]) -> Self {
+        Self { frame, args, tag: Tag { command: u8::MAX, class: Class::Other } }
+    }
+
+    /// Returns what is kept of it.
+    #[inline]
+    pub(crate) fn mark(&self) -> Mark<'a> {
+        Mark { tag: self.tag, argument: self.arg(1) }
+    }
+
     /// Returns the argument at `at`, the name being the first; empty when there is none.
     #[inline]
     pub(crate) fn arg(&self, at: usize) -> &'a [u8] {
@@ -78,7 +92,7 @@ impl Shared {
                 Ok(RequestScan::Incomplete) => break,
                 Ok(RequestScan::Complete { len }) => {
                     let frame = rest.get(..len).unwrap_or_default();
-                    flow = self.serve(client, Request { frame, args: &args });
+                    flow = self.serve(client, Request::new(frame, &args));
                     if flow != Flow::Wait {
                         served += len;
                     }
@@ -123,7 +137,7 @@ impl Shared {
         let limits = self.limits_for(client);
         let mut scanner = crate::wire::resp::request::RequestScanner::default();
         match scanner.scan(&frame, &limits, args) {
-            Ok(RequestScan::Complete { .. }) => self.serve(client, Request { frame: &frame, args }),
+            Ok(RequestScan::Complete { .. }) => self.serve(client, Request::new(&frame, args)),
             Ok(_) => Flow::Next,
             Err(error) => self.reject_bytes(client, error),
         }
@@ -131,6 +145,7 @@ impl Shared {
 
     /// Answers bytes that are no request. The stream cannot be read on.
     fn reject_bytes(&mut self, client: &mut Client, error: RequestError) -> Flow {
+        self.note_error(client, ErrorKind::ClientProtocol);
         if self.plan.policy.is_bad_request_fatal || error == RequestError::CrossProtocol {
             return Flow::Abort;
         }
@@ -142,9 +157,11 @@ impl Shared {
     #[inline]
     fn serve(&mut self, client: &mut Client, request: Request<'_>) -> Flow {
         let name = request.arg(0);
-        let Some(command) = command::lookup(name) else {
+        let Some((place, command)) = command::lookup_at(name) else {
             return self.refuse_unknown(client, request);
         };
+        client.last_command = place;
+        let request = Request { tag: Tag { command: place, class: class_of(command) }, ..request };
         if !command.accepts(request.args.len()) {
             return self.refuse_with(client, |text| command::encode_wrong_arity(command, text));
         }
@@ -163,7 +180,22 @@ impl Shared {
         }
     }
 
+    /// Counts a request that the proxy answers itself.
+    pub(crate) fn note_local(&mut self, client: &Client) {
+        if let Some((pool, _)) = self.pool_mut(client.pool) {
+            pool.stats.local_replies += 1;
+        }
+    }
+
+    /// Counts a request that gets an error of ours.
+    pub(crate) fn note_error(&mut self, client: &Client, kind: ErrorKind) {
+        if let Some((pool, _)) = self.pool_mut(client.pool) {
+            pool.stats.note_error(kind);
+        }
+    }
+
     fn ask_for_password(&mut self, client: &mut Client) {
+        self.note_error(client, ErrorKind::Unauthenticated);
         // Redis' sentence has a full stop, twemproxy's has none.
         let reply: &[u8] = if self.plan.policy.is_bad_request_fatal {
             b"-NOAUTH Authentication required\r\n"
@@ -175,6 +207,7 @@ impl Shared {
 
     fn refuse_unknown(&mut self, client: &mut Client, request: Request<'_>) -> Flow {
         if crate::wire::resp::is_cross_protocol(request.arg(0)) {
+            self.note_error(client, ErrorKind::ClientProtocol);
             return Flow::Abort;
         }
         if !client.is_authenticated && !self.plan.policy.is_bad_request_fatal {
@@ -191,6 +224,7 @@ impl Shared {
     }
 
     fn refuse_with(&mut self, client: &mut Client, encode: impl FnOnce(&mut Vec<u8>)) -> Flow {
+        self.note_error(client, ErrorKind::BadRequest);
         if self.plan.policy.is_bad_request_fatal {
             return Flow::Abort;
         }
@@ -223,7 +257,7 @@ impl Shared {
     fn forward(&mut self, client: &mut Client, command: &Command, request: Request<'_>) -> Flow {
         if let Keys::Range { first: 1, last: 1, .. } = command.keys {
             let server = self.route(client.pool, request.arg(1));
-            return self.forward_to(client, server, request.frame);
+            return self.forward_to(client, server, request.frame, request.mark());
         }
         self.forward_keys(client, command, request)
     }
@@ -270,22 +304,32 @@ impl Shared {
                         command.name.as_bytes(),
                         b"' are on different servers of this pool; give them a common hash tag",
                     ];
+                    self.note_error(client, ErrorKind::BadRequest);
                     self.reply_error(client, &parts);
                     return Flow::Next;
                 }
             }
         }
-        self.forward_to(client, server, request.frame)
+        self.forward_to(client, server, request.frame, request.mark())
     }
 
     /// Sends a request that has no key to the server that twemproxy would choose.
     pub(crate) fn forward_to_any(&mut self, client: &mut Client, request: Request<'_>) -> Flow {
-        let server = self.route(client.pool, b"placeholder");
-        self.forward_to(client, server, request.frame)
+        let server = self.any_server(client.pool);
+        self.forward_to(client, server, request.frame, request.mark())
+    }
+
+    /// Returns the server for what has no key: the one that twemproxy would choose.
+    pub(crate) fn any_server(&mut self, pool: PoolId) -> Option<ServerId> {
+        let pool = self.pools.get(usize::from(pool.0))?;
+        pool.table.route(b"placeholder", &mut self.rng)
     }
 
     #[inline]
     pub(crate) fn route(&mut self, pool: PoolId, key: &[u8]) -> Option<ServerId> {
+        if let Some(keys) = &mut self.figures.keys {
+            keys.note_key(pool, key);
+        }
         let pool = self.pools.get(usize::from(pool.0))?;
         pool.table.route(key, &mut self.rng)
     }
@@ -296,6 +340,7 @@ impl Shared {
         client: &mut Client,
         server: Option<ServerId>,
         frame: &[u8],
+        mark: Mark<'_>,
     ) -> Flow {
         let Some(server) = server else {
             self.fail_unsent(client, None, Failure::Refused);
@@ -306,7 +351,8 @@ impl Shared {
                 let Some(conn) = self.conns.get_mut(key_of(id)) else { return Flow::Wait };
                 let sequence = client.replies.push_waiting(id.slot());
                 append(&mut conn.out, &mut self.buffers, frame);
-                self.queue(id, ReplyTo::Client { conn: client.id, sequence }, frame.len());
+                let to = ReplyTo::Client { conn: client.id, sequence };
+                self.queue(id, to, frame.len(), mark);
                 Flow::Next
             }
             Lane::Busy => Flow::Wait,
@@ -360,11 +406,18 @@ impl Shared {
 
     /// Notes a request whose bytes were appended to the connection's buffer.
     #[inline]
-    pub(crate) fn queue(&mut self, id: ConnId, to: ReplyTo, bytes: usize) {
+    pub(crate) fn queue(&mut self, id: ConnId, to: ReplyTo, bytes: usize, mark: Mark<'_>) {
         let now = self.now;
+        let key = head_of(&self.figures, mark.argument);
         let Some(conn) = self.conns.get_mut(key_of(id)) else { return };
         let length = u32::try_from(bytes).unwrap_or(u32::MAX);
-        conn.in_flight.push_back(InFlight { to, queued_at: now, bytes: length });
+        conn.in_flight.push_back(InFlight {
+            to,
+            queued_at: now,
+            bytes: length,
+            tag: mark.tag,
+            key,
+        });
         conn.in_flight_bytes += u64::from(length);
         conn.queued += 1;
         let (pool, server, is_timer_armed) = (conn.pool, conn.server, conn.is_timer_armed);
@@ -408,6 +461,7 @@ impl Shared {
         let is_detailed = self.plan.policy.has_detailed_errors;
         let Some((pool, plan)) = self.pool_mut(pool) else { return };
         pool.stats.forward_error += 1;
+        pool.stats.note_error(failure.into());
         let message = failure.message().as_bytes();
         let outcome: &[u8] = match outcome {
             Outcome::NotSent => b"; the request was not sent)",

@@ -10,9 +10,11 @@ use crate::io::Failure;
 use crate::limits::{
     RECONNECT_DELAY_MAX, RECONNECT_DELAY_MIN, SERVER_OUTPUT_BYTES_MAX, SERVER_REPLIES_MAX,
 };
+use crate::proxy::figures::Tag;
 use crate::proxy::replies::Sequence;
 use crate::rng::Rng;
 use crate::slab::SlabKey;
+use crate::stats::KeyHead;
 use crate::time::Instant;
 use crate::wire::memcache;
 use crate::wire::resp::reply::ReplyScanner;
@@ -54,6 +56,15 @@ impl ReplyTo {
     }
 }
 
+impl ReplyTo {
+    /// Tells whether it stands for a request that somebody waits for, or sent without wanting a
+    /// reply; not one that has been given up, nor what was added by us.
+    #[inline]
+    pub(crate) const fn is_wanted(self) -> bool {
+        !matches!(self, Self::Nobody | Self::QuietNobody | Self::Barrier)
+    }
+}
+
 /// A request that a server has been sent, or will be with the next write.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InFlight {
@@ -62,7 +73,13 @@ pub(crate) struct InFlight {
     pub(crate) queued_at: Instant,
     /// The request's length, for the statistics.
     pub(crate) bytes: u32,
+    pub(crate) tag: Tag,
+    /// The beginning of its first argument, so that it can be named if it turns out to be slow.
+    pub(crate) key: KeyHead,
 }
+
+// One cache line: it is written and read once per request.
+const _: () = assert!(size_of::<InFlight>() <= 64);
 
 /// How far a connection to a server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +109,9 @@ pub(crate) struct ServerConn {
     /// No longer chosen for requests: it has been silent for a whole time-out. It lives until
     /// each of its requests is answered or timed out.
     pub(crate) is_retiring: bool,
+    /// Retiring because the plan has changed, for no fault of its server: it goes on to be
+    /// established if it is not.
+    pub(crate) is_relieved: bool,
     /// Speaks RESP3.
     pub(crate) is_resp3: bool,
     /// Made to see whether an ejected server is back.
@@ -139,6 +159,7 @@ impl ServerConn {
             lane,
             stage: Stage::Connecting,
             is_retiring: false,
+            is_relieved: false,
             is_resp3: false,
             is_probe: false,
             is_writing: false,
@@ -159,6 +180,12 @@ impl ServerConn {
             received_at: now,
             waiters: Vec::new(),
         }
+    }
+
+    /// Tells whether another address is worth trying. A connection that retires because it was
+    /// silent has a successor: its requests fail instead.
+    pub(crate) const fn may_move_on(&self) -> bool {
+        !self.addresses.is_empty() && (!self.is_retiring || self.is_relieved)
     }
 
     /// Tells whether another request may be queued; if not, clients wait.

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::buf::BufferPool;
-use crate::id::{ConnId, PoolId, ServerId};
+use crate::id::{ConnId, PoolId, ServerId, WorkerId};
 use crate::io::{CloseMode, Event, Limit, Output};
 use crate::limits::{SCRATCH_ITEMS_KEPT, SCRATCH_TEXT_KEPT, SERVER_CONNECTIONS_MAX, SPLITS_MAX};
+use crate::proxy::asked::Asked;
 use crate::proxy::client::{Client, Phase};
+use crate::proxy::figures::Figures;
 use crate::proxy::fragment::Split;
 use crate::proxy::outbox::Outbox;
 use crate::proxy::plan::{Plan, PoolPlan};
@@ -16,7 +18,7 @@ use crate::proxy::server::{Server, ServerConn, Standing};
 use crate::rng::Rng;
 use crate::routing::RouteTable;
 use crate::slab::{Slab, SlabKey};
-use crate::stats::{PoolStats, ServerStats};
+use crate::stats::{LimitKind, PoolStats, Query, ServerStats};
 use crate::time::Instant;
 use crate::timer::Timers;
 use crate::wire::resp::request::{RequestLimits, Span};
@@ -34,6 +36,8 @@ pub(crate) enum Timer {
     DrainLimit,
     /// Draining some pools may have lasted long enough.
     PoolDrainLimit,
+    /// Answers to a client's question may have been waited for long enough.
+    Answers(Query),
 }
 
 impl Timer {
@@ -44,6 +48,7 @@ impl Timer {
             Self::Probe(..) => "probe of an ejected server",
             Self::DrainLimit => "drain limit",
             Self::PoolDrainLimit => "drain limit of a pool",
+            Self::Answers(_) => "answers of other workers",
         }
     }
 }
@@ -66,10 +71,7 @@ pub(crate) struct Pool {
 impl Pool {
     pub(crate) fn new(plan: &PoolPlan) -> Self {
         let live: Vec<bool> = plan.servers.iter().map(|server| !server.is_drained).collect();
-        let stats = PoolStats {
-            servers: vec![ServerStats::default(); plan.servers.len()],
-            ..PoolStats::default()
-        };
+        let stats = PoolStats::new(plan.servers.len());
         Self {
             table: RouteTable::build(&plan.route, &live, 1),
             live,
@@ -136,9 +138,14 @@ impl Scratch {
     }
 }
 
+/// Tells the generator that picks examples from the worker's own.
+const EXAMPLES_SEED: u64 = 0x5eed_0f5a_3b1e_5000;
+
 /// All that clients share.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// Which worker this is.
+    pub(crate) id: WorkerId,
     pub(crate) plan: Arc<Plan>,
     pub(crate) now: Instant,
     pub(crate) rng: Rng,
@@ -153,12 +160,17 @@ pub(crate) struct Shared {
     pub(crate) queries: u32,
     pub(crate) connections_made: u64,
     pub(crate) is_draining: bool,
+    pub(crate) figures: Figures,
+    pub(crate) asked: Asked,
 }
 
 impl Shared {
     pub(crate) fn new(plan: Arc<Plan>, seed: u64, now: Instant) -> Self {
         let pools = plan.pools.iter().map(Pool::new).collect();
+        // Not split off: which requests become examples must not shift what else is drawn.
+        let figures = Figures::new(&plan.figures, Rng::new(seed ^ EXAMPLES_SEED));
         Self {
+            id: WorkerId(0),
             plan,
             now,
             rng: Rng::new(seed),
@@ -173,6 +185,8 @@ impl Shared {
             queries: 0,
             connections_made: 0,
             is_draining: false,
+            figures,
+            asked: Asked::default(),
         }
     }
 
@@ -285,6 +299,9 @@ impl Shared {
     /// Ends a client that went over a limit.
     pub(crate) fn cut_off(&mut self, client: &mut Client, limit: Limit) {
         self.outbox.event(Event::ClientOverLimit { pool: client.pool, limit });
+        if let Some((pool, _)) = self.pool_mut(client.pool) {
+            pool.stats.limits.add(LimitKind::from(limit) as u8);
+        }
         self.abort_client(client);
     }
 

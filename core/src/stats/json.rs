@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{PoolStats, ServerQueues, ServerStats};
+use super::{PoolFigures, ServerFigures};
+use crate::wire::json::quote;
 
 /// What stands at the top of the line.
 #[derive(Clone, Copy, Debug)]
@@ -21,86 +22,61 @@ pub struct Header<'a> {
     pub curr_connections: u64,
 }
 
-/// Writes the line, piece by piece, in the order of the calls.
-#[derive(Debug)]
-pub struct StatsLine(String);
-
-impl StatsLine {
-    /// Begins the line.
-    pub fn new(header: &Header<'_>) -> Self {
-        let mut line = Self(String::with_capacity(1024));
-        line.0.push_str("{\"service\":\"nutcracker\", \"source\":");
-        line.text(header.source);
-        line.0.push_str(", \"version\":");
-        line.text(header.version);
-        line.number("uptime", header.uptime);
-        line.number("timestamp", header.timestamp);
-        line.number("total_connections", header.total_connections);
-        line.number("curr_connections", header.curr_connections);
-        line
+/// Writes the line.
+pub fn stats_line(header: &Header<'_>, pools: &[PoolFigures]) -> String {
+    let mut out = String::with_capacity(1024);
+    out.push_str("{\"service\":\"nutcracker\", \"source\":");
+    quote(&mut out, header.source);
+    out.push_str(", \"version\":");
+    quote(&mut out, header.version);
+    number(&mut out, "uptime", header.uptime);
+    number(&mut out, "timestamp", header.timestamp);
+    number(&mut out, "total_connections", header.total_connections);
+    number(&mut out, "curr_connections", header.curr_connections);
+    for pool in pools {
+        write_pool(&mut out, pool);
     }
+    out.push_str("}\n");
+    out
+}
 
-    /// Begins a pool.
-    pub fn pool(&mut self, name: &str, stats: &PoolStats) {
-        self.0.push_str(", ");
-        self.text(name);
-        self.0.push_str(": {\"client_eof\":");
-        let _ = write!(self.0, "{}", stats.client_eof);
-        self.number("client_err", stats.client_err);
-        self.number("client_connections", stats.client_connections);
-        self.number("server_ejects", stats.server_ejects);
-        self.number("forward_error", stats.forward_error);
-        self.number("fragments", stats.fragments);
+fn write_pool(out: &mut String, pool: &PoolFigures) {
+    out.push_str(", ");
+    quote(out, &pool.name);
+    let stats = &pool.stats;
+    // Writing to a String can't fail.
+    let _ = write!(out, ": {{\"client_eof\":{}", stats.client_eof);
+    number(out, "client_err", stats.client_err);
+    number(out, "client_connections", stats.client_connections);
+    number(out, "server_ejects", stats.server_ejects);
+    number(out, "forward_error", stats.forward_error);
+    number(out, "fragments", stats.fragments);
+    for server in &pool.servers {
+        write_server(out, server);
     }
+    out.push('}');
+}
 
-    /// Adds a server to the pool that was begun last.
-    pub fn server(&mut self, name: &str, stats: &ServerStats, queues: ServerQueues) {
-        self.0.push_str(", ");
-        self.text(name);
-        self.0.push_str(": {\"server_eof\":");
-        let _ = write!(self.0, "{}", stats.server_eof);
-        self.number("server_err", stats.server_err);
-        self.number("server_timedout", stats.server_timedout);
-        self.number("server_connections", stats.server_connections);
-        self.number("server_ejected_at", stats.server_ejected_at);
-        self.number("requests", stats.requests);
-        self.number("request_bytes", stats.request_bytes);
-        self.number("responses", stats.responses);
-        self.number("response_bytes", stats.response_bytes);
-        self.number("in_queue", queues.in_queue);
-        self.number("in_queue_bytes", queues.in_queue_bytes);
-        self.number("out_queue", queues.out_queue);
-        self.number("out_queue_bytes", queues.out_queue_bytes);
-        self.0.push('}');
-    }
+fn write_server(out: &mut String, server: &ServerFigures) {
+    out.push_str(", ");
+    quote(out, &server.name);
+    let (stats, queues) = (&server.stats, server.queues);
+    let _ = write!(out, ": {{\"server_eof\":{}", stats.server_eof);
+    number(out, "server_err", stats.server_err);
+    number(out, "server_timedout", stats.server_timedout);
+    number(out, "server_connections", stats.server_connections);
+    number(out, "server_ejected_at", stats.server_ejected_at);
+    number(out, "requests", stats.requests);
+    number(out, "request_bytes", stats.request_bytes);
+    number(out, "responses", stats.responses);
+    number(out, "response_bytes", stats.response_bytes);
+    number(out, "in_queue", queues.in_queue);
+    number(out, "in_queue_bytes", queues.in_queue_bytes);
+    number(out, "out_queue", queues.out_queue);
+    number(out, "out_queue_bytes", queues.out_queue_bytes);
+    out.push('}');
+}
 
-    /// Ends the pool that was begun last.
-    pub fn end_pool(&mut self) {
-        self.0.push('}');
-    }
-
-    /// Ends the line.
-    pub fn finish(mut self) -> String {
-        self.0.push_str("}\n");
-        self.0
-    }
-
-    fn number(&mut self, name: &str, value: u64) {
-        let _ = write!(self.0, ", \"{name}\":{value}");
-    }
-
-    fn text(&mut self, text: &str) {
-        self.0.push('"');
-        for character in text.chars() {
-            match character {
-                '"' => self.0.push_str("\\\""),
-                '\\' => self.0.push_str("\\\\"),
-                control if control < ' ' => {
-                    let _ = write!(self.0, "\\u{:04x}", u32::from(control));
-                }
-                plain => self.0.push(plain),
-            }
-        }
-        self.0.push('"');
-    }
+fn number(out: &mut String, name: &str, value: u64) {
+    let _ = write!(out, ", \"{name}\":{value}");
 }

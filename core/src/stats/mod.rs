@@ -1,9 +1,32 @@
-//! Counters of one worker. Plain integers: a worker counts for itself, whoever asks adds up.
+//! What a worker counts. Plain integers: a worker counts for itself, and whoever asks adds up what
+//! all of them say.
 
+mod head;
+mod histogram;
 pub mod json;
+mod kind;
+mod peer;
+mod question;
+mod samples;
+mod sketch;
+mod slow;
 
-/// What happened at one pool. Names as on twemproxy's statistics port.
-#[derive(Clone, Debug, Default)]
+use std::sync::Arc;
+
+pub use self::head::{HEAD_BYTES, KeyHead};
+pub use self::histogram::{BUCKETS, Histogram};
+pub use self::kind::{Class, Counters, ErrorKind, LimitKind};
+pub use self::peer::Peer;
+pub use self::question::{
+    Answer, ClientFilter, ClientRow, CommandTimes, PoolFigures, Query, Question, Round,
+    ServerFigures, WorkerFigures,
+};
+pub use self::samples::Samples;
+pub use self::sketch::{BigValue, FoundKeys, HotKey, KeyWatch};
+pub use self::slow::{Seen, SeenRow, SlowLog, newest_first};
+
+/// What happened at one pool. The first six are named as on twemproxy's statistics port.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PoolStats {
     /// Clients that ended their connection.
     pub client_eof: u64,
@@ -17,12 +40,55 @@ pub struct PoolStats {
     pub forward_error: u64,
     /// Parts that requests over several servers were split into.
     pub fragments: u64,
+    /// Clients let in.
+    pub clients_accepted: u64,
+    /// Bytes that clients sent.
+    pub client_received_bytes: u64,
+    /// Bytes on their way to clients.
+    pub client_sent_bytes: u64,
+    /// Requests that the proxy answered itself, errors left out.
+    pub local_replies: u64,
+    /// Requests that got an error of ours, by [`ErrorKind`].
+    pub errors: Counters<{ ErrorKind::COUNT }>,
+    /// Clients that ran into a bound, by [`LimitKind`].
+    pub limits: Counters<{ LimitKind::COUNT }>,
     /// One per server.
     pub servers: Vec<ServerStats>,
+    /// How long each command took, by its place in its protocol's table; empty until used.
+    pub commands: CommandTimes,
+}
+
+impl PoolStats {
+    /// Makes the figures of a pool with so many servers.
+    pub fn new(servers: usize) -> Self {
+        Self { servers: vec![ServerStats::default(); servers], ..Self::default() }
+    }
+
+    /// Counts an error of ours.
+    #[inline]
+    pub fn note_error(&mut self, kind: ErrorKind) {
+        self.errors.add(kind as u8);
+    }
+
+    /// Adds another worker's figures, those of servers and commands left out.
+    pub fn merge(&mut self, other: &Self) {
+        self.client_eof += other.client_eof;
+        self.client_err += other.client_err;
+        self.client_connections += other.client_connections;
+        self.server_ejects += other.server_ejects;
+        self.forward_error += other.forward_error;
+        self.fragments += other.fragments;
+        self.clients_accepted += other.clients_accepted;
+        self.client_received_bytes += other.client_received_bytes;
+        self.client_sent_bytes += other.client_sent_bytes;
+        self.local_replies += other.local_replies;
+        self.errors.merge(&other.errors);
+        self.limits.merge(&other.limits);
+    }
 }
 
 /// What happened at one server.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServerStats {
     /// Connections that the server ended.
     pub server_eof: u64,
@@ -42,10 +108,45 @@ pub struct ServerStats {
     pub responses: u64,
     /// Their bytes.
     pub response_bytes: u64,
+    /// Replies that were errors.
+    pub error_replies: u64,
+    /// From the queue to the end of the reply, by [`Class`]; made at the first reply.
+    pub durations: Option<Box<[Histogram; Class::COUNT]>>,
+}
+
+impl ServerStats {
+    /// Counts how long a request took.
+    #[inline]
+    pub fn record(&mut self, class: Class, nanos: u64) {
+        let durations = self.durations.get_or_insert_with(Box::default);
+        if let Some(histogram) = durations.get_mut(class as usize) {
+            histogram.record(nanos);
+        }
+    }
+
+    /// Adds another worker's figures.
+    pub fn merge(&mut self, other: &Self) {
+        self.server_eof += other.server_eof;
+        self.server_err += other.server_err;
+        self.server_timedout += other.server_timedout;
+        self.server_connections += other.server_connections;
+        self.server_ejected_at = self.server_ejected_at.max(other.server_ejected_at);
+        self.requests += other.requests;
+        self.request_bytes += other.request_bytes;
+        self.responses += other.responses;
+        self.response_bytes += other.response_bytes;
+        self.error_replies += other.error_replies;
+        if let Some(more) = &other.durations {
+            let durations = self.durations.get_or_insert_with(Box::default);
+            for (histogram, more) in durations.iter_mut().zip(more.iter()) {
+                histogram.merge(more);
+            }
+        }
+    }
 }
 
 /// What waits at one server at the moment of asking.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServerQueues {
     /// Requests not yet written.
     pub in_queue: u64,
@@ -56,3 +157,37 @@ pub struct ServerQueues {
     /// Their bytes.
     pub out_queue_bytes: u64,
 }
+
+impl ServerQueues {
+    /// Adds another worker's.
+    pub const fn merge(&mut self, other: Self) {
+        self.in_queue += other.in_queue;
+        self.in_queue_bytes += other.in_queue_bytes;
+        self.out_queue += other.out_queue;
+        self.out_queue_bytes += other.out_queue_bytes;
+    }
+}
+
+/// What is counted beside the plain numbers, and from when on something is slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FiguresPlan {
+    /// Latencies, slow requests and examples are kept at all.
+    pub is_on: bool,
+    /// A request that takes longer is kept in the slow log; `None` keeps none.
+    pub slow_after: Option<std::time::Duration>,
+    /// The keys most asked for and the largest values are watched from the start.
+    pub is_watching_keys: bool,
+}
+
+impl Default for FiguresPlan {
+    fn default() -> Self {
+        Self {
+            is_on: true,
+            slow_after: Some(crate::limits::SLOW_AFTER_DEFAULT),
+            is_watching_keys: false,
+        }
+    }
+}
+
+/// A name that figures of several workers are matched by.
+pub type Name = Arc<str>;

@@ -3,11 +3,14 @@
 pub mod arp;
 pub mod checksum;
 pub mod ethernet;
+pub mod http;
 pub mod ip;
+pub mod json;
 pub mod memcache;
 pub mod ndp;
 pub mod netlink;
 pub mod resp;
+pub mod secret;
 pub mod vrrp;
 
 /// Splits a fixed number of bytes off the front.

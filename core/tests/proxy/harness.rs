@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use ringkeeper_core::config::nutcracker;
 use ringkeeper_core::id::{ConnId, ListenerId, QueryId};
-use ringkeeper_core::io::{CloseReason, Command, Drive, Endpoint, Event, Input, Output, Parcel};
+use ringkeeper_core::io::{
+    CloseReason, Command, Drive, Endpoint, Event, Input, Notice, Output, Parcel, Recipient,
+};
 use ringkeeper_core::node::Worker;
 use ringkeeper_core::proxy::{ClientState, Plan, Policy};
 use ringkeeper_core::time::Instant;
@@ -31,6 +33,8 @@ pub(crate) struct Harness {
     pub(crate) connects: Vec<(ConnId, String)>,
     pub(crate) queries: Vec<(QueryId, String)>,
     pub(crate) events: Vec<Event>,
+    /// What the worker wants other workers to know.
+    pub(crate) notices: Vec<(Recipient, Notice)>,
     /// Clients that were given away.
     pub(crate) released: Vec<(ConnId, ClientState)>,
     /// Connections are established as soon as they are asked for.
@@ -40,6 +44,16 @@ pub(crate) struct Harness {
 impl Harness {
     pub(crate) fn new(config: &str) -> Self {
         Self::with_policy(config, Policy::RINGKEEPER)
+    }
+
+    /// Makes a worker whose plan `edit` has changed.
+    pub(crate) fn with_edited(config: &str, edit: impl FnOnce(&mut Plan)) -> Self {
+        let parsed = nutcracker::parse("test.yml", config);
+        let config = parsed.config.unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
+        let mut plan = Plan::new(&config, Policy::RINGKEEPER);
+        plan.started_unix_seconds = 1_700_000_000;
+        edit(&mut plan);
+        Self::with_plan(plan)
     }
 
     pub(crate) fn with_policy(config: &str, policy: Policy) -> Self {
@@ -58,6 +72,7 @@ impl Harness {
             connects: Vec::new(),
             queries: Vec::new(),
             events: Vec::new(),
+            notices: Vec::new(),
             released: Vec::new(),
             is_connecting_at_once: true,
         };
@@ -214,7 +229,7 @@ impl Harness {
                 Output::Resolve { query, host, .. } => self.queries.push((query, host)),
                 Output::Event(event) => self.events.push(event),
                 Output::Errand(errand) => panic!("the proxy has no errands, but gave {errand:?}"),
-                Output::Notice { notice, .. } => match notice {},
+                Output::Notice { to, notice } => self.notices.push((to, notice)),
                 Output::OpenChannel { .. } | Output::CloseChannel(_) | Output::Datagram { .. } => {
                     panic!("the proxy has no channels")
                 }

@@ -10,6 +10,7 @@
 mod border;
 mod commands;
 mod failures;
+mod figures;
 mod found;
 mod handover;
 mod harness;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use ringkeeper_core::id::ConnId;
-use ringkeeper_core::io::{CloseReason, Event};
+use ringkeeper_core::io::{CloseReason, Event, Input};
 use ringkeeper_core::proxy::Plan;
 
 use crate::harness::{Harness, request};
@@ -116,6 +116,33 @@ fn requests_that_wait_for_a_removed_server_to_be_reached_are_sent_when_it_is() {
     h.send(server, "$1\r\n1\r\n");
     assert_eq!(h.take(client), "$1\r\n1\r\n");
     assert!(h.is_closed(server));
+}
+
+#[test]
+fn a_connection_that_is_not_needed_any_more_still_tries_every_address_for_what_it_has() {
+    let text = |connections: u32| {
+        let text = one(&format!("server_connections: {connections}"), &["1 a"]);
+        text.replace("127.0.0.1:1:1", "a.test:1:1")
+    };
+    let mut h = Harness::new(&text(1));
+    h.is_connecting_at_once = false;
+    let client = h.client();
+    h.send(client, request(&["SET", "x", "1"]));
+    let addresses = ["10.0.0.1:1", "10.0.0.2:1"].map(|at| at.parse().unwrap());
+    let query = h.queries[0].0;
+    h.input(Input::Resolved { query, result: Ok(addresses.to_vec()) });
+    let first = h.server("10.0.0.1:1");
+    h.reload(&text(2));
+    h.send(client, request(&["GET", "x"]));
+    h.lose(first, CloseReason::Refused);
+    let second = h.server("10.0.0.2:1");
+    h.connect(second);
+    assert!(h.take(second).contains("SET"));
+    assert_eq!(h.queries.len(), 1, "the GET waits for the SET");
+    h.send(second, "+OK\r\n");
+    assert_eq!(h.take(client), "+OK\r\n");
+    assert!(h.is_closed(second));
+    assert_eq!(h.queries.len(), 2, "then it gets a connection of its own");
 }
 
 #[test]

@@ -457,7 +457,7 @@ impl Play {
             }
             Output::Event(_) => {}
             Output::Errand(errand) => panic!("the proxy has no errands, but gave {errand:?}"),
-            Output::Notice { notice, .. } => match notice {},
+            Output::Notice { notice, .. } => panic!("the only worker told {notice:?}"),
             Output::OpenChannel { .. } | Output::CloseChannel(_) | Output::Datagram { .. } => {
                 panic!("the proxy has no channels")
             }

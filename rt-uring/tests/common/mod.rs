@@ -203,7 +203,7 @@ impl<M: Machine> Checked<M> {
             Input::Command(Command::Drain { limit }) => {
                 Seen::Signal(u64::try_from(limit.as_nanos()).unwrap())
             }
-            Input::Notice(notice) => match notice {},
+            Input::Notice(notice) => panic!("{notice:?}"),
             Input::Persisted { .. }
             | Input::Exited { .. }
             | Input::ChannelOpened { .. }

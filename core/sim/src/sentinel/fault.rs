@@ -78,6 +78,8 @@ pub(crate) struct Schedule {
     pub lasting: Duration,
     pub is_over: bool,
     pub struck: u64,
+    /// How often an operator changed a role.
+    pub by_hand: u64,
 }
 
 impl Schedule {
@@ -90,7 +92,7 @@ impl Schedule {
         }
         let pause = Duration::from_millis([300, 1_000, 4_000, 10_000][rng.below(4) as usize]);
         let lasting = Duration::from_millis([800, 3_000, 9_000, 30_000][rng.below(4) as usize]);
-        Self { kinds, pause, lasting, is_over: false, struck: 0 }
+        Self { kinds, pause, lasting, is_over: false, struck: 0, by_hand: 0 }
     }
 }
 
@@ -287,6 +289,7 @@ impl World {
     }
 
     fn by_hand(&mut self) {
+        self.schedule.by_hand += 1;
         let servers = self.server_nodes();
         let node = self.pick(&servers);
         let group: Vec<SocketAddr> = self.group_addresses(node);

@@ -29,6 +29,9 @@ const HEAD_START: Duration = Duration::from_millis(1_500);
 /// How long all has to stay well before it counts.
 const STAYS: Duration = Duration::from_secs(4);
 
+/// Three periods of hellos: whoever says none for so long is not there.
+const HELLO_WITHIN: Duration = Duration::from_secs(6);
+
 /// One Sentinel of a fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Member {
@@ -55,6 +58,8 @@ pub struct Plan {
     pub failover_timeout: Duration,
     /// One way between two nodes.
     pub latency: Duration,
+    /// Up to how much longer one in ten segments takes; nothing is wrong with that.
+    pub tail: Duration,
     /// What may go wrong.
     pub faults: Vec<FaultKind>,
     /// How long faults are injected.
@@ -82,6 +87,7 @@ impl Plan {
             down_after: Duration::from_secs(1),
             failover_timeout: Duration::from_secs(10),
             latency: Duration::from_micros(30),
+            tail: Duration::ZERO,
             faults: Vec::new(),
             storm: Duration::from_secs(40),
             bound: Duration::from_secs(150),
@@ -98,7 +104,8 @@ impl Plan {
 pub enum Ending {
     /// All is well.
     Well,
-    /// Genuine Sentinels did not get there, which is no fault of ours.
+    /// It did not get there, which is no fault of ours: there are genuine Sentinels, or an operator
+    /// changed roles by hand.
     Unwell,
 }
 
@@ -189,6 +196,9 @@ impl Fleet {
         // And one more for a stranger.
         let nodes = plan.masters * (plan.replicas + 1) + plan.members.len() * 2 + 1;
         let mut world = World::new(seed, checker, plan.latency, nodes);
+        if plan.tail > Duration::ZERO {
+            (world.paths.tail_one_in, world.paths.tail) = (10, plan.tail);
+        }
         let mut groups = Vec::new();
         for group in 0..plan.masters {
             let address = |index: usize| {
@@ -239,6 +249,9 @@ impl Fleet {
         };
         let is_ours = matches!(process, Process::Ours(_));
         let node = world.add(address, process);
+        if !self.plan.faults.is_empty() {
+            world.nodes[node].drift_ppm = world.rng.below(20_000) as i64 - 10_000;
+        }
         world.checker.add_sentinel(node, &run_id, is_ours);
         self.sentinels.push(node);
         if is_ours {
@@ -371,6 +384,10 @@ impl Fleet {
             let mut beliefs = BTreeSet::new();
             for node in &self.sentinels {
                 if self.world.nodes[*node].state == State::Running {
+                    let last = self.world.checker.last_hello(*node).unwrap_or_default();
+                    if self.world.now.since(last) > HELLO_WITHIN {
+                        return Err("L1: somebody says no hellos".into());
+                    }
                     beliefs.insert(self.world.checker.belief(*node, group));
                 }
             }
@@ -443,9 +460,6 @@ impl Fleet {
         let faults = self.plan.faults.clone();
         if !faults.is_empty() {
             self.world.schedule = Schedule::draw(&mut self.world.rng, &faults);
-            for node in self.sentinels.clone() {
-                self.world.nodes[node].drift_ppm = self.world.rng.below(20_000) as i64 - 10_000;
-            }
         }
         self.world.plan_strike();
         self.run_for(self.plan.storm);
@@ -498,7 +512,9 @@ impl Fleet {
     fn unwell(&mut self, what: &str) -> Result<Ending, Box<Failure>> {
         let is_ours = |member: &Member| matches!(member, Member::Ours(_));
         let is_blamed = self.plan.blames_all || self.plan.members.iter().all(is_ours);
-        if self.breach().is_none() && !is_blamed {
+        // Operators may leave a group without anybody who has all of its history.
+        let by_hand = self.world.schedule.by_hand > 0;
+        if self.breach().is_none() && (!is_blamed || by_hand) {
             return Ok(Ending::Unwell);
         }
         let (rule, text) = what.split_once(": ").unwrap_or(("L", what));
@@ -515,10 +531,14 @@ impl Fleet {
         let now = self.world.now;
         let breach = checker.failure.take().unwrap_or(Breach { at: now, rule, what });
         let told = std::mem::take(&mut checker.told);
-        let nodes = self.world.nodes.iter().filter_map(|node| match &node.process {
-            Process::Server(server) => Some(format!("{:?} {}", node.state, server.sketch())),
-            _ => None,
-        });
+        let nodes =
+            self.world.nodes.iter().enumerate().filter_map(|(id, node)| match &node.process {
+                Process::Server(server) => Some(format!("{:?} {}", node.state, server.sketch())),
+                _ => {
+                    let last = self.world.checker.last_hello(id)?.since(Instant::START);
+                    Some(format!("{:?} {}, last hello at {last:?}", node.state, node.address))
+                }
+            });
         Err(Box::new(Failure { seed: self.seed, breach, told, nodes: nodes.collect() }))
     }
 }

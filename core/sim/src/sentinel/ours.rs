@@ -21,8 +21,8 @@ use super::process::{Conn, Context, Effect, Happening};
 /// Outputs of one turn; more is a machine that never comes to rest.
 const OUTPUTS_MAX: usize = 1 << 16;
 
-/// The alarm of the machine's own deadline; larger numbers are connections under way.
-const ALARM_DEADLINE: u64 = 0;
+/// From here on alarms are the machine's own deadlines, numbered; below, connections under way.
+const ALARM_DEADLINES: u64 = 1 << 63;
 
 /// What a machine is started from.
 #[derive(Clone, Debug)]
@@ -57,7 +57,7 @@ pub(crate) struct Ours {
     names: BTreeMap<Conn, ConnId>,
     conns: BTreeMap<ConnId, Wire>,
     planned: Option<Instant>,
-    clock: Duration,
+    alarms: u64,
 }
 
 /// A connection as the runtime keeps it.
@@ -85,7 +85,7 @@ impl Ours {
             names: BTreeMap::new(),
             conns: BTreeMap::new(),
             planned: None,
-            clock: Duration::ZERO,
+            alarms: 0,
         }
     }
 
@@ -140,8 +140,9 @@ impl Ours {
         let now = ctx.now;
         match happening {
             Happening::Started => {}
-            Happening::Woken(ALARM_DEADLINE) => {
-                if self.planned.is_some_and(|at| at <= now) {
+            Happening::Woken(alarm) if alarm >= ALARM_DEADLINES => {
+                // One that was replaced by an earlier one means nothing.
+                if alarm == ALARM_DEADLINES + self.alarms {
                     self.planned = None;
                 }
             }
@@ -249,11 +250,12 @@ impl Ours {
 
     fn sleep(&mut self, machine: &dyn Drive, ctx: &mut Context<'_>) {
         let Some(deadline) = machine.poll_timeout() else { return };
-        if self.planned.is_none_or(|planned| deadline.at < planned || planned <= ctx.now) {
+        if self.planned.is_none_or(|planned| deadline.at < planned) {
             // A deadline that has passed and is asked for again would be a busy loop.
             let at = deadline.at.max(ctx.now + Duration::from_micros(1));
             self.planned = Some(at);
-            ctx.effects.push(Effect::Wake { at, alarm: ALARM_DEADLINE });
+            self.alarms += 1;
+            ctx.effects.push(Effect::Wake { at, alarm: ALARM_DEADLINES + self.alarms });
         }
     }
 
@@ -346,7 +348,6 @@ impl Ours {
                 self.disk.last_done = done.max(self.disk.last_done);
                 let happening = Happening::Persisted { ticket, result };
                 ctx.effects.push(Effect::Later { after: done.saturating_sub(now), happening });
-                self.clock = now;
             }
             Errand::Run { job, .. } => {
                 let after = Duration::from_millis(1 + ctx.rng.below(50));

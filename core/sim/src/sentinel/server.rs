@@ -307,8 +307,7 @@ impl Server {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         client.input.push(bytes);
         self.out.clear();
-        loop {
-            let Some(client) = self.clients.get_mut(&conn) else { break };
+        while let Some(client) = self.clients.get_mut(&conn) {
             match parse_request(client.input.as_slice()) {
                 Parsed::Whole(words, used) => {
                     client.input.skip(used);

@@ -503,7 +503,7 @@ impl Drive for Forwarder {
             }
             Input::Sent { conn, buffer } => self.sent(now, conn, buffer.len()),
             Input::Closed { conn, .. } => self.closed(conn),
-            Input::Notice(notice) => match notice {},
+            Input::Notice(notice) => panic!("{notice:?}"),
             Input::Persisted { .. }
             | Input::Exited { .. }
             | Input::ChannelOpened { .. }

@@ -43,9 +43,6 @@ pub const POOL_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 /// Default of `limits.drain_timeout`: shorter than the patience of service managers.
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 
-/// Default of `figures.slow_after`: Redis' own threshold for its slow log.
-pub const SLOW_AFTER_DEFAULT: Duration = Duration::from_millis(10);
-
 /// Where the administration is by default; loopback, because it can change things.
 pub const ADMIN_PORT_DEFAULT: u16 = 22280;
 
@@ -111,7 +108,7 @@ impl Default for Settings {
             stats: Some(HostPort { host: LOOPBACK.to_owned(), port: STATS_PORT_DEFAULT }),
             figures: Figures {
                 is_on: true,
-                slow_after: Some(SLOW_AFTER_DEFAULT),
+                slow_after: Some(limits::SLOW_AFTER_DEFAULT),
                 is_watching_keys: false,
             },
             log: Log { level: Level::Info, format: Format::Text, file: None },

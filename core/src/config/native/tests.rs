@@ -256,7 +256,8 @@ fn an_import_names_each_server_and_says_what_changed() {
     assert!(new.contains("    - name: b\n        address: 10.0.0.2:6379\n        weight: 2\n"));
     assert!(new.contains("timeout: off") && new.contains("tcp_keepalive: false"));
     assert!(new.contains("line 4: \"client_connections\" limits the pool to 5 clients"), "{new}");
-    let warnings = accepted(&new).diagnostics;
+    let Parsed { settings, diagnostics: warnings, .. } = accepted(&new);
+    assert_eq!(settings.threads, Threads::Count(NonZeroU16::MIN));
     assert!(warnings.is_empty(), "{warnings:?}");
 }
 

@@ -108,7 +108,13 @@ impl Writer<'_> {
             "twemproxy serves its figures on all addresses, port 22222, unless its command line \
              says otherwise; the default here is the loopback address. To have them as before:",
         );
-        self.out.push_str("#stats:\n#  listen: 0.0.0.0:22222\n\npools:\n");
+        self.out.push_str("#stats:\n#  listen: 0.0.0.0:22222\n\n");
+        self.comment(
+            0,
+            "As twemproxy has it. The default here is one for each processor, and each has \
+             connections of its own to every server.",
+        );
+        self.out.push_str("threads: 1\n\npools:\n");
     }
 
     fn pool<'d>(

@@ -98,7 +98,8 @@ impl Shared {
         let Some(split) = split else { return Flow::Next };
         for (number, part) in parts.iter().enumerate() {
             let number = u16::try_from(number).unwrap_or(u16::MAX);
-            self.queue(part.conn, ReplyTo::Split { split, part: number }, part.bytes);
+            let to = ReplyTo::Split { split, part: number };
+            self.queue(part.conn, to, part.bytes, call.mark());
         }
         if let Some((pool, _)) = self.pool_mut(client.pool) {
             pool.stats.fragments += count as u64;

@@ -17,10 +17,12 @@ use crate::id::{ConnId, PoolId, ServerId};
 use crate::io::Failure;
 use crate::limits::{MEMCACHE_KEY_BYTES_MAX, SILENT_REQUESTS_MAX};
 use crate::proxy::client::Client;
+use crate::proxy::figures::{Mark, tag_of};
 use crate::proxy::replies::append;
 use crate::proxy::request::{Flow, Lane};
 use crate::proxy::server::ReplyTo;
 use crate::proxy::shared::{Shared, key_of};
+use crate::stats::ErrorKind;
 use crate::wire::memcache::{
     LineError, Request, RequestError, RequestLimits, RequestScan, Verb, decode_key,
 };
@@ -76,6 +78,14 @@ impl<'a> Call<'a> {
         self.words.get(at).map_or(&[], |word| word.of(self.frame))
     }
 
+    /// Returns what is kept of it.
+    #[inline]
+    fn mark(&self) -> Mark<'a> {
+        let verb = self.request.verb;
+        let argument = if verb.key_at() == 0 { &[] } else { self.word(verb.key_at()) };
+        Mark { tag: tag_of(verb), argument }
+    }
+
     /// Appends what a server is to get.
     fn write(&self, out: &mut Vec<u8>) {
         if self.request.is_canonical {
@@ -112,6 +122,7 @@ impl Shared {
                     }
                 }
                 Ok(RequestScan::Refused { len, error, is_silent }) => {
+                    self.note_error(client, ErrorKind::BadRequest);
                     if !is_silent {
                         self.reply(client, error.reply().as_bytes());
                     }
@@ -119,10 +130,14 @@ impl Shared {
                 }
                 Ok(RequestScan::Skipped { len }) => served += len,
                 Err(RequestError::LineTooLong) => {
+                    self.note_error(client, ErrorKind::ClientProtocol);
                     self.reply(client, b"CLIENT_ERROR line too long\r\n");
                     flow = Flow::Finish;
                 }
-                Err(RequestError::Binary | RequestError::CrossProtocol) => flow = Flow::Abort,
+                Err(RequestError::Binary | RequestError::CrossProtocol) => {
+                    self.note_error(client, ErrorKind::ClientProtocol);
+                    flow = Flow::Abort;
+                }
             }
         }
         self.scratch.args = words;
@@ -139,6 +154,7 @@ impl Shared {
 
     #[inline]
     fn serve_memcache(&mut self, client: &mut Client, call: Call<'_>) -> Flow {
+        client.last_command = tag_of(call.request.verb).command;
         match call.request.verb {
             Verb::Get | Verb::Gets | Verb::Gat | Verb::Gats => self.retrieve(client, call),
             Verb::Set
@@ -160,18 +176,19 @@ impl Shared {
             | Verb::MetaArithmetic
             | Verb::MetaDebug => self.forward_meta(client, call),
             Verb::MetaNoop => {
+                self.note_local(client);
                 self.reply(client, b"MN\r\n");
                 Flow::Next
             }
             Verb::Version => {
-                // To the server that twemproxy would choose.
-                let server = self.route(client.pool, b"placeholder");
+                let server = self.any_server(client.pool);
                 self.forward_call(client, server, call)
             }
             Verb::FlushAll | Verb::Verbosity => self.tell_all(client, call),
             Verb::Stats => self.answer_stats(client, call),
             Verb::Quit => Flow::Finish,
             Verb::Admin => {
+                self.note_error(client, ErrorKind::BadRequest);
                 self.reply(client, LineError::Admin.reply().as_bytes());
                 Flow::Next
             }
@@ -203,7 +220,7 @@ impl Shared {
     ) -> Flow {
         let Request { verb, is_quiet, is_canonical, .. } = call.request;
         if is_canonical && !is_quiet && verb != Verb::MetaSet {
-            return self.forward_to(client, server, call.frame);
+            return self.forward_to(client, server, call.frame, call.mark());
         }
         self.forward_rewritten(client, server, call)
     }
@@ -253,13 +270,14 @@ impl Shared {
         let start = conn.out.len();
         call.write(&mut conn.out);
         let bytes = conn.out.len() - start;
-        self.queue(id, to, bytes);
+        self.queue(id, to, bytes, call.mark());
     }
 
     fn send_bytes(&mut self, id: ConnId, to: ReplyTo, bytes: &[u8]) {
         let Some(conn) = self.conns.get_mut(key_of(id)) else { return };
         append(&mut conn.out, &mut self.buffers, bytes);
-        self.queue(id, to, bytes.len());
+        let mark = Mark { tag: tag_of(Verb::MetaNoop), argument: &[] };
+        self.queue(id, to, bytes.len(), mark);
     }
 
     /// Answers a request that no server will see, if it wants an answer.
@@ -275,6 +293,7 @@ impl Shared {
         }
         if let Some((pool, _)) = self.pool_mut(client.pool) {
             pool.stats.forward_error += 1;
+            pool.stats.note_error(failure.into());
         }
     }
 }

@@ -6,6 +6,7 @@ use super::Call;
 use crate::proxy::client::Client;
 use crate::proxy::request::Flow;
 use crate::proxy::shared::Shared;
+use crate::stats::PoolFigures;
 
 impl Shared {
     /// Answers `stats`. What its arguments ask for belongs to one server.
@@ -16,12 +17,12 @@ impl Shared {
             self.reply(client, reply);
             return Flow::Next;
         }
-        let text = self.memcache_stats(client);
-        self.reply(client, text.as_bytes());
-        Flow::Next
+        self.note_local(client);
+        self.ask_memcache_stats(client)
     }
 
-    fn memcache_stats(&self, client: &Client) -> String {
+    /// Writes the figures of a pool; `connections` is how many were made so far.
+    pub(crate) fn memcache_stats(&self, pool: Option<&PoolFigures>, connections: u64) -> String {
         let mut text = String::with_capacity(1024);
         let mut line = |name: &str, value: &dyn std::fmt::Display| {
             let _ = write!(text, "STAT {name} {value}\r\n");
@@ -31,24 +32,22 @@ impl Shared {
         line("uptime", &uptime);
         line("time", &(self.plan.started_unix_seconds + uptime));
         line("version", &self.plan.version);
-        line("total_connections", &self.connections_made);
-        if let Some((pool, plan)) = self.pool(client.pool) {
+        line("total_connections", &connections);
+        if let Some(pool) = pool {
             let stats = &pool.stats;
             line("curr_connections", &stats.client_connections);
-            line("pool", &plan.name);
-            line("pool_epoch", &pool.table.epoch());
+            line("pool", &pool.name);
+            line("pool_epoch", &pool.epoch);
             line("pool_errors", &stats.forward_error);
             line("pool_ejections", &stats.server_ejects);
             line("pool_fragments", &stats.fragments);
-            line("servers", &plan.servers.len());
-            for ((server, is_live), stats) in
-                plan.servers.iter().zip(&pool.live).zip(&stats.servers)
-            {
+            line("servers", &pool.servers.len());
+            for server in &pool.servers {
                 let name = &server.name;
-                line(&format!("server:{name}:in_ring"), &u8::from(*is_live));
-                line(&format!("server:{name}:requests"), &stats.requests);
-                line(&format!("server:{name}:replies"), &stats.responses);
-                line(&format!("server:{name}:timeouts"), &stats.server_timedout);
+                line(&format!("server:{name}:in_ring"), &u8::from(server.is_in_ring));
+                line(&format!("server:{name}:requests"), &server.stats.requests);
+                line(&format!("server:{name}:replies"), &server.stats.responses);
+                line(&format!("server:{name}:timeouts"), &server.stats.server_timedout);
             }
         }
         text.push_str("END\r\n");

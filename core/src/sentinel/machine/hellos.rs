@@ -139,7 +139,7 @@ impl Sentinel {
             voice.told = Some((now, hello.config_epoch, hello.address.clone()));
         }
         // It may be what a stray waits for.
-        if master.replicas.values().any(|replica| replica.role == Role::Master) {
+        if master.replicas.values().any(|one| one.role == Role::Master || one.is_restarted) {
             self.dirty.insert(id);
         }
         for output in found {

@@ -428,12 +428,15 @@ fn split(line: &[u8], words: &mut Vec<Span>) -> SplitLine {
 /// Takes `noreply` off the end when there are more words than `at_least`, the fewest that the
 /// command has without it.
 fn take_noreply(line: &[u8], words: &mut Vec<Span>, at_least: usize) -> bool {
-    let is_said =
-        words.len() > at_least && words.last().is_some_and(|last| token(line, last) == b"noreply");
+    let is_said = words.len() > at_least && words.last().is_some_and(|last| is_noreply(line, last));
     if is_said {
         words.pop();
     }
     is_said
+}
+
+fn is_noreply(line: &[u8], word: &Span) -> bool {
+    token(line, word) == b"noreply"
 }
 
 const fn is_key(word: &Span) -> bool {
@@ -499,8 +502,10 @@ fn parse_keyed(
     if !count.contains(&words.len()) {
         return Err(Refusal::new(LineError::Unknown));
     }
-    if !words.get(1).is_some_and(is_key) {
-        let is_silent = request.is_noreply;
+    // memcached takes it for `noreply` also where a number belongs, and would owe a reply forever.
+    let is_noreply = words.len() > 2 && words.last().is_some_and(|last| is_noreply(line, last));
+    if is_noreply || !words.get(1).is_some_and(is_key) {
+        let is_silent = request.is_noreply || is_noreply;
         return Err(Refusal { error: LineError::BadFormat, is_silent, value_bytes: None });
     }
     Ok(Head { request, value_bytes: None })

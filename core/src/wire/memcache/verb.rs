@@ -58,6 +58,36 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// All, in the order of their numbers.
+    pub const ALL: [Self; 26] = [
+        Self::Get,
+        Self::Gets,
+        Self::Gat,
+        Self::Gats,
+        Self::Set,
+        Self::Add,
+        Self::Replace,
+        Self::Append,
+        Self::Prepend,
+        Self::Cas,
+        Self::Incr,
+        Self::Decr,
+        Self::Touch,
+        Self::Delete,
+        Self::MetaGet,
+        Self::MetaSet,
+        Self::MetaDelete,
+        Self::MetaArithmetic,
+        Self::MetaDebug,
+        Self::MetaNoop,
+        Self::Version,
+        Self::Verbosity,
+        Self::FlushAll,
+        Self::Stats,
+        Self::Quit,
+        Self::Admin,
+    ];
+
     /// Finds a command; names are in lower case.
     #[inline]
     pub fn lookup(name: &[u8]) -> Option<Self> {

@@ -211,7 +211,14 @@ impl Genuine {
                         self.instances[id].last_pub = ctx.wall_ms;
                     }
                 }
-                Asked::Ask(id) => self.answered(id, &reply, ctx.wall_ms),
+                Asked::Ask(id, about) => {
+                    let master = self.instances[id].master;
+                    let at = master.map(|master| self.instances[master].address);
+                    // Whether it was about where the master is now is not looked at.
+                    if self.defects.keeps_confirmations || at == Some(about) {
+                        self.answered(id, &reply, ctx.wall_ms);
+                    }
+                }
             }
         }
     }
@@ -348,7 +355,8 @@ impl Genuine {
             {
                 continue;
             }
-            let (ip, port) = (master.address.ip().to_string(), master.address.port().to_string());
+            let about = master.address;
+            let (ip, port) = (about.ip().to_string(), about.port().to_string());
             let stands = master.state > super::State::None;
             let epoch = if self.defects.counts_wrong_epoch || !stands {
                 self.current_epoch
@@ -358,7 +366,7 @@ impl Genuine {
             let (epoch, me) = (epoch.to_string(), self.my_id.clone());
             let who = if stands { me.as_str() } else { "*" };
             let words = ["SENTINEL", "is-master-down-by-addr", &ip, &port, &epoch, who];
-            self.send(peer, &words, Asked::Ask(peer), ctx);
+            self.send(peer, &words, Asked::Ask(peer, about), ctx);
         }
     }
 }

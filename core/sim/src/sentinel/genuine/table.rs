@@ -112,7 +112,8 @@ pub(super) enum Asked {
     Ping(Id),
     Info(Id),
     Hello(Id),
-    Ask(Id),
+    /// And about which address.
+    Ask(Id, SocketAddr),
 }
 
 #[derive(Debug)]
@@ -283,7 +284,7 @@ impl Genuine {
             for asked in &mut commands.asked {
                 let about = match *asked {
                     Asked::Nothing => continue,
-                    Asked::Ping(id) | Asked::Info(id) | Asked::Hello(id) | Asked::Ask(id) => id,
+                    Asked::Ping(id) | Asked::Info(id) | Asked::Hello(id) | Asked::Ask(id, _) => id,
                 };
                 if about == id {
                     *asked = Asked::Nothing;

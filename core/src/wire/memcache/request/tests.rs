@@ -133,6 +133,26 @@ fn a_bad_line_is_refused_and_the_next_is_read() {
 }
 
 #[test]
+fn nothing_reaches_a_server_that_it_would_not_answer() {
+    for line in [
+        "incr k noreply",
+        "incr k noreply noreply",
+        "touch k noreply",
+        "delete k noreply noreply",
+        "delete k 0 noreply",
+        "flush_all noreply noreply",
+        "verbosity noreply",
+        "set k 0 0 1 noreply noreply\r\nx",
+        "cas k 0 0 1 noreply\r\nx",
+    ] {
+        let (found, _) = read_all_ways(format!("{line}\r\n").as_bytes());
+        let [found] = found.as_slice() else { panic!("{line}: {found:?}") };
+        let sent = found.split('|').next().unwrap_or_default();
+        assert!(!sent.ends_with("noreply"), "{line} becomes {found}");
+    }
+}
+
+#[test]
 fn the_value_of_a_bad_line_is_passed_over() {
     let long = "k".repeat(251);
     for (line, error) in [

@@ -1,0 +1,320 @@
+//! The admin listener and the statistics port, with workers behind them, in virtual time.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking"
+)]
+
+mod desk;
+
+use std::time::Duration;
+
+use desk::{Desk, get, post};
+use ringkeeper_core::admin::ROUTES;
+use ringkeeper_core::admin::metrics::{FAMILIES, Kind};
+use ringkeeper_core::limits::{ADMIN_CONNECTIONS_MAX, ADMIN_IDLE, ANSWER_DEADLINE};
+
+#[test]
+fn every_page_answers_and_the_index_lists_it() {
+    let mut desk = Desk::new(2);
+    let index = desk.fetch(&get("/"));
+    for route in ROUTES {
+        assert!(index.body.contains(route.path), "{} in {}", route.path, index.body);
+        if route.is_change || route.path == "/tail" {
+            continue;
+        }
+        let reply = desk.fetch(&get(route.path));
+        assert_eq!(reply.status, 200, "{}: {}", route.path, reply.body);
+        let is_json = reply.head.contains("application/json");
+        assert_eq!(is_json, route.path.ends_with(".json"), "{}", reply.head);
+        if is_json {
+            let _: serde_json::Value = serde_json::from_str(&reply.body).expect(route.path);
+        }
+    }
+}
+
+#[test]
+fn metrics_have_every_family_once_with_help_and_type() {
+    let mut desk = Desk::new(2);
+    desk.traffic();
+    let text = desk.fetch(&get("/metrics")).body;
+    for family in FAMILIES {
+        let name = family.name;
+        assert!(name.starts_with("ringkeeper_"), "{name}");
+        assert_eq!(family.kind == Kind::Counter, name.ends_with("_total"), "{name}");
+        assert_eq!(text.matches(&format!("# HELP {name} ")).count(), 1, "{name}");
+        assert_eq!(text.matches(&format!("# TYPE {name} {}\n", family.kind.name())).count(), 1);
+        let suffix = if family.kind == Kind::Histogram { "_bucket" } else { "" };
+        let sample = text.lines().find(|line| {
+            let rest = line.strip_prefix(name).and_then(|rest| rest.strip_prefix(suffix));
+            rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+        });
+        let sample = sample.unwrap_or_else(|| panic!("no sample of {name}"));
+        for label in family.labels.split(", ").filter(|label| !label.is_empty()) {
+            assert!(sample.contains(&format!("{label}=\"")), "{label} in {sample}");
+        }
+        assert_eq!(sample.contains('{'), !family.labels.is_empty(), "{sample}");
+    }
+}
+
+#[test]
+fn figures_of_all_workers_are_added_up() {
+    let mut desk = Desk::new(2);
+    desk.traffic();
+    let text = desk.fetch(&get("/metrics")).body;
+    let sample = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name));
+        line.unwrap_or_else(|| panic!("{name} in {text}")).rsplit(' ').next().unwrap()
+    };
+    // Each of the two workers has served one GET and one SET of its own client.
+    assert_eq!(sample("ringkeeper_pool_clients{pool=\"alpha\"}"), "2");
+    assert_eq!(sample("ringkeeper_server_requests_total{pool=\"alpha\",server=\"one\"}"), "4");
+    assert_eq!(
+        sample(
+            "ringkeeper_request_duration_seconds_bucket{pool=\"alpha\",server=\"one\",\
+             class=\"read\",le=\"0.001024\"}"
+        ),
+        "2"
+    );
+    assert_eq!(
+        sample(
+            "ringkeeper_request_duration_seconds_sum{pool=\"alpha\",server=\"one\",\
+             class=\"write\"}"
+        ),
+        "0.002000"
+    );
+    assert_eq!(sample("ringkeeper_worker_up{worker=\"1\"}"), "1");
+}
+
+#[test]
+fn the_statistics_port_sends_the_line_of_twemproxy_and_closes() {
+    let mut desk = Desk::new(2);
+    desk.traffic();
+    let conn = desk.connect_stats();
+    let line = desk.take(conn);
+    assert!(desk.is_closed(conn));
+    let start = "{\"service\":\"nutcracker\", \"source\":\"test-host\", \"version\":\"0.5.0\", \
+        \"uptime\":0, \"timestamp\":1700000000, \"total_connections\":4, \"curr_connections\":6, \
+        \"alpha\": {\"client_eof\":0, \"client_err\":0, \"client_connections\":2, \
+        \"server_ejects\":0, \"forward_error\":0, \"fragments\":0, \"one\": {\"server_eof\":0";
+    assert!(line.starts_with(start), "{line}");
+    assert!(line.ends_with("}}}\n"), "{line}");
+    assert_eq!(desk.fetch(&get("/stats.json")).status, 200);
+}
+
+#[test]
+fn a_worker_that_does_not_answer_makes_the_node_unhealthy() {
+    let mut desk = Desk::new(2);
+    assert_eq!(desk.fetch(&get("/healthz")).status, 200);
+    desk.stall(1);
+    let conn = desk.connect();
+    desk.send(conn, &get("/healthz"));
+    assert_eq!(desk.take(conn), "", "it may still answer");
+    desk.pass(ANSWER_DEADLINE);
+    let reply = desk.take_reply(conn);
+    assert_eq!((reply.status, reply.body.as_str()), (503, "worker 1 does not answer\n"));
+    desk.send(conn, &get("/metrics"));
+    desk.pass(ANSWER_DEADLINE);
+    assert!(desk.take_reply(conn).body.contains("ringkeeper_worker_up{worker=\"1\"} 0\n"));
+}
+
+#[test]
+fn a_pool_without_a_server_that_can_be_reached_is_not_ready() {
+    let mut desk = Desk::new(1);
+    assert_eq!(desk.fetch(&get("/readyz")).status, 200);
+    desk.lose_server();
+    let reply = desk.fetch(&get("/readyz"));
+    assert_eq!(reply.status, 503);
+    assert_eq!(reply.body, "pool alpha has no server that can be reached\n");
+    assert_eq!(desk.fetch(&get("/healthz")).status, 200, "the process itself is well");
+}
+
+#[test]
+fn a_draining_node_is_not_ready() {
+    let mut desk = Desk::new(1);
+    desk.drain();
+    let reply = desk.fetch(&get("/readyz"));
+    assert_eq!((reply.status, reply.body.starts_with("draining")), (503, true));
+}
+
+#[test]
+fn nothing_changes_without_the_token() {
+    let mut desk = Desk::new(1);
+    for (request, status) in [
+        (post("/slowlog/reset", None), 401),
+        (post("/slowlog/reset", Some("wrong")), 401),
+        (post("/slowlog/reset", Some("")), 401),
+        (get("/slowlog/reset"), 405),
+        (post("/metrics", Some("secret")), 405),
+        (post("/slowlog/reset", Some("secret")), 200),
+        (post("/clients/kill", Some("secret")), 400),
+        (post("/clients/kill?id=x", Some("secret")), 400),
+        (get("/nowhere"), 404),
+    ] {
+        assert_eq!(desk.fetch(&request).status, status, "{request}");
+    }
+    let mut closed = Desk::without_token(1);
+    assert_eq!(closed.fetch(&post("/slowlog/reset", Some(""))).status, 403);
+    for (mut desk, status) in [(closed, 200), (desk, 401)] {
+        let conn = desk.connect_unix();
+        desk.send(conn, &post("/slowlog/reset", None));
+        assert_eq!(desk.take_reply(conn).status, status, "over a unix socket");
+    }
+}
+
+#[test]
+fn only_who_names_this_host_and_comes_from_its_own_pages_is_answered() {
+    let mut desk = Desk::new(1);
+    let with = |fields: &str| format!("GET /metrics HTTP/1.1\r\n{fields}\r\n\r\n");
+    for (fields, status) in [
+        ("Host: localhost:22280", 200),
+        ("Host: 127.0.0.1:22280", 200),
+        ("Host: proxy-1.example", 200),
+        ("Host: attacker.example", 421),
+        ("Host: localhost:1\r\nOrigin: http://attacker.example", 403),
+        ("Host: localhost:1\r\nOrigin: null", 403),
+        ("Host: localhost:1\r\nOrigin: http://localhost:1", 200),
+        ("Accept: */*", 400),
+    ] {
+        assert_eq!(desk.fetch(&with(fields)).status, status, "{fields}");
+    }
+    let conn = desk.connect_unix();
+    desk.send(conn, &with("Host: anything"));
+    assert_eq!(desk.take_reply(conn).status, 200, "no browser reaches a unix socket");
+}
+
+#[test]
+fn keys_are_watched_when_wanted() {
+    let mut desk = Desk::new(2);
+    assert_eq!(desk.fetch(&get("/keys.json")).json()["is_watching"], false);
+    let reply = desk.fetch(&post("/keys/watch", Some("secret")));
+    assert_eq!(reply.json()["changed"], 2);
+    desk.traffic();
+    let found = desk.fetch(&get("/keys.json")).json();
+    assert_eq!(found["requests"], 4);
+    assert_eq!(found["hot"][0]["key"], "key");
+    assert_eq!(found["hot"][0]["requests"], 4);
+    desk.fetch(&post("/keys/unwatch", Some("secret")));
+    assert_eq!(desk.fetch(&get("/keys.json")).json()["is_watching"], false);
+}
+
+#[test]
+fn clients_are_listed_and_ended() {
+    let mut desk = Desk::new(2);
+    desk.traffic();
+    let list = desk.fetch(&get("/clients.json?pool=alpha")).json();
+    let ids: Vec<u64> =
+        list.as_array().unwrap().iter().map(|row| row["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), 2);
+    assert_ne!(ids[0], ids[1], "numbers are unique over workers");
+    assert_eq!(list[0]["last_command"], "set");
+    let path = format!("/clients/kill?id={}", ids[1]);
+    assert_eq!(desk.fetch(&post(&path, Some("secret"))).json()["changed"], 1);
+    assert_eq!(desk.fetch(&get("/clients.json")).json().as_array().unwrap().len(), 1);
+    assert_eq!(desk.fetch(&get("/clients.json?pool=none")).json().as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn examples_are_sent_as_they_come() {
+    let mut desk = Desk::new(2);
+    desk.traffic();
+    let conn = desk.connect();
+    desk.send(conn, &get("/tail"));
+    assert!(desk.take(conn).contains("Transfer-Encoding: chunked\r\n"));
+    desk.pass(Duration::from_secs(1));
+    assert_eq!(desk.take(conn), "", "what was before is not shown");
+    for _ in 0..100 {
+        desk.traffic();
+        desk.pass(Duration::from_millis(20));
+    }
+    let text = desk.take(conn);
+    let rows: Vec<serde_json::Value> = text
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(rows.len() >= 4, "{text}");
+    assert_eq!((&rows[0]["pool"], &rows[0]["key"]), (&"alpha".into(), &"key".into()));
+    let times: Vec<u64> = rows.iter().map(|row| row["unix_micros"].as_u64().unwrap()).collect();
+    assert!(times.is_sorted(), "{times:?}");
+    desk.eof(conn);
+    assert!(desk.is_closed(conn));
+}
+
+#[test]
+fn requests_of_one_connection_are_answered_one_after_the_other() {
+    let mut desk = Desk::new(1);
+    let conn = desk.connect();
+    let mut both = get("/healthz");
+    both.push_str(&get("/nowhere"));
+    both.push_str(&get("/readyz").replace("Host", "Connection: close\r\nHost"));
+    both.push_str(&get("/metrics"));
+    desk.send(conn, &both);
+    let text = desk.take(conn);
+    let statuses: Vec<&str> = text.matches("HTTP/1.1 ").collect();
+    assert_eq!(statuses.len(), 3, "{text}");
+    assert!(desk.is_closed(conn), "nothing is served after the request that was the last");
+}
+
+#[test]
+fn any_chunking_gives_the_same_replies() {
+    let mut both = get("/healthz");
+    both.push_str(&post("/slowlog/reset", Some("secret")));
+    for size in [1, 2, 3, 7, 50] {
+        let mut desk = Desk::new(1);
+        let conn = desk.connect();
+        for piece in both.as_bytes().chunks(size) {
+            desk.send(conn, std::str::from_utf8(piece).unwrap());
+        }
+        let text = desk.take(conn);
+        assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 2, "{size}: {text}");
+    }
+}
+
+#[test]
+fn what_is_no_http_is_told_so_and_closed() {
+    let mut desk = Desk::new(1);
+    for text in
+        ["PING\r\n\r\n", "\x16\x03\x01\x02", "GET / HTTP/1.1\r\nTransfer-Encoding: x\r\n\r\n"]
+    {
+        let conn = desk.connect();
+        desk.send(conn, text);
+        let reply = desk.take_reply(conn);
+        assert!(matches!(reply.status, 400 | 501), "{text}: {}", reply.status);
+        assert!(desk.is_closed(conn));
+    }
+}
+
+#[test]
+fn a_head_has_the_length_of_the_body_and_no_body() {
+    let mut desk = Desk::new(1);
+    let reply = desk.fetch(&get("/healthz").replace("GET", "HEAD"));
+    assert_eq!((reply.status, reply.body.as_str()), (200, ""));
+    assert!(reply.head.contains("Content-Length: 3"), "{}", reply.head);
+}
+
+#[test]
+fn connections_are_bounded_and_idle_ones_end() {
+    let mut desk = Desk::new(1);
+    let conns: Vec<_> = (0..ADMIN_CONNECTIONS_MAX).map(|_| desk.connect()).collect();
+    assert!(desk.try_connect().is_none());
+    desk.pass(ADMIN_IDLE);
+    assert!(conns.iter().all(|conn| desk.is_closed(*conn)));
+    desk.connect();
+}
+
+#[test]
+fn whoever_shuts_its_side_down_still_gets_the_page() {
+    let mut desk = Desk::new(1);
+    desk.stall(0);
+    let conn = desk.connect();
+    desk.send(conn, &get("/metrics"));
+    desk.eof(conn);
+    assert!(!desk.is_closed(conn));
+    desk.pass(ANSWER_DEADLINE);
+    assert_eq!(desk.take_reply(conn).status, 200);
+    assert!(desk.is_closed(conn));
+}
