@@ -182,13 +182,10 @@ mod tests {
     }
 
     fn started(notifier: &mut Notifier, number: u64) -> Option<String> {
-        match notifier.poll(Instant::START, || JobId(number))? {
-            Errand::Run { program, .. } => {
-                let words = program.argv.iter().map(|word| String::from_utf8_lossy(word));
-                Some(words.collect::<Vec<_>>().join(" "))
-            }
-            other => panic!("{other:?}"),
-        }
+        let errand = notifier.poll(Instant::START, || JobId(number))?;
+        let Errand::Run { program, .. } = errand else { panic!("{errand:?}") };
+        let words = program.argv.iter().map(|word| String::from_utf8_lossy(word));
+        Some(words.collect::<Vec<_>>().join(" "))
     }
 
     #[test]

@@ -90,7 +90,7 @@ fn requests_are_aligned_and_tell_their_length() {
         set_link_up(5, 7),
         delete_link(5, 7),
     ] {
-        assert_eq!(word(&request, 0), Some(request.len() as u32));
+        assert_eq!(word(&request, 0), u32::try_from(request.len()).ok());
         assert_eq!(request.len() % 4, 0);
         assert_eq!(messages(&request).count(), 1);
     }
