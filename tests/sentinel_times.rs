@@ -6,6 +6,7 @@
 //! ```
 //!
 //! `RINGKEEPER_RUNS` is how often a master dies in each (default 20).
+#![cfg(target_os = "linux")]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
