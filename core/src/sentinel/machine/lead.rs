@@ -53,7 +53,12 @@ impl Sentinel {
         let shortest = Duration::from_millis(20);
         let period = (master.down_after() / 20).clamp(shortest, self.periods.ask.max(shortest));
         let period = if master.is_fast_down { shortest } else { period };
-        let period = if master.agreement.is_down() { self.periods.ask } else { period };
+        // Whoever votes for nobody yet may do so a moment later, in the same election.
+        let period = match self.elections.asks(master.name()) {
+            Some(_) => shortest * 2,
+            None if master.agreement.is_down() => self.periods.ask,
+            None => period,
+        };
         let asks: Vec<RunId> = master
             .voices
             .iter()
