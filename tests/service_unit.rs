@@ -7,11 +7,13 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use support::lab;
 use support::resp::{Client, Place};
 use support::{Process, Scratch, eventually, stdout};
 
@@ -114,17 +116,23 @@ fn until(socket: &UnixDatagram, heard: &mut Vec<String>, text: &str) {
     }
 }
 
-#[test]
-fn the_service_manager_is_told_of_start_life_reload_and_end() {
-    let scratch = Scratch::new();
+/// Starts the program as a service manager does, which wants a sign of life every 300 ms.
+fn start_watched(scratch: &Scratch, threads: &str) -> (UnixDatagram, Process) {
     let socket = UnixDatagram::bind(scratch.path("notify")).unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     scratch.write_good("ok.yml");
-    let mut command = scratch.command("ringkeeper", &["run", "-c", "ok.yml", "--stats-port", "0"]);
+    let arguments = ["run", "-c", "ok.yml", "--stats-port", "0", "--threads", threads];
+    let mut command = scratch.command("ringkeeper", &arguments);
     command.env("NOTIFY_SOCKET", scratch.path("notify")).env("WATCHDOG_USEC", "300000");
     command.env_remove("WATCHDOG_PID").stdout(Stdio::null());
     command.stderr(fs::File::create(scratch.path("stderr")).unwrap());
-    let mut process = Process::new(command.spawn().unwrap());
+    (socket, Process::new(command.spawn().unwrap()))
+}
+
+#[test]
+fn the_service_manager_is_told_of_start_life_reload_and_end() {
+    let scratch = Scratch::new();
+    let (socket, mut process) = start_watched(&scratch, "1");
     let mut heard = Vec::new();
     until(&socket, &mut heard, "READY=1");
     assert!(heard.iter().any(|message| message.contains("STATUS=serving")), "{heard:?}");
@@ -140,4 +148,51 @@ fn the_service_manager_is_told_of_start_life_reload_and_end() {
     process.signal(Signal::TERM);
     until(&socket, &mut heard, "STOPPING=1");
     assert_eq!(process.wait().code(), Some(0));
+}
+
+#[test]
+fn no_sign_of_life_is_given_while_any_worker_does_not_turn() {
+    need!("python3");
+    let scratch = Scratch::new();
+    let (socket, process) = start_watched(&scratch, "2");
+    until(&socket, &mut Vec::new(), "WATCHDOG=1");
+    let tasks = format!("/proc/{}/task", process.id());
+    // A thread gives itself its name once it runs.
+    let thread = eventually("the second worker has a thread", || {
+        fs::read_dir(&tasks).unwrap().find_map(|task| {
+            let task = task.unwrap();
+            let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+            (name.trim() == "rk-data-1").then(|| task.file_name().into_string().unwrap())
+        })
+    });
+    let mut command = Command::new("python3");
+    command.args(["-c", include_str!("support/freeze.py"), &thread]);
+    let mut freezer = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (input, output) = (freezer.stdin.take(), freezer.stdout.take().unwrap());
+    let _freezer = Process::new(freezer);
+    let mut said = String::new();
+    BufReader::new(output).read_line(&mut said).unwrap();
+    if said.starts_with("refused") {
+        return lab::skip(&format!("a thread can't be stopped: {said}"));
+    }
+    let mut buffer = [0; 4096];
+    // Read all the while: a full socket would hold up whoever writes.
+    eventually("the stall is noticed", || {
+        let _ = socket.recv(&mut buffer);
+        scratch.read("stderr").contains("a worker does not turn").then_some(())
+    });
+    // What was said before is read away; then a second, ten times what is between two signs.
+    let start = Instant::now();
+    let mut last_heard = start;
+    while start.elapsed() < Duration::from_secs(1) {
+        if socket.recv(&mut buffer).is_ok() {
+            last_heard = Instant::now();
+        }
+    }
+    assert!(
+        last_heard.duration_since(start) < Duration::from_millis(500),
+        "it gave a sign of life"
+    );
+    drop(input);
+    until(&socket, &mut Vec::new(), "WATCHDOG=1");
 }

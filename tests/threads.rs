@@ -10,13 +10,9 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::net::Ipv4Addr;
-use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use support::eventually;
-use support::lab::{self, Kind, Proxy, Redis, Runtime};
+use support::lab::{Kind, Proxy, Redis, Runtime};
 use support::resp::{Client, Place, Reply};
 
 on_every_runtime!(
@@ -24,6 +20,7 @@ on_every_runtime!(
     four_clients_of_a_unix_socket_on_two_workers_are_two_each,
     clients_that_go_make_room_on_their_worker,
     the_limit_of_clients_is_that_of_all_workers_together,
+    #[cfg(target_os = "linux")]
     a_worker_that_does_not_turn_is_reported_and_the_others_serve,
 );
 
@@ -126,23 +123,16 @@ fn the_limit_of_clients_is_that_of_all_workers_together(runtime: Runtime) {
 }
 
 /// Stops one thread of a process, until it is told to go on.
-const FREEZE: &str = "
-import ctypes, os, sys
-libc = ctypes.CDLL(None, use_errno=True)
-tid = int(sys.argv[1])
-ATTACH, DETACH = 16, 17
-if libc.ptrace(ATTACH, tid, None, None) != 0:
-    print('refused', os.strerror(ctypes.get_errno()), flush=True)
-    sys.exit(0)
-os.waitpid(tid, 0x40000000)
-print('frozen', flush=True)
-sys.stdin.read()
-libc.ptrace(DETACH, tid, None, None)
-";
+#[cfg(target_os = "linux")]
+const FREEZE: &str = include_str!("support/freeze.py");
 
+#[cfg(target_os = "linux")]
 fn a_worker_that_does_not_turn_is_reported_and_the_others_serve(runtime: Runtime) {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
+
     need!("redis-server", "python3");
-    let redis = Redis::start_with(Ipv4Addr::LOCALHOST.into(), &[]);
+    let redis = Redis::start();
     let proxy = Proxy::start_as(Kind::Threaded(runtime, 2), &pool(&redis, ""));
     let mut clients: Vec<Client> = (0..2).map(|_| proxy.client()).collect();
     for client in &mut clients {
@@ -154,13 +144,14 @@ fn a_worker_that_does_not_turn_is_reported_and_the_others_serve(runtime: Runtime
         let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
         (name.trim() == "rk-data-1").then(|| task.file_name().into_string().unwrap())
     });
-    let mut command = Command::new(lab::program("python3").unwrap());
+    let mut command = Command::new(support::lab::program("python3").unwrap());
     command.args(["-c", FREEZE, &thread.unwrap()]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut freezer = command.spawn().unwrap();
     let mut said = String::new();
     BufReader::new(freezer.stdout.take().unwrap()).read_line(&mut said).unwrap();
     if said.starts_with("refused") {
-        lab::skip(&format!("a thread can't be stopped: {said}"));
+        freezer.wait().unwrap();
+        support::lab::skip(&format!("a thread can't be stopped: {said}"));
         return;
     }
     proxy.scratch.wait_for("stderr", "a worker does not turn");
@@ -178,6 +169,6 @@ fn a_worker_that_does_not_turn_is_reported_and_the_others_serve(runtime: Runtime
     for client in &mut clients {
         assert_eq!(client.ask(&["GET", "k"]), Reply::bulk("v"));
     }
-    let quiet = clients[0].all_within(Duration::from_millis(1));
+    let quiet = clients[0].all_within(std::time::Duration::from_millis(1));
     assert_eq!(quiet, "");
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use ringkeeper_benches::data::{Frames, LARGE, MIXED, SMALL, Space, key};
+use ringkeeper_benches::data::{Frames, LARGE, MIXED, Protocol, SMALL, Space, key};
 use ringkeeper_benches::load::{write_get, write_mget, write_set};
 use ringkeeper_benches::servers::{Counts, answer_all};
 use ringkeeper_benches::targets::pool;
@@ -84,7 +84,7 @@ struct Bench {
 impl Bench {
     fn new(clients: usize) -> Self {
         let at = |port: u16| std::net::SocketAddr::from(([127, 0, 0, 1], port));
-        let text = pool(at(1), &[at(2), at(3)]);
+        let text = pool(at(1), &[at(2), at(3)], Protocol::Resp);
         let parsed = nutcracker::parse("bench", &text);
         let config = parsed.config.unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
         let plan = Arc::new(Plan::new(&config, Policy::RINGKEEPER));
@@ -192,6 +192,9 @@ fn answer(
         | Output::Release { .. }
         | Output::Resolve { .. }
         | Output::Errand(_)
-        | Output::Notice { .. }) => panic!("not expected here: {other:?}"),
+        | Output::Notice { .. }
+        | Output::OpenChannel { .. }
+        | Output::CloseChannel(_)
+        | Output::Datagram { .. }) => panic!("not expected here: {other:?}"),
     }
 }

@@ -63,10 +63,23 @@ pub fn parse_key(key: &[u8]) -> Option<(u8, u32)> {
     Some((key[0], number))
 }
 
-/// A value of one size as a bulk string, with a gap for the key.
+/// What clients and servers speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// Redis' own, version 2.
+    #[default]
+    Resp,
+    /// memcached's text protocol.
+    Memcached,
+}
+
+/// A value of one size as a bulk string or as memcached's `VALUE`, with a gap for the key.
 pub struct Frame {
     bytes: Box<[u8]>,
+    /// Where the value begins, with its key.
     key_at: usize,
+    /// Where the header names the key, as memcached's does.
+    name_at: Option<usize>,
 }
 
 /// What a look at the front of received bytes told.
@@ -81,14 +94,19 @@ pub enum Seen {
 }
 
 impl Frame {
-    fn new(size: usize) -> Self {
+    fn new(protocol: Protocol, size: usize) -> Self {
         assert!((VALUE_BYTES_MIN..=VALUE_BYTES_MAX).contains(&size));
-        let mut bytes = format!("${size}\r\n").into_bytes();
+        let (mut bytes, name_at) = match protocol {
+            Protocol::Resp => (format!("${size}\r\n").into_bytes(), None),
+            Protocol::Memcached => {
+                (format!("VALUE ?????????? 0 {size}\r\n").into_bytes(), Some("VALUE ".len()))
+            }
+        };
         let key_at = bytes.len();
         // The period is a prime, so that a shift by a power of two shows.
         bytes.extend((0..size).map(|at| b'a' + (at % 23) as u8));
         bytes.extend_from_slice(b"\r\n");
-        Self { bytes: bytes.into(), key_at }
+        Self { bytes: bytes.into(), key_at, name_at }
     }
 
     /// Bytes of the bulk string with its header and end.
@@ -104,8 +122,28 @@ impl Frame {
     /// Appends the bulk string for this key.
     pub fn write(&self, key: &[u8; KEY_BYTES], out: &mut Vec<u8>) {
         let start = out.len() + self.key_at;
-        out.extend_from_slice(&self.bytes);
+        if let Some(name_at) = self.name_at {
+            let name = out.len() + name_at;
+            out.extend_from_slice(&self.bytes);
+            out[name..name + KEY_BYTES].copy_from_slice(key);
+        } else {
+            out.extend_from_slice(&self.bytes);
+        }
         out[start..start + KEY_BYTES].copy_from_slice(key);
+    }
+
+    /// Appends the value alone, with its line end.
+    pub fn write_value(&self, key: &[u8; KEY_BYTES], out: &mut Vec<u8>) {
+        out.extend_from_slice(key);
+        out.extend_from_slice(&self.bytes[self.key_at + KEY_BYTES..]);
+    }
+
+    /// Compares a value and its line end with what belongs to this key.
+    pub fn is_value(&self, key: &[u8; KEY_BYTES], seen: &[u8]) -> bool {
+        let value = &self.bytes[self.key_at..];
+        seen.len() == value.len()
+            && seen[..KEY_BYTES] == *key
+            && seen[seen.len() - 6..] == value[value.len() - 6..]
     }
 
     /// Compares received bytes with the bulk string of this key.
@@ -115,7 +153,17 @@ impl Frame {
     pub fn check(&self, key: &[u8; KEY_BYTES], seen: &[u8], every_byte: bool) -> Seen {
         let bytes = &*self.bytes;
         let head = self.key_at.min(seen.len());
-        if seen[..head] != bytes[..head] {
+        let is_head = match self.name_at {
+            None => seen[..head] == bytes[..head],
+            Some(at) => {
+                let end = at + KEY_BYTES;
+                let name = at.min(head)..end.min(head);
+                seen[..name.start] == bytes[..name.start]
+                    && key.starts_with(&seen[name.clone()])
+                    && seen[name.end..head] == bytes[name.end..head]
+            }
+        };
+        if !is_head {
             return Seen::Wrong;
         }
         if seen.len() < bytes.len() {
@@ -138,12 +186,17 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Lays out the frames of all [`SPACES`].
+    /// Lays out the frames of all [`SPACES`] as bulk strings.
     pub fn new() -> Self {
+        Self::of(Protocol::Resp)
+    }
+
+    /// Lays out the frames of all [`SPACES`].
+    pub fn of(protocol: Protocol) -> Self {
         let mut by_letter: Vec<Vec<Frame>> = (0..256).map(|_| Vec::new()).collect();
         for space in SPACES {
             by_letter[usize::from(space.letter)] =
-                space.sizes.iter().map(|size| Frame::new(*size)).collect();
+                space.sizes.iter().map(|size| Frame::new(protocol, *size)).collect();
         }
         Self { by_letter }
     }
@@ -173,6 +226,25 @@ mod tests {
         assert_eq!(&key(b'a', 4_207), b"a:00004207");
         assert_eq!(parse_key(b"a:00004207"), Some((b'a', 4_207)));
         assert_eq!(parse_key(b"a:0004207"), None);
+    }
+
+    #[test]
+    fn a_frame_of_memcached_names_its_key_twice() {
+        let frames = Frames::of(Protocol::Memcached);
+        let frame = frames.frame(b's', 7).expect("space s");
+        let (mine, other) = (key(b's', 7), key(b's', 16));
+        let mut bytes = Vec::new();
+        frame.write(&mine, &mut bytes);
+        assert!(bytes.starts_with(b"VALUE s:00000007 0 2048\r\ns:00000007"));
+        for cut in 0..bytes.len() {
+            assert_eq!(frame.check(&mine, &bytes[..cut], true), Seen::Part, "{cut}");
+        }
+        assert_eq!(frame.check(&mine, &bytes, true), Seen::Whole(bytes.len()));
+        assert_eq!(frame.check(&other, &bytes, true), Seen::Wrong);
+        let mut value = Vec::new();
+        frame.write_value(&mine, &mut value);
+        assert!(bytes.ends_with(&value) && value.len() == 2050);
+        assert!(frame.is_value(&mine, &value) && !frame.is_value(&other, &value));
     }
 
     #[test]

@@ -14,6 +14,7 @@
 
 pub mod data;
 pub mod load;
+pub mod memcached;
 pub mod memory;
 pub mod process;
 pub mod report;

@@ -16,7 +16,8 @@ use rustix::event::epoll;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
-use crate::data::{Frames, KEY_BYTES, SMALL, Seen, Space, VALUE_BYTES_MAX, key};
+use crate::data::{Frames, KEY_BYTES, Protocol, SMALL, Seen, Space, VALUE_BYTES_MAX, key};
+use crate::memcached;
 use crate::process;
 use crate::servers::{self, Counts, Peer};
 use crate::workload::{Requests, Workload};
@@ -94,6 +95,7 @@ impl Metered {
 pub struct Engine {
     queue: OwnedFd,
     frames: Rc<Frames>,
+    protocol: Protocol,
     listeners: Vec<(TcpListener, SocketAddr)>,
     peers: Vec<Option<Peer>>,
     counts: Counts,
@@ -108,6 +110,7 @@ pub struct Engine {
 /// What the clients of a run share.
 struct Flow<'a> {
     frames: &'a Frames,
+    protocol: Protocol,
     requests: Requests,
     space: Space,
     depth: usize,
@@ -125,7 +128,11 @@ struct Flow<'a> {
 #[derive(Clone, Copy)]
 enum Due {
     Ok,
+    /// memcached's word for it.
+    Stored,
     Array(usize),
+    /// The end of memcached's values.
+    End,
     /// The value of a key; `ends` when the request is complete with it.
     Value {
         number: u32,
@@ -159,6 +166,7 @@ impl Engine {
         Ok(Self {
             queue,
             frames: Rc::new(Frames::new()),
+            protocol: Protocol::Resp,
             listeners,
             peers: Vec::new(),
             counts: Counts::default(),
@@ -178,6 +186,17 @@ impl Engine {
     /// The frames that the fake servers answer with.
     pub fn frames(&self) -> &Frames {
         &self.frames
+    }
+
+    /// Chooses what clients speak from now on; the fake servers answer in whatever they are asked.
+    pub fn speak(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+        self.frames = Rc::new(Frames::of(protocol));
+    }
+
+    /// What clients speak.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     /// What the fake servers counted so far.
@@ -216,7 +235,10 @@ impl Engine {
         let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(1))?;
         let key = key(SMALL.letter, 1);
         let mut request = Vec::new();
-        write_get(&key, &mut request);
+        match self.protocol {
+            Protocol::Resp => write_get(&key, &mut request),
+            Protocol::Memcached => memcached::write_get(SMALL.letter, &[1], &mut request),
+        }
         stream.write_all(&request)?;
         stream.set_nonblocking(true)?;
         let (mut reply, mut size) = ([0; 256], 0);
@@ -270,7 +292,7 @@ impl Engine {
         let faults = self.counts.faults;
         let mut random = self.random;
         let frames = Rc::clone(&self.frames);
-        let mut flow = Flow::new(&frames, workload, &mut random)?;
+        let mut flow = Flow::new(&frames, self.protocol, workload, &mut random)?;
         for at in 0..self.clients.len() {
             self.clients[at].refill(&mut flow)?;
         }
@@ -405,11 +427,17 @@ fn edge_triggered() -> epoll::EventFlags {
 }
 
 impl<'a> Flow<'a> {
-    fn new(frames: &'a Frames, workload: &Workload, random: &'a mut u64) -> io::Result<Self> {
+    fn new(
+        frames: &'a Frames,
+        protocol: Protocol,
+        workload: &Workload,
+        random: &'a mut u64,
+    ) -> io::Result<Self> {
         let latency = Histogram::new_with_bounds(100, LATENCY_NS_MAX, 3)
             .map_err(|error| io::Error::other(error.to_string()))?;
         Ok(Self {
             frames,
+            protocol,
             requests: workload.requests,
             space: workload.space,
             depth: workload.depth,
@@ -445,7 +473,7 @@ fn random_below(state: &mut u64, limit: u64) -> u64 {
 
 impl Client {
     fn new(stream: TcpStream, workload: &Workload) -> Self {
-        let value = workload.space.sizes.iter().copied().max().unwrap_or(0) + 16;
+        let value = workload.space.sizes.iter().copied().max().unwrap_or(0) + 40;
         let values = match workload.requests {
             Requests::Get | Requests::GetAndSet(_) => 1,
             Requests::Mget(keys) => keys,
@@ -512,6 +540,8 @@ impl Client {
             let seen = &self.input[self.parsed..self.filled];
             let (result, ends) = match *due {
                 Due::Ok => (check_exactly(b"+OK\r\n", seen), true),
+                Due::Stored => (check_exactly(b"STORED\r\n", seen), true),
+                Due::End => (check_exactly(b"END\r\n", seen), true),
                 Due::Array(size) => (check_exactly(format!("*{size}\r\n").as_bytes(), seen), false),
                 Due::Value { number, ends } => {
                     let Some(frame) = flow.frames.frame(flow.space.letter, number) else {
@@ -553,6 +583,9 @@ impl Client {
         let keys = u64::from(flow.space.keys);
         let number = flow.random_below(keys) as u32;
         let chance = flow.random_below(100);
+        if flow.protocol == Protocol::Memcached {
+            return self.write_memcached(flow, number, chance);
+        }
         match flow.requests {
             Requests::GetAndSet(share) if chance < share => {
                 let Some(frame) = flow.frames.frame(flow.space.letter, number) else { return };
@@ -578,6 +611,30 @@ impl Client {
                 );
             }
         }
+    }
+
+    fn write_memcached(&mut self, flow: &mut Flow<'_>, number: u32, chance: u64) {
+        let letter = flow.space.letter;
+        flow.numbers.clear();
+        match flow.requests {
+            Requests::GetAndSet(share) if chance < share => {
+                let Some(frame) = flow.frames.frame(letter, number) else { return };
+                memcached::write_set(&key(letter, number), frame, &mut self.out);
+                self.due.push(Due::Stored);
+                return;
+            }
+            Requests::Get | Requests::GetAndSet(_) => flow.numbers.push(number),
+            Requests::Mget(count) => {
+                for _ in 0..count {
+                    let number = random_below(flow.random, u64::from(flow.space.keys)) as u32;
+                    flow.numbers.push(number);
+                }
+            }
+        }
+        memcached::write_get(letter, &flow.numbers, &mut self.out);
+        let values = flow.numbers.iter().map(|number| Due::Value { number: *number, ends: false });
+        self.due.extend(values);
+        self.due.push(Due::End);
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -35,14 +35,14 @@ pub struct Resident {
 }
 
 impl Program {
-    /// Starts a program on one core; its output goes to `log`.
-    pub fn start(command: &mut Command, cpu: usize, log: &Path) -> io::Result<Self> {
+    /// Starts a program on these cores; its output goes to `log`.
+    pub fn start(command: &mut Command, cores: &[usize], log: &Path) -> io::Result<Self> {
         let output = File::create(log)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        // A child inherits the core of the thread that starts it, so no thread of the child ever
-        // runs elsewhere and a program that counts its cores sees one.
+        // A child inherits the cores of the thread that starts it, so no thread of the child ever
+        // runs elsewhere and a program that counts its cores sees these.
         let before = sched_getaffinity(None)?;
-        pin(cpu)?;
+        pin_to(cores)?;
         let child = command.spawn();
         sched_setaffinity(None, &before)?;
         let child = child.map_err(|error| {
@@ -80,8 +80,12 @@ impl Drop for Program {
 
 /// Binds the calling thread, and what it starts from then on, to one core.
 pub fn pin(cpu: usize) -> io::Result<()> {
+    pin_to(&[cpu])
+}
+
+fn pin_to(cores: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
-    set.set(cpu);
+    cores.iter().for_each(|core| set.set(*core));
     sched_setaffinity(None, &set)?;
     Ok(())
 }

@@ -6,9 +6,12 @@ use std::fmt::Write as _;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
+use crate::data::Protocol;
 use crate::load::Sample;
 use crate::targets::Kind;
-use crate::workload::{REAL, SATURATED, TOKIO_AIM, TOKIO_MUST, Workload};
+use crate::workload::{
+    MEMCACHED, PAIR_AIM, PAIR_MUST, REAL, SATURATED, TOKIO_AIM, TOKIO_MUST, Workload,
+};
 
 /// Share of its core below which a proxy was not the bottleneck.
 const SATURATED_SHARE_MIN: f64 = 0.93;
@@ -20,6 +23,8 @@ pub const DISTURBED_SHARE_MAX: f64 = 0.02;
 pub enum Placement {
     /// Fake servers in the generator's thread: the proxy is the bottleneck.
     Saturated,
+    /// As saturated, in memcached's protocol.
+    Memcached,
     /// Two real servers: the load's core is the bottleneck.
     Real,
 }
@@ -29,7 +34,21 @@ impl Placement {
     pub fn name(self) -> &'static str {
         match self {
             Self::Saturated => "saturated",
+            Self::Memcached => "memcached",
             Self::Real => "real",
+        }
+    }
+
+    /// Whether fake servers keep the proxy busy without a pause.
+    pub fn is_saturated(self) -> bool {
+        matches!(self, Self::Saturated | Self::Memcached)
+    }
+
+    /// What is spoken.
+    pub fn protocol(self) -> Protocol {
+        match self {
+            Self::Saturated | Self::Real => Protocol::Resp,
+            Self::Memcached => Protocol::Memcached,
         }
     }
 
@@ -37,6 +56,7 @@ impl Placement {
     pub fn workloads(self) -> &'static [Workload] {
         match self {
             Self::Saturated => &SATURATED,
+            Self::Memcached => &MEMCACHED,
             Self::Real => &REAL,
         }
     }
@@ -139,12 +159,13 @@ impl Report {
     /// The tables for people.
     pub fn table(&self) -> String {
         let mut text = String::new();
-        for at in [Placement::Saturated, Placement::Real] {
+        for at in [Placement::Saturated, Placement::Memcached, Placement::Real] {
             if !self.cells.keys().any(|(placement, ..)| *placement == at) {
                 continue;
             }
             let about = match at {
                 Placement::Saturated => "fake servers, the proxy is the bottleneck",
+                Placement::Memcached => "memcached's protocol, fake servers",
                 Placement::Real => "two real servers, the load side is the bottleneck",
             };
             let _ = writeln!(text, "\n== {}: {about}", at.name());
@@ -220,11 +241,11 @@ impl Report {
             (spread(|cell| cell.load_busy)?.median, spread(|cell| cell.load_waited)?.median);
         let _ = write!(line, "{:>6.0}%{:>6.1}%", load * 100.0, delayed * 100.0);
         if kind != Kind::Direct {
-            if at == Placement::Saturated && busy.median < SATURATED_SHARE_MIN {
+            if at.is_saturated() && busy.median < SATURATED_SHARE_MIN {
                 line.push_str("  not saturated");
             }
             if waited.median > DISTURBED_SHARE_MAX
-                || at == Placement::Saturated && delayed > DISTURBED_SHARE_MAX
+                || at.is_saturated() && delayed > DISTURBED_SHARE_MAX
             {
                 line.push_str("  disturbed");
             }
@@ -268,6 +289,16 @@ impl Report {
                 let (workload, what, ratio) = (workload.name, "tokio / io_uring", ratio.median);
                 let (must, aim) = (TOKIO_MUST, TOKIO_AIM);
                 verdicts.push(Verdict { workload, what, ratio, must, aim });
+            }
+            for (pair, one, what) in [
+                (Kind::UringPair, Kind::Uring, "two io_uring workers / 1"),
+                (Kind::TokioPair, Kind::Tokio, "two tokio workers / 1"),
+            ] {
+                if let Some(ratio) = self.ratio(at, workload, pair, one) {
+                    let (workload, ratio) = (workload.name, ratio.median);
+                    let (must, aim) = (PAIR_MUST, PAIR_AIM);
+                    verdicts.push(Verdict { workload, what, ratio, must, aim });
+                }
             }
         }
         verdicts

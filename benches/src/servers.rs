@@ -10,6 +10,7 @@ use rustix::fd::AsFd;
 use rustix::net::sockopt::set_tcp_congestion;
 
 use crate::data::{Frames, KEY_BYTES, Seen, parse_key};
+use crate::memcached;
 
 /// Unsent bytes above which a connection is no longer read.
 const UNSENT_BYTES_MAX: usize = 4 << 20;
@@ -130,6 +131,19 @@ pub fn answer_all(frames: &Frames, bytes: &[u8], out: &mut Vec<u8>, counts: &mut
     let mut used = 0;
     let mut ends = [(0usize, 0usize); ARGUMENTS_MAX];
     loop {
+        // Whoever asks in memcached's protocol begins with a letter.
+        if bytes.get(used).is_some_and(u8::is_ascii_lowercase) {
+            match memcached::answer(frames, &bytes[used..], out, counts) {
+                Some(0) => return used,
+                Some(size) => used += size,
+                None => {
+                    counts.faults += 1;
+                    out.extend_from_slice(b"ERROR\r\n");
+                    return bytes.len();
+                }
+            }
+            continue;
+        }
         match parse_request(&bytes[used..], &mut ends) {
             Parsed::Part => return used,
             Parsed::Whole { arguments, bytes: size } => {

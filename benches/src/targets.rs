@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::data::{Frames, LARGE, MIXED, SMALL, key};
+use crate::data::{Frames, LARGE, MIXED, Protocol, SMALL, key};
 use crate::load::{Engine, Metered, write_set};
 use crate::process::{LOAD_CPU, PROXY_CPU, Program, find, free_address, metered};
 
@@ -29,6 +29,10 @@ pub enum Kind {
     Uring,
     /// Ringkeeper on tokio.
     Tokio,
+    /// Ringkeeper on io_uring with two workers on two cores, that of the load being one.
+    UringPair,
+    /// The same on tokio.
+    TokioPair,
     /// Any other program that reads the same file.
     Other(&'static Other),
 }
@@ -45,6 +49,26 @@ impl Kind {
     /// The targets that need no telling, in the order of the tables.
     pub const ALL: [Self; 4] = [Self::Nutcracker, Self::Uring, Self::Tokio, Self::Direct];
 
+    /// Those, and what is measured when it is asked for.
+    pub const NAMED: [Self; 6] = [
+        Self::Nutcracker,
+        Self::Uring,
+        Self::Tokio,
+        Self::Direct,
+        Self::UringPair,
+        Self::TokioPair,
+    ];
+
+    /// The cores that the program may use.
+    fn cores(self) -> &'static [usize] {
+        match self {
+            Self::UringPair | Self::TokioPair => &[LOAD_CPU, PROXY_CPU],
+            Self::Direct | Self::Nutcracker | Self::Uring | Self::Tokio | Self::Other(_) => {
+                &[PROXY_CPU]
+            }
+        }
+    }
+
     /// The name in options and tables.
     pub fn name(self) -> &'static str {
         match self {
@@ -52,6 +76,8 @@ impl Kind {
             Self::Nutcracker => "nutcracker",
             Self::Uring => "uring",
             Self::Tokio => "tokio",
+            Self::UringPair => "uring-2",
+            Self::TokioPair => "tokio-2",
             Self::Other(other) => &other.name,
         }
     }
@@ -67,7 +93,7 @@ impl Kind {
         }
         // The name is also a file's and a key of the tables.
         let is_plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '-';
-        if !name.chars().all(is_plain) || Self::ALL.iter().any(|kind| kind.name() == name) {
+        if !name.chars().all(is_plain) || Self::NAMED.iter().any(|kind| kind.name() == name) {
             return Err(format!("{name:?} is taken or has other characters than a-z, 0-9 and -"));
         }
         Ok(Self::Other(Box::leak(Box::new(Other { name: name.to_owned(), words }))))
@@ -122,10 +148,10 @@ impl Target {
     ) -> io::Result<Self> {
         let address = free_address()?;
         let file = folder.join(format!("{kind}.yml"));
-        fs::write(&file, pool(address, servers))?;
+        fs::write(&file, pool(address, servers, engine.protocol()))?;
         let mut command = command(kind, &file)?;
         let mut program =
-            Program::start(&mut command, PROXY_CPU, &folder.join(format!("{kind}.log")))?;
+            Program::start(&mut command, kind.cores(), &folder.join(format!("{kind}.log")))?;
         if let Err(error) = engine.wait_until_ready(address, READY_LIMIT) {
             program.check_alive()?;
             return Err(io::Error::other(format!("{error}\n{}", program.log_tail())));
@@ -146,10 +172,11 @@ impl Target {
 }
 
 /// The same pool for every proxy: what an operator would switch on, nothing left out.
-pub fn pool(listen: SocketAddr, servers: &[SocketAddr]) -> String {
+pub fn pool(listen: SocketAddr, servers: &[SocketAddr], protocol: Protocol) -> String {
+    let is_redis = protocol == Protocol::Resp;
     let mut text = format!(
         "bench:\n  listen: {listen}\n  hash: fnv1a_64\n  hash_tag: \"{{}}\"\n  \
-         distribution: ketama\n  timeout: 10000\n  backlog: 1024\n  redis: true\n  \
+         distribution: ketama\n  timeout: 10000\n  backlog: 1024\n  redis: {is_redis}\n  \
          preconnect: true\n  tcpkeepalive: true\n  auto_eject_hosts: true\n  \
          server_retry_timeout: 2000\n  server_failure_limit: 3\n  servers:\n"
     );
@@ -183,7 +210,15 @@ fn command(kind: Kind, file: &Path) -> io::Result<Command> {
         return Err(missing("target/release/ringkeeper is missing"));
     }
     let mut command = Command::new(program);
-    command.arg("run").arg("-c").arg(file).args(["--runtime", kind.name()]);
+    let (runtime, threads) = match kind {
+        Kind::UringPair => ("uring", "2"),
+        Kind::TokioPair => ("tokio", "2"),
+        Kind::Direct | Kind::Nutcracker | Kind::Uring | Kind::Tokio | Kind::Other(_) => {
+            (kind.name(), "1")
+        }
+    };
+    command.arg("run").arg("-c").arg(file);
+    command.args(["--runtime", runtime, "--threads", threads]);
     Ok(command)
 }
 
@@ -213,7 +248,9 @@ pub fn version(kind: Kind) -> String {
     let output = match kind {
         Kind::Direct | Kind::Other(_) => return String::new(),
         Kind::Nutcracker => Command::new(NUTCRACKER).arg("-V").output(),
-        Kind::Uring | Kind::Tokio => Command::new(ringkeeper()).arg("--version").output(),
+        Kind::Uring | Kind::Tokio | Kind::UringPair | Kind::TokioPair => {
+            Command::new(ringkeeper()).arg("--version").output()
+        }
     };
     let Ok(output) = output else { return "missing".to_owned() };
     let text = [output.stdout, output.stderr].concat();
@@ -239,7 +276,7 @@ impl RealServers {
             command.args(["--bind", "127.0.0.1", "--port", &port, "--save", ""]);
             command.args(["--appendonly", "no", "--daemonize", "no", "--dir"]).arg(folder);
             let log = folder.join(format!("redis-{at}.log"));
-            let mut program = Program::start(&mut command, LOAD_CPU, &log)?;
+            let mut program = Program::start(&mut command, &[LOAD_CPU], &log)?;
             let mut stream = connect(&mut program, address)?;
             // Every server holds every key, so that it does not matter where a key is sent.
             for space in [SMALL, LARGE, MIXED] {

@@ -27,11 +27,12 @@ cargo bench --bench versus -- [OPTIONS]
   --quick              3 rounds of 0.25 s; for a look, not for a figure
   --window SECONDS     measured time per cell (default 0.7)
   --only a,c,b,...     these workloads only
-  --targets A,B        of nutcracker, uring, tokio, direct (default: all)
+  --targets A,B        of nutcracker, uring, tokio, direct (default: all of these), and
+                       uring-2, tokio-2: two workers on both cores
   --target-command NAME=COMMAND
                        one more target; {conf} in the command is the configuration file, which
                        it must serve as nutcracker would (again for each further one)
-  --placement NAME     saturated or real (default: both)
+  --placement NAME     saturated, memcached or real (default: all)
   --tries N            tries for a cell that other programs disturbed (default 3)
   --spin               the generator polls instead of sleeping
   --priority           nice -20 for load, servers and proxies alike, against other programs
@@ -58,7 +59,7 @@ impl Options {
             window: Duration::from_millis(700),
             only: None,
             targets: Kind::ALL.to_vec(),
-            placements: vec![Placement::Saturated, Placement::Real],
+            placements: vec![Placement::Saturated, Placement::Memcached, Placement::Real],
             tries: 3,
             spin: false,
             priority: false,
@@ -107,14 +108,14 @@ fn number(name: &str, text: &str, least: f64, most: f64) -> Result<f64, String> 
 
 fn kinds(text: &str) -> Result<Vec<Kind>, String> {
     let kind = |name: &str| {
-        let found = Kind::ALL.into_iter().find(|kind| kind.name() == name);
+        let found = Kind::NAMED.into_iter().find(|kind| kind.name() == name);
         found.ok_or_else(|| format!("unknown target {name}"))
     };
     text.split(',').map(kind).collect()
 }
 
 fn placement(text: &str) -> Result<Placement, String> {
-    [Placement::Saturated, Placement::Real]
+    [Placement::Saturated, Placement::Memcached, Placement::Real]
         .into_iter()
         .find(|placement| placement.name() == text)
         .ok_or_else(|| format!("unknown placement {text}"))
@@ -151,6 +152,7 @@ fn run(mut options: Options) -> io::Result<()> {
     for round in 0..options.rounds {
         eprintln!("round {} of {}", round + 1, options.rounds);
         for placement in options.placements.clone() {
+            engine.speak(placement.protocol());
             let servers = match (placement, &mut real) {
                 (Placement::Real, Some(real)) => {
                     real.check_alive()?;
@@ -166,7 +168,7 @@ fn run(mut options: Options) -> io::Result<()> {
 }
 
 fn is_ringkeeper(kind: Kind) -> bool {
-    matches!(kind, Kind::Uring | Kind::Tokio)
+    matches!(kind, Kind::Uring | Kind::Tokio | Kind::UringPair | Kind::TokioPair)
 }
 
 /// Starts every target afresh; one that does not start is left out from then on.
@@ -217,7 +219,7 @@ fn run_round(
     };
     for workload in &workloads {
         for target in &targets {
-            let tries = if placement == Placement::Saturated { options.tries } else { 1 };
+            let tries = if placement.is_saturated() { options.tries } else { 1 };
             match run_undisturbed(tries, workload, target, plan, engine) {
                 Ok(sample) => report.add(round, placement, workload, target.kind, sample),
                 Err(error) => {

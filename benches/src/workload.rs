@@ -39,6 +39,11 @@ pub const TOKIO_MUST: f64 = 1.20;
 /// The multiple that is aimed at.
 pub const TOKIO_AIM: f64 = 1.12;
 
+/// Highest CPU per request of two workers on two cores as a multiple of one worker's on one.
+pub const PAIR_MUST: f64 = 1.10;
+/// The multiple that is aimed at.
+pub const PAIR_AIM: f64 = 1.05;
+
 const BASE: Workload = Workload {
     name: "a",
     about: "50 clients, GET 64 B",
@@ -95,6 +100,28 @@ pub const SATURATED: [Workload; 6] = [
         ..BASE
     },
 ];
+
+/// Workloads in memcached's protocol, with fake servers. No limits are set here.
+pub const MEMCACHED: [Workload; 4] = {
+    let base = Workload { must: None, aim: None, ..BASE };
+    [
+        Workload { about: "50 clients, get 64 B", ..base },
+        Workload { name: "b", about: "50 clients pipelining 16, get 64 B", depth: 16, ..base },
+        Workload {
+            name: "m",
+            about: "50 clients, get of 10 x 64 B",
+            requests: Requests::Mget(10),
+            ..base
+        },
+        Workload {
+            name: "s",
+            about: "50 clients, get/set 80/20, 16 B to 4 KiB",
+            requests: Requests::GetAndSet(20),
+            space: MIXED,
+            ..base
+        },
+    ]
+};
 
 /// Workloads with real servers, where the proxy also sleeps and wakes. No limits are set here.
 pub const REAL: [Workload; 7] = {

@@ -5,8 +5,9 @@ use std::io::{self, Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
+use ringkeeper_benches::data::Protocol;
 use ringkeeper_benches::load::{Engine, Metered, Plan, Sample};
-use ringkeeper_benches::workload::{SATURATED, Workload};
+use ringkeeper_benches::workload::{MEMCACHED, SATURATED, Workload};
 
 /// Ends by the count of requests; the time is only there for a test that hangs.
 const PLAN: Plan =
@@ -21,6 +22,19 @@ fn every_workload_runs_against_the_fake_servers() {
         assert!(sample.requests >= PLAN.requests_max, "{}", workload.about);
         // An MGET is one command for a server without a proxy before it, as every request is.
         assert!(sample.commands >= sample.requests, "{}", workload.about);
+        assert_eq!(sample.latency.len(), sample.requests, "{}", workload.about);
+    }
+    assert_eq!(engine.counts().faults, 0);
+}
+
+#[test]
+fn every_workload_of_memcached_runs_against_the_fake_servers() {
+    let mut engine = Engine::new(1).expect("fake servers");
+    engine.speak(Protocol::Memcached);
+    for workload in &MEMCACHED {
+        let target = *engine.addresses().first().expect("one server");
+        let sample = engine.run(workload, target, PLAN, &no_meter).expect(workload.about);
+        assert!(sample.requests >= PLAN.requests_max, "{}", workload.about);
         assert_eq!(sample.latency.len(), sample.requests, "{}", workload.about);
     }
     assert_eq!(engine.counts().faults, 0);

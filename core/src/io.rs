@@ -29,16 +29,23 @@
 //! 10. No output names a connection whose `Closed` was handed over. `PauseRead` and `ResumeRead`
 //!     alternate, the first being a pause. After `Close` with [`CloseMode::Flush`] only a `Close`
 //!     with [`CloseMode::Abort`] may follow, after that nothing.
+//! 11. A channel answers its `OpenChannel` with one [`Input::ChannelOpened`]. Before
+//!     `handle_timeout` the runtime hands over what waits in every channel, so that a worker that
+//!     was not run for a while reads first and then decides. Datagrams leave in the order of their
+//!     outputs, at once or never: one that the kernel does not take is told as
+//!     [`Trouble::Unsent`] and dropped.
 
 use std::any::Any;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::buf::Buffer;
-use crate::id::{ConnId, JobId, ListenerId, PoolId, QueryId, ServerId, Ticket, WorkerId};
+use crate::id::{
+    ChannelId, ConnId, JobId, ListenerId, PoolId, QueryId, ServerId, Ticket, WorkerId,
+};
 use crate::time::Instant;
 
 /// Where a stream socket is.
@@ -126,6 +133,38 @@ pub enum Input<'a> {
     Notice(Notice),
     /// The operator wants something.
     Command(Command),
+    /// What became of an [`Output::OpenChannel`].
+    ChannelOpened {
+        /// The channel.
+        channel: ChannelId,
+        /// Open, or the operating system's error number.
+        result: Result<(), i32>,
+    },
+    /// Something came; lent for the call only.
+    Datagram {
+        /// The channel.
+        channel: ChannelId,
+        /// As it came.
+        bytes: &'a [u8],
+    },
+    /// Something is wrong with an open channel.
+    Trouble {
+        /// The channel.
+        channel: ChannelId,
+        /// What.
+        trouble: Trouble,
+    },
+}
+
+/// What can be wrong with a channel. Numbers are the operating system's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The kernel dropped datagrams that nobody read in time.
+    Lost,
+    /// A datagram was not sent.
+    Unsent(i32),
+    /// Nothing more will come: the other end is gone (0), or an error. To be closed.
+    Ended(i32),
 }
 
 /// What other threads leave for a worker; the runtime hands it over as an [`Input`].
@@ -239,7 +278,7 @@ pub enum Command {
     },
     /// Go on with another plan, then report [`Event::Reloaded`]. Requests under way are answered.
     Reload {
-        /// The plan, a `proxy::Plan`.
+        /// The plan: a `proxy::Plan`, or for virtual routers a `keepalived::Config`.
         plan: Parcel,
         /// How long clients of what the plan does not have any more may take.
         limit: Duration,
@@ -327,6 +366,24 @@ pub enum Output {
         /// The port to put into the addresses.
         port: u16,
     },
+    /// Open a channel. Answered by [`Input::ChannelOpened`].
+    OpenChannel {
+        /// The name that it will have.
+        channel: ChannelId,
+        /// What it is.
+        spec: ChannelSpec,
+    },
+    /// Close a channel; nothing of it is heard after that.
+    CloseChannel(ChannelId),
+    /// Send something.
+    Datagram {
+        /// The channel.
+        channel: ChannelId,
+        /// Whom to, where the channel does not know it; an IPv6 address with its scope.
+        to: Option<SocketAddr>,
+        /// What.
+        bytes: Vec<u8>,
+    },
     /// Something that the operator should know; no answer.
     Event(Event),
     /// Work for the host that is the same on every runtime.
@@ -339,6 +396,79 @@ pub enum Output {
         /// What it says.
         notice: Notice,
     },
+}
+
+/// What a channel is. Interfaces are told by their numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChannelSpec {
+    /// Packets of one IP protocol. IPv4 packets come and go with their headers; those of IPv6 go
+    /// without, and do not come ([`ChannelSpec::Overhear`] brings them).
+    RawIp {
+        /// The protocol.
+        protocol: u8,
+        /// The interface.
+        interface: u32,
+        /// Where they come from; decides on the family.
+        source: IpAddr,
+        /// A group to be a member of.
+        group: Option<IpAddr>,
+        /// Hop limit of IPv6.
+        ttl: u8,
+    },
+    /// IPv6 packets of one protocol as they come to an interface, with their headers.
+    Overhear {
+        /// The protocol.
+        protocol: u8,
+        /// The interface.
+        interface: u32,
+    },
+    /// Whole frames to be sent.
+    Frames {
+        /// The interface.
+        interface: u32,
+        /// If it has a MAC of its own: the interface that it lies on, which must not answer for
+        /// its addresses.
+        below: Option<u32>,
+    },
+    /// The kernel's routing netlink.
+    Netlink {
+        /// Bits of the groups whose news come unasked.
+        groups: u32,
+    },
+    /// A named pipe to write lines to; made if it is not there.
+    Fifo {
+        /// Where it is.
+        path: String,
+    },
+    /// The content of a file, now and whenever it changes; empty if there is none.
+    WatchFile {
+        /// Which file.
+        path: String,
+        /// Bytes of it that are looked at.
+        bytes_max: u32,
+    },
+    /// How many processes run a program, in decimal, now and whenever it changes.
+    WatchProcess {
+        /// Its name, or its path.
+        program: String,
+    },
+    /// A process that outlives this one and acts on the last datagram then.
+    Guardian,
+}
+
+impl ChannelSpec {
+    /// Tells whether anything comes from such a channel.
+    pub const fn is_read(&self) -> bool {
+        match self {
+            Self::RawIp { source, .. } => source.is_ipv4(),
+            Self::Overhear { .. }
+            | Self::Netlink { .. }
+            | Self::WatchFile { .. }
+            | Self::WatchProcess { .. }
+            | Self::Guardian => true,
+            Self::Frames { .. } | Self::Fifo { .. } => false,
+        }
+    }
 }
 
 /// What a worker has done outside the event loop. A worker may have at most
@@ -505,6 +635,29 @@ pub enum Event {
     ),
     /// All clients are gone after [`Command::Drain`].
     Drained,
+    /// Something about a virtual router.
+    Router {
+        /// Its name.
+        router: String,
+        /// What.
+        news: RouterNews,
+    },
+    /// A check of something tracked came to another result.
+    Check {
+        /// Its name.
+        check: String,
+        /// Whether it succeeds.
+        is_up: bool,
+        /// How it ended.
+        detail: String,
+    },
+    /// A channel could not be opened or has ended; it will be tried again.
+    ChannelFailed {
+        /// What it is for.
+        purpose: &'static str,
+        /// The operating system's error number; zero if its other end is gone.
+        errno: i32,
+    },
     /// The process is to end at once: a client said SHUTDOWN, or asked for a crash.
     Exit {
         /// What it returns.
@@ -520,6 +673,51 @@ pub enum Event {
         /// What it says.
         message: String,
     },
+}
+
+/// What happened to a virtual router.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouterNews {
+    /// Its state changed.
+    State {
+        /// The new state, as keepalived writes it.
+        state: &'static str,
+        /// Why.
+        cause: &'static str,
+        /// Its priority.
+        priority: u8,
+    },
+    /// Its effective priority changed.
+    Priority(u8),
+    /// A router of lower priority was Active too, and heard of us.
+    LowerPriority,
+    /// An advert did not count; the first of its kind since the state changed.
+    Refused {
+        /// The kind.
+        kind: &'static str,
+        /// The details.
+        message: String,
+    },
+    /// An advert counts although its addresses differ from ours.
+    AddressesDiffer {
+        /// Who sent it.
+        from: IpAddr,
+    },
+    /// Somebody removed a virtual address; it is put back.
+    AddressLost(IpAddr),
+    /// The kernel refused to add or remove an address or route.
+    ChangeFailed {
+        /// Which.
+        what: String,
+        /// The operating system's error number.
+        errno: i32,
+    },
+    /// The virtual addresses were there from a process before us, and stay.
+    Adopted,
+    /// Its settings cannot be used.
+    Unusable(String),
+    /// An advert or announcement was not sent.
+    Unsent(i32),
 }
 
 /// How loud what a Sentinel tells is.

@@ -339,3 +339,32 @@ pub const KEEPALIVED_LINE_BYTES_MAX: usize = 64 * 1024;
 
 /// Variables inside variables in a keepalived.conf.
 pub const KEEPALIVED_EXPANSIONS_MAX: usize = 100;
+
+/// Files that include files in a keepalived.conf, one inside the other.
+pub const KEEPALIVED_INCLUDES_MAX: usize = 64;
+
+/// Files that a keepalived.conf may include together.
+pub const KEEPALIVED_FILES_MAX: usize = 4096;
+
+/// How long a program that is told of a transition may run; then it is ended, because news after
+/// it wait.
+pub const VRRP_NOTIFY_TIME: Duration = Duration::from_secs(60);
+
+/// How long a program may take after SIGTERM before it is killed. As keepalived.
+pub const SCRIPT_KILL_DELAY: Duration = Duration::from_secs(2);
+
+/// Asks a program to end.
+pub const SIGTERM: i32 = 15;
+
+/// Ends a program.
+pub const SIGKILL: i32 = 9;
+
+/// How long a channel that failed is left alone before it is opened again.
+pub const CHANNEL_RETRY: Duration = Duration::from_secs(1);
+
+/// Announcements of one interface that may wait for their turn; more are dropped. Room for two
+/// bursts of every address of a full router.
+pub const ANNOUNCEMENTS_WAITING_MAX: usize = 4096;
+
+/// Bytes of a tracked file that are looked at: a number and blanks.
+pub const TRACKED_FILE_BYTES_MAX: u32 = 64;

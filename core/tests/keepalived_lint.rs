@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ringkeeper_core::config::diagnostic::Severity;
-use ringkeeper_core::config::keepalived::{self, Parsed, Preempt};
+use ringkeeper_core::config::keepalived::{self, Parsed, Preempt, Probe};
 use ringkeeper_core::config::render;
 use ringkeeper_core::wire::vrrp::{AdvertInterval, Auth, Family, Password, Priority, Vrid};
 
@@ -99,9 +99,11 @@ fn the_whole_meaning_of_an_instance_is_read() {
         preempt_delay 1.5\n virtual_ipaddress { fe80::1/64 }\n}\n\
         vrrp_sync_group G { group { VI_1\n VI_2 } }\n";
     let Parsed { config, diagnostics } = keepalived::parse(text, "host");
-    assert_eq!(diagnostics, []);
+    let codes: Vec<_> = diagnostics.iter().map(|one| one.code).collect();
+    assert_eq!(codes, ["weight-with-nopreempt", "weight-in-group"]);
     let config = config.unwrap();
-    assert_eq!(config.scripts[0].argv, ["/bin/check", "-q", "x y"]);
+    let Probe::Run(command) = &config.scripts[0].probe else { panic!("{config:?}") };
+    assert_eq!(command.argv, ["/bin/check", "-q", "x y"]);
     assert_eq!(config.scripts[0].interval, Duration::from_millis(500));
     assert_eq!((config.scripts[0].weight, config.scripts[0].fall), (-20, 2));
     let [first, second] = &config.instances[..] else { panic!("{config:?}") };
@@ -114,7 +116,7 @@ fn the_whole_meaning_of_an_instance_is_read() {
     assert_eq!(first.addresses[0].device.as_deref(), Some("eth1"));
     assert_eq!(first.excluded[0].address, "fd77::1".parse::<IpAddr>().unwrap());
     assert_eq!(first.peers.len(), 2);
-    assert_eq!(first.scripts[0].weight, Some(10));
+    assert_eq!(first.tracks.scripts[0].weight, Some(10));
     assert_eq!(second.family, Family::V6);
     assert_eq!(second.interval, AdvertInterval::centiseconds(5).unwrap());
     assert_eq!(second.preempt, Preempt::After(Duration::from_millis(1500)));
@@ -133,6 +135,41 @@ fn a_password_is_not_shown_with_its_line() {
     ] {
         assert!(!shown.contains("abcdefgh"), "{shown}");
     }
+}
+
+#[test]
+fn keywords_of_common_files_take_effect() {
+    let text = "global_defs {\n vrrp_garp_master_refresh 60\n enable_script_security\n\
+        script_user nobody nogroup\n vrrp_rt_priority 50\n vrrp_notify_fifo /run/vrrp.fifo\n\
+        vrrp_notify_fifo_script \"/bin/reader -v\"\n vrrp_startup_delay 1.5\n}\n\
+        vrrp_script tcp { script \"</dev/tcp/127.0.0.1/22121\"\n weight 5 reverse\n init_fail\n}\n\
+        vrrp_track_file f { file /run/maintenance\n weight -1 }\n\
+        vrrp_track_process p { process redis-server\n quorum 2 }\n\
+        vrrp_instance VI {\n interface eth0\n virtual_router_id 1\n garp_master_repeat 3\n\
+        virtual_ipaddress { 10.0.0.1/24 brd 10.0.0.255 label eth0:1 no_track\n }\n\
+        virtual_routes { default via 10.0.0.254 dev eth0 metric 9\n 10.1.0.0/16 via 10.0.0.2 }\n\
+        track_interface { eth1 weight -10\n }\n track_file { f\n }\n track_process { p\n }\n\
+        notify_master \"/bin/up a 'b c'\" root\n notify /bin/all\n use_vmac\n\
+        vmac_xmit_base\n down_timer_adverts 2\n higher_prio_send_advert\n}\n";
+    let Parsed { config, diagnostics } = keepalived::parse(text, "host");
+    assert_eq!(diagnostics, []);
+    let config = config.unwrap();
+    assert_eq!(config.global.fifos[0].handler.as_ref().unwrap().argv, ["/bin/reader", "-v"]);
+    assert_eq!(config.global.startup_delay, Duration::from_millis(1500));
+    assert_eq!(config.global.scheduling.realtime, Some(50));
+    let script = &config.scripts[0];
+    assert_eq!(script.probe, Probe::Connect { host: "127.0.0.1".to_owned(), port: 22121 });
+    assert!(script.is_reversed && script.starts_failed);
+    let instance = &config.instances[0];
+    let announcing = &instance.announcing;
+    assert_eq!((announcing.repeat, announcing.refresh), (3, Duration::from_secs(60)));
+    assert!(instance.addresses[0].is_untracked);
+    assert_eq!(instance.addresses[0].label.as_deref(), Some("eth0:1"));
+    assert_eq!((instance.routes.len(), instance.routes[0].metric), (2, Some(9)));
+    assert_eq!(instance.tracks.interfaces[0].weight, Some(-10));
+    assert_eq!(instance.notify.active.as_ref().unwrap().argv, ["/bin/up", "a", "b c"]);
+    assert_eq!(instance.virtual_mac.as_ref().unwrap().name, "vrrp.1");
+    assert_eq!((instance.down_adverts, instance.adverts_before_yielding), (2, true));
 }
 
 proptest::proptest! {

@@ -5,6 +5,7 @@
 // A panic is how a body reports.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod memcache;
 mod nutcracker_yml;
 pub mod worker;
 
@@ -19,6 +20,8 @@ pub type Body = fn(&[u8]);
 
 /// Every target, by the name of its directory in `corpus/`.
 pub const TARGETS: &[(&str, Body)] = &[
+    ("memcache_reply", memcache_reply),
+    ("memcache_request", memcache_request),
     ("nutcracker_yml", nutcracker_yml),
     ("reply", reply),
     ("request", request),
@@ -30,6 +33,16 @@ pub const TARGETS: &[(&str, Body)] = &[
 /// itself; what it accepts means the same when it is written as `ringkeeper.yml`.
 pub fn nutcracker_yml(data: &[u8]) {
     nutcracker_yml::nutcracker_yml(data);
+}
+
+/// memcached's requests; the first byte is the chunk size.
+pub fn memcache_request(data: &[u8]) {
+    memcache::request(data);
+}
+
+/// memcached's replies; the first byte is the chunk size.
+pub fn memcache_reply(data: &[u8]) {
+    memcache::reply(data);
 }
 
 /// The reader of `ringkeeper.yml`, in the same way.

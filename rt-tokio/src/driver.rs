@@ -10,8 +10,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use ringkeeper_core::buf::Buffer;
-use ringkeeper_core::id::{ConnId, ListenerId};
-use ringkeeper_core::io::{CloseMode, CloseReason, Drive, Endpoint, Host, Input, Output, Parcel};
+use ringkeeper_core::id::{ChannelId, ConnId, ListenerId};
+use ringkeeper_core::io::{
+    ChannelSpec, CloseMode, CloseReason, Drive, Endpoint, Host, Input, Output, Parcel, Trouble,
+};
 use ringkeeper_core::limits::{BATCH_MAX, RECEIVE_BYTES_MAX};
 use ringkeeper_core::time::Instant;
 use tokio::time::Sleep;
@@ -19,6 +21,7 @@ use tokio::time::Sleep;
 use crate::Listener;
 use crate::conn::{Conn, ConnTable, ReadResult, Stream, WriteResult};
 use crate::connect::{self, close_reason, connect_reason};
+use crate::datagram::{Channels, Look};
 use crate::listen::{self, Accepted, Acceptor};
 use crate::mailbox::{Content, Handed, Item, Mailbox};
 use crate::poller::{Poller, Readiness, Watched};
@@ -32,6 +35,8 @@ const ACCEPTS_PER_TURN_MAX: usize = 64;
 /// Full buffers that one connection may give in one turn, before others have had theirs.
 const READS_PER_LOOK: usize = 4;
 
+/// Datagrams that one channel may give in one turn, before others have had theirs.
+const DATAGRAMS_PER_LOOK: usize = 64;
 /// Turns that are taken while there is something to do before tokio has the thread: its tasks, the
 /// resolver's among them, wait for no more than a few milliseconds, and a busy worker does not ask
 /// two pollers every time.
@@ -55,6 +60,8 @@ enum Completion {
     Closed(ConnId, CloseReason),
     Released(ConnId),
     Answer(Answer),
+    ChannelOpened(ChannelId, Result<(), i32>),
+    Trouble(ChannelId, Trouble),
     Item(Item),
 }
 
@@ -81,6 +88,7 @@ pub(crate) struct Driver<D, H> {
     /// When attempts to connect run out of time.
     attempts: BTreeSet<(Instant, ConnId)>,
     resolver: Resolver,
+    channels: Channels,
     poller: Poller,
     /// What other threads and tasks have for the worker.
     queue: Arc<ReadyQueue>,
@@ -106,7 +114,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
         drive: D,
         clock: std::time::Instant,
         listeners: Vec<Listener>,
-        mailbox: Mailbox,
+        mut mailbox: Mailbox,
         host: H,
     ) -> io::Result<Self> {
         let queue = ReadyQueue::new(poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
@@ -118,6 +126,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
             host,
             clock,
             now: Instant::START,
+            channels: Channels::new(mailbox.take_opener()),
             mailbox,
             acceptors: Vec::new(),
             conns: ConnTable::default(),
@@ -192,6 +201,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
             return Next::Stop;
         }
         if self.drive.poll_timeout().is_some_and(|deadline| deadline.at <= self.now) {
+            self.read_channels();
             self.drive.handle_timeout(self.now);
         }
         self.perform_outputs();
@@ -236,6 +246,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
                 Source::Listener(index) => self.handle_listener(index),
                 Source::Mailbox => self.handle_mail(),
                 Source::Resolver => self.handle_answers(),
+                Source::Channel(channel) => self.handle_channel(channel),
             }
         }
         left
@@ -253,6 +264,10 @@ impl<D: Drive, H: Host> Driver<D, H> {
                 Completion::Closed(conn, reason) => Input::Closed { conn, reason },
                 Completion::Released(conn) => Input::Released { conn },
                 Completion::Answer(Answer { query, result }) => Input::Resolved { query, result },
+                Completion::ChannelOpened(channel, result) => {
+                    Input::ChannelOpened { channel, result }
+                }
+                Completion::Trouble(channel, trouble) => Input::Trouble { channel, trouble },
                 Completion::Item(Item::Mail(mail)) => mail.into(),
                 Completion::Item(item) => {
                     self.handle_item(item);
@@ -372,7 +387,8 @@ impl<D: Drive, H: Host> Driver<D, H> {
             Item::Mail(mail) => self.drive.handle(self.now, mail.into()),
             // Its descriptor is one too many for the kernel: the host's clients will tell.
             Item::Listen(listener) => drop(self.listen(listener)),
-            Item::Unlisten(id) => self.unlisten(id),
+            // Dropped when it is done.
+            Item::Unlisten(id, _done) => self.unlisten(id),
             Item::Client { listener, socket, state: None } => {
                 if let Ok((stream, peer)) = listen::stream(socket) {
                     self.admit(listener, stream, peer);
@@ -418,6 +434,48 @@ impl<D: Drive, H: Host> Driver<D, H> {
         self.completions.extend(self.resolver.take().into_iter().map(Completion::Answer));
     }
 
+    /// Hands over what waits in every channel, announced or not.
+    fn read_channels(&mut self) {
+        let mut position = 0;
+        while let Some(channel) = self.channels.at(position) {
+            position += 1;
+            self.read_channel(channel);
+        }
+    }
+
+    /// Reads a channel that became readable, and has it announced again.
+    fn handle_channel(&mut self, channel: ChannelId) {
+        let is_empty = self.read_channel(channel);
+        if !is_empty || self.channels.arm(channel) {
+            self.again.push(Source::Channel(channel));
+        }
+    }
+
+    /// Hands over what waits in a channel; tells whether that was all.
+    fn read_channel(&mut self, channel: ChannelId) -> bool {
+        for _ in 0..DATAGRAMS_PER_LOOK {
+            let trouble = match self.channels.read(channel, &mut self.space) {
+                Look::Blocked => return true,
+                Look::Bytes(count) => {
+                    let bytes = self.space.get(..count).unwrap_or_default();
+                    self.drive.handle(self.now, Input::Datagram { channel, bytes });
+                    continue;
+                }
+                Look::Lost => Trouble::Lost,
+                Look::Ended(errno) => Trouble::Ended(errno),
+            };
+            self.drive.handle(self.now, Input::Trouble { channel, trouble });
+        }
+        false
+    }
+
+    fn open_channel(&mut self, channel: ChannelId, spec: &ChannelSpec) {
+        let source = Source::Channel(channel);
+        let result = self.channels.open(channel, spec, self.queue.waker(source));
+        self.completions.push_back(Completion::ChannelOpened(channel, result));
+        self.again.push(source);
+    }
+
     fn perform_outputs(&mut self) {
         while let Some(output) = self.drive.poll_output() {
             match output {
@@ -443,6 +501,14 @@ impl<D: Drive, H: Host> Driver<D, H> {
                 Output::Event(event) => self.host.event(event),
                 Output::Errand(errand) => self.host.errand(errand),
                 Output::Notice { to, notice } => self.host.notice(to, notice),
+                Output::OpenChannel { channel, spec } => self.open_channel(channel, &spec),
+                Output::CloseChannel(channel) => self.channels.close(channel),
+                Output::Datagram { channel, to, bytes } => {
+                    if let Err(errno) = self.channels.send(channel, to, &bytes) {
+                        let trouble = Trouble::Unsent(errno);
+                        self.completions.push_back(Completion::Trouble(channel, trouble));
+                    }
+                }
             }
         }
     }

@@ -9,6 +9,7 @@
 
 mod conn;
 mod connect;
+mod datagram;
 mod driver;
 mod listen;
 mod mailbox;
@@ -24,6 +25,7 @@ use ringkeeper_core::io::{Drive, Host};
 use ringkeeper_core::limits::BATCH_MAX;
 use tokio::task::coop::unconstrained;
 
+pub use datagram::Opener;
 pub use mailbox::{Handed, Mailbox, MailboxSender, Message, Stopped, mailbox};
 
 /// Threads for the resolver's blocking calls. A name server that does not answer holds one of

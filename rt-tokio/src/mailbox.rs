@@ -14,6 +14,8 @@ use socket2::Socket;
 
 use crate::Listener;
 
+use crate::datagram::Opener;
+
 /// A client that the worker gave away, with all that there is of it.
 #[derive(Debug)]
 pub struct Handed {
@@ -34,8 +36,9 @@ pub enum Message {
     /// sent before it was handled.
     Listen(Listener),
     /// For the runtime: take the clients that wait at this listener already, then close it. What
-    /// is sent after it is handled after that.
-    Unlisten(ListenerId),
+    /// is sent after it is handled after that. The sender is dropped when nobody can come in there
+    /// any more.
+    Unlisten(ListenerId, Sender<()>),
     /// For the runtime: whoever the worker gives away goes there.
     Releases(Sender<Handed>),
     /// For the runtime: close everything and return from [`run`](crate::run).
@@ -47,7 +50,7 @@ pub enum Message {
 pub(crate) enum Item {
     Mail(Mail),
     Listen(Listener),
-    Unlisten(ListenerId),
+    Unlisten(ListenerId, Sender<()>),
     /// With `state` from another process, else just accepted.
     Client {
         listener: ListenerId,
@@ -67,6 +70,7 @@ pub struct MailboxSender {
 #[derive(Debug)]
 pub struct Mailbox {
     shared: Arc<Mutex<Shared>>,
+    opener: Opener,
 }
 
 #[derive(Debug, Default)]
@@ -111,7 +115,10 @@ pub(crate) struct Content {
 /// None on this runtime; the signature is the one of the runtimes that need a descriptor.
 pub fn mailbox() -> io::Result<(MailboxSender, Mailbox)> {
     let shared = Arc::new(Mutex::new(Shared::default()));
-    Ok((MailboxSender { shared: Arc::clone(&shared) }, Mailbox { shared }))
+    Ok((
+        MailboxSender { shared: Arc::clone(&shared) },
+        Mailbox { shared, opener: Opener::default() },
+    ))
 }
 
 impl MailboxSender {
@@ -133,7 +140,7 @@ impl MailboxSender {
             }
             Message::Mail(_) => return Ok(()),
             Message::Listen(listener) => shared.items.push_back(Item::Listen(listener)),
-            Message::Unlisten(id) => shared.items.push_back(Item::Unlisten(id)),
+            Message::Unlisten(id, done) => shared.items.push_back(Item::Unlisten(id, done)),
             Message::Releases(to) => shared.items.push_back(Item::Releases(to)),
             Message::Stop => shared.stop = true,
         }
@@ -181,6 +188,15 @@ impl MailboxSender {
 }
 
 impl Mailbox {
+    /// Lets the worker have channels: `opener` opens them, on the worker's thread.
+    pub fn set_opener(&mut self, opener: Opener) {
+        self.opener = opener;
+    }
+
+    pub(crate) fn take_opener(&mut self) -> Opener {
+        std::mem::take(&mut self.opener)
+    }
+
     /// Takes what is there.
     pub(crate) fn take(&self) -> Content {
         let mut shared = lock(&self.shared);

@@ -6,6 +6,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
+use ringkeeper_core::id::ChannelId;
+
 /// What may make progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -17,6 +19,8 @@ pub(crate) enum Source {
     Mailbox,
     /// The resolver's answers.
     Resolver,
+    /// This channel.
+    Channel(ChannelId),
 }
 
 /// Shared by the driver and its wakers. A lock, although all but the mailbox stay on one thread:

@@ -35,8 +35,10 @@ fn listeners_come_and_go_and_their_clients_stay() {
         let mut clients: Vec<TcpStream> =
             (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
         // Some of them may still wait in the kernel: none is lost.
-        running.mailbox.send(Message::Unlisten(ListenerId(7))).unwrap();
+        let (done, is_done) = std::sync::mpsc::channel();
+        running.mailbox.send(Message::Unlisten(ListenerId(7), done)).unwrap();
         clients.iter_mut().for_each(echo);
+        assert!(is_done.recv_timeout(PATIENCE).is_err(), "dropped, not sent to");
         assert!(TcpStream::connect(address).is_err(), "round {round}: nobody listens");
     }
     echo(&mut before);

@@ -134,7 +134,10 @@ fn end_reporter(sender: std::sync::mpsc::Sender<CloseReason>) -> impl Machine {
         | Input::Command(_)
         | Input::Notice(_)
         | Input::Persisted { .. }
-        | Input::Exited { .. } => {}
+        | Input::Exited { .. }
+        | Input::ChannelOpened { .. }
+        | Input::Datagram { .. }
+        | Input::Trouble { .. } => {}
     })
 }
 
@@ -242,7 +245,10 @@ impl Machine for Forwarder {
             | Input::Command(_)
             | Input::Notice(_)
             | Input::Persisted { .. }
-            | Input::Exited { .. } => {}
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => {}
         }
     }
 }
@@ -388,7 +394,12 @@ fn unread_requests_do_not_turn_a_flushing_close_into_a_reset() {
                 out.push(Output::PauseRead(conn));
                 out.transmit(conn, b"!".to_vec()).unwrap();
             }
-            Input::Notice(_) | Input::Persisted { .. } | Input::Exited { .. } => {}
+            Input::Notice(_)
+            | Input::Persisted { .. }
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => {}
             Input::Command(_) => {
                 let conn = held.unwrap();
                 out.transmit(conn, pattern(10)).unwrap();
@@ -433,7 +444,10 @@ fn an_aborting_close_does_not_wait_for_a_reader() {
             | Input::Command(_)
             | Input::Notice(_)
             | Input::Persisted { .. }
-            | Input::Exited { .. } => {}
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => {}
         })
     });
     let mut stream = running.connect();
@@ -464,7 +478,10 @@ fn an_abort_overtakes_a_flush_that_cannot_finish() {
             | Input::Command(_)
             | Input::Notice(_)
             | Input::Persisted { .. }
-            | Input::Exited { .. } => {}
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => {}
         })
     });
     let mut stream = running.connect();
@@ -485,7 +502,12 @@ fn nothing_is_read_while_paused() {
                     out.push(Output::PauseRead(conn));
                 }
             }
-            Input::Notice(_) | Input::Persisted { .. } | Input::Exited { .. } => {}
+            Input::Notice(_)
+            | Input::Persisted { .. }
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => {}
             Input::Command(_) => out.push(Output::ResumeRead(held.unwrap())),
             Input::Connected { .. }
             | Input::Eof { .. }

@@ -9,15 +9,17 @@ use std::time::Duration;
 use socket2::Socket;
 
 use ringkeeper_core::buf::Buffer;
-use ringkeeper_core::id::{ConnId, ListenerId, QueryId};
+use ringkeeper_core::id::{ChannelId, ConnId, ListenerId, QueryId};
 use ringkeeper_core::io::{
-    CloseMode, CloseReason, Drive, Endpoint, Host, Input, Output, Parcel, ResolveError,
+    ChannelSpec, CloseMode, CloseReason, Drive, Endpoint, Host, Input, Output, Parcel,
+    ResolveError, Trouble,
 };
-use ringkeeper_core::limits::{BATCH_MAX, READS_IN_FLIGHT};
+use ringkeeper_core::limits::{BATCH_MAX, READS_IN_FLIGHT, RECEIVE_BYTES_MAX};
 use ringkeeper_core::time::Instant;
 
 use crate::Listener;
 use crate::buffer::Chunk;
+use crate::datagram::{Channels, Look};
 use crate::mailbox::{Handed, Item, Mailbox};
 use crate::resolver::Resolver;
 use crate::ring::{Completion, Options, Ring};
@@ -28,6 +30,9 @@ use crate::table::{Phase, Receive, Table};
 /// Longest sleep. Nothing depends on it; a lost wake-up would show as this delay instead of as a
 /// standstill.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// Datagrams that one channel may give in one turn, before others have had theirs.
+const DATAGRAMS_PER_LOOK: usize = 64;
 
 /// How long a listener rests after the kernel had no descriptor or memory for a client. Accepting
 /// at once again would fail again and take the processor from the clients that are there.
@@ -71,6 +76,12 @@ pub fn run_with<D: Drive>(
     Driver::new(ring, drive, start, listeners, mailbox, host)?.run()
 }
 
+/// What the worker must hear of a channel.
+enum ChannelNews {
+    Opened(Result<(), i32>),
+    Unsent(i32),
+}
+
 /// How a connection has ended.
 #[derive(Clone, Copy, Debug)]
 enum End {
@@ -82,8 +93,8 @@ enum End {
 struct Listening {
     listener: Listener,
     rests_until: Option<Instant>,
-    /// Closed as soon as its accept has come back.
-    is_closing: bool,
+    /// Closed as soon as its accept has come back; dropped then.
+    closing: Option<Sender<()>>,
 }
 
 struct Driver<D, H> {
@@ -101,6 +112,13 @@ struct Driver<D, H> {
     unasked: VecDeque<QueryId>,
     /// When connects time out; those that have ended meanwhile are skipped.
     connects: BinaryHeap<Reverse<(Instant, ConnId)>>,
+    channels: Channels,
+    /// Channels that are to be looked at.
+    readable: VecDeque<ChannelId>,
+    /// What became of channels and is still to be told.
+    channel_news: VecDeque<(ChannelId, ChannelNews)>,
+    /// Where datagrams are read to; empty until there is a channel.
+    space: Vec<u8>,
     /// Connections that are gone and whose `Closed` is still to be told.
     ended: VecDeque<(ConnId, End)>,
     /// Connections that are being given away: what the worker knows of them, and what came late.
@@ -121,7 +139,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
         drive: D,
         start: std::time::Instant,
         listeners: Vec<Listener>,
-        mailbox: Mailbox,
+        mut mailbox: Mailbox,
         host: H,
     ) -> io::Result<Self> {
         ring.poll_wake(mailbox.wake());
@@ -132,6 +150,10 @@ impl<D: Drive, H: Host> Driver<D, H> {
             table: Table::default(),
             listeners: Vec::new(),
             resolver: Resolver::new(mailbox.sender()),
+            channels: Channels::new(mailbox.take_opener()),
+            readable: VecDeque::new(),
+            channel_news: VecDeque::new(),
+            space: Vec::new(),
             mailbox,
             has_mail: false,
             unasked: VecDeque::new(),
@@ -159,6 +181,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
             self.give_inputs();
             self.expire();
             if self.drive.poll_timeout().is_some_and(|deadline| deadline.at <= self.now) {
+                self.read_channels();
                 self.drive.handle_timeout(self.now);
             }
             self.take_outputs();
@@ -173,6 +196,8 @@ impl<D: Drive, H: Host> Driver<D, H> {
         let is_busy = self.ring.has_batch()
             || self.has_mail
             || !self.ended.is_empty()
+            || !self.readable.is_empty()
+            || !self.channel_news.is_empty()
             || !self.unasked.is_empty()
             || !self.resumed.is_empty();
         if is_busy {
@@ -208,14 +233,66 @@ impl<D: Drive, H: Host> Driver<D, H> {
                 self.tell_stashed(conn);
             } else if let Some(query) = self.unasked.pop_front() {
                 self.tell(Input::Resolved { query, result: Err(ResolveError::Temporary) });
+            } else if let Some((channel, news)) = self.channel_news.pop_front() {
+                self.tell(match news {
+                    ChannelNews::Opened(result) => Input::ChannelOpened { channel, result },
+                    ChannelNews::Unsent(errno) => {
+                        Input::Trouble { channel, trouble: Trouble::Unsent(errno) }
+                    }
+                });
             } else if self.has_mail {
                 self.read_mail();
             } else if let Some(completion) = self.ring.next() {
                 self.handle_completion(completion);
             } else {
-                return;
+                break;
             }
         }
+        // Each once: what is left over waits for the next turn.
+        for _ in 0..self.readable.len() {
+            if let Some(channel) = self.readable.pop_front()
+                && !self.read_channel(channel)
+            {
+                self.readable.push_back(channel);
+            }
+        }
+    }
+
+    /// Hands over what waits in every channel, announced or not.
+    fn read_channels(&mut self) {
+        let mut position = 0;
+        while let Some(channel) = self.channels.at(position) {
+            position += 1;
+            self.read_channel(channel);
+        }
+    }
+
+    /// Hands over what waits in a channel; tells whether that was all.
+    fn read_channel(&mut self, channel: ChannelId) -> bool {
+        for _ in 0..DATAGRAMS_PER_LOOK {
+            let trouble = match self.channels.read(channel, &mut self.space) {
+                Look::Blocked => return true,
+                Look::Bytes(count) => {
+                    let bytes = self.space.get(..count).unwrap_or_default();
+                    self.drive.handle(self.now, Input::Datagram { channel, bytes });
+                    continue;
+                }
+                Look::Lost => Trouble::Lost,
+                Look::Ended(errno) => Trouble::Ended(errno),
+            };
+            self.tell(Input::Trouble { channel, trouble });
+        }
+        false
+    }
+
+    fn open_channel(&mut self, channel: ChannelId, spec: &ChannelSpec) {
+        self.space.resize(RECEIVE_BYTES_MAX, 0);
+        let opened = self.channels.open(channel, spec);
+        if let Ok(Some(descriptor)) = &opened {
+            self.ring.poll_channel(channel, descriptor);
+        }
+        let result = opened.map(|_| ());
+        self.channel_news.push_back((channel, ChannelNews::Opened(result)));
     }
 
     fn tell(&mut self, input: Input<'_>) {
@@ -235,6 +312,16 @@ impl<D: Drive, H: Host> Driver<D, H> {
             }
             Completion::Connected { conn, result } => self.handle_connected(conn, result),
             Completion::Cancelled { conn, result } => self.handle_cancelled(conn, result),
+            Completion::Readable { channel, has_more } => {
+                if let Some(descriptor) = self.channels.polled(channel) {
+                    if !has_more {
+                        self.ring.poll_channel(channel, &descriptor);
+                    }
+                    if !self.readable.contains(&channel) {
+                        self.readable.push_back(channel);
+                    }
+                }
+            }
             Completion::Woken { has_more } => {
                 self.mailbox.hush();
                 self.has_mail = true;
@@ -436,7 +523,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
             return;
         }
         if let Some(Some(listening)) = self.listeners.get_mut(position) {
-            if listening.is_closing {
+            if listening.closing.is_some() {
                 self.finish_listening(position);
             } else if rests {
                 listening.rests_until = Some(self.now + ACCEPT_REST);
@@ -462,7 +549,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
         let position = self.listeners.iter().position(Option::is_none);
         let position = position.unwrap_or(self.listeners.len());
         self.ring.accept(position, &listener.socket);
-        let listening = Listening { listener, rests_until: None, is_closing: false };
+        let listening = Listening { listener, rests_until: None, closing: None };
         match self.listeners.get_mut(position) {
             Some(free) => *free = Some(listening),
             None => self.listeners.push(Some(listening)),
@@ -471,14 +558,15 @@ impl<D: Drive, H: Host> Driver<D, H> {
     }
 
     /// Stops to take clients from a listener; those that wait there come in first.
-    fn unlisten(&mut self, id: ListenerId) {
+    fn unlisten(&mut self, id: ListenerId, done: Sender<()>) {
         let mut listeners = self.listeners.iter_mut().enumerate();
         let found = listeners.find_map(|(position, place)| {
             let listening = place.as_mut()?;
-            (listening.listener.id == id && !listening.is_closing).then_some((position, listening))
+            (listening.listener.id == id && listening.closing.is_none())
+                .then_some((position, listening))
         });
         let Some((position, listening)) = found else { return };
-        listening.is_closing = true;
+        listening.closing = Some(done);
         let is_resting = listening.rests_until.take().is_some();
         // What the kernel has accepted already is handed over in the order of the mail.
         self.take_waiting(position);
@@ -549,7 +637,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
             }
             // A listener that takes no options can't be one; the host has opened it.
             Some(Item::Listen(listener)) => drop(self.listen(listener)),
-            Some(Item::Unlisten(id)) => self.unlisten(id),
+            Some(Item::Unlisten(id, done)) => self.unlisten(id, done),
             Some(Item::Client { listener, socket, state }) => {
                 if socket.set_nonblocking(true).is_err() {
                     return;
@@ -604,6 +692,17 @@ impl<D: Drive, H: Host> Driver<D, H> {
                 Output::Event(event) => self.host.event(event),
                 Output::Errand(errand) => self.host.errand(errand),
                 Output::Notice { to, notice } => self.host.notice(to, notice),
+                Output::OpenChannel { channel, spec } => self.open_channel(channel, &spec),
+                Output::CloseChannel(channel) => {
+                    if self.channels.close(channel) {
+                        self.ring.cancel_channel(channel);
+                    }
+                }
+                Output::Datagram { channel, to, bytes } => {
+                    if let Err(errno) = self.channels.send(channel, to, &bytes) {
+                        self.channel_news.push_back((channel, ChannelNews::Unsent(errno)));
+                    }
+                }
             }
         }
     }

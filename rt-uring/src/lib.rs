@@ -10,6 +10,7 @@
 #![cfg(target_os = "linux")]
 
 mod buffer;
+mod datagram;
 mod driver;
 mod mailbox;
 mod op;
@@ -24,6 +25,7 @@ use socket2::Socket;
 
 use ringkeeper_core::id::ListenerId;
 
+pub use datagram::Opener;
 pub use driver::{run, run_with};
 pub use mailbox::{Handed, Mailbox, MailboxSender, Message, Stopped, mailbox};
 pub use probe::{Capabilities, Unsuitable, probe};

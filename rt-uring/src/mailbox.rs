@@ -17,6 +17,7 @@ use ringkeeper_core::io::{Mail, Parcel, ResolveError};
 use ringkeeper_core::limits::MAIL_MAX;
 
 use crate::Listener;
+use crate::datagram::Opener;
 
 /// A client that the worker gave away, with all that there is of it.
 #[derive(Debug)]
@@ -38,8 +39,9 @@ pub enum Message {
     /// sent before it was handled.
     Listen(Listener),
     /// For the runtime: take the clients that wait at this listener already, then close it. What
-    /// is sent after it is handled after that.
-    Unlisten(ListenerId),
+    /// is sent after it is handled after that. The sender is dropped when nobody can come in there
+    /// any more.
+    Unlisten(ListenerId, Sender<()>),
     /// For the runtime: whoever the worker gives away goes there.
     Releases(Sender<Handed>),
     /// For the runtime: close everything and return from [`run`](crate::run).
@@ -70,7 +72,7 @@ pub(crate) enum Item {
         result: Answer,
     },
     Listen(Listener),
-    Unlisten(ListenerId),
+    Unlisten(ListenerId, Sender<()>),
     /// With `state` from another process, else just accepted.
     Client {
         listener: ListenerId,
@@ -85,6 +87,7 @@ pub(crate) enum Item {
 pub struct Mailbox {
     queue: Receiver<Item>,
     sender: MailboxSender,
+    opener: Opener,
 }
 
 /// The end for everybody else.
@@ -115,7 +118,7 @@ pub fn mailbox() -> io::Result<(MailboxSender, Mailbox)> {
     });
     let (sender, queue) = sync_channel(MAIL_MAX);
     let sender = MailboxSender { queue: sender, shared };
-    Ok((sender.clone(), Mailbox { queue, sender }))
+    Ok((sender.clone(), Mailbox { queue, sender, opener: Opener::default() }))
 }
 
 impl MailboxSender {
@@ -143,7 +146,9 @@ impl MailboxSender {
                 self.queue.send(Item::Listen(listener)).map_err(|_| Stopped)?;
             }
             Message::Releases(to) => self.queue.send(Item::Releases(to)).map_err(|_| Stopped)?,
-            Message::Unlisten(id) => self.queue.send(Item::Unlisten(id)).map_err(|_| Stopped)?,
+            Message::Unlisten(id, done) => {
+                self.queue.send(Item::Unlisten(id, done)).map_err(|_| Stopped)?;
+            }
         }
         self.wake();
         Ok(())
@@ -186,7 +191,7 @@ impl MailboxSender {
                 Item::Mail(_)
                 | Item::Resolved { .. }
                 | Item::Listen(_)
-                | Item::Unlisten(_)
+                | Item::Unlisten(..)
                 | Item::Releases(_) => Ok(()),
             },
         }
@@ -211,6 +216,15 @@ impl MailboxSender {
 }
 
 impl Mailbox {
+    /// Lets the worker have channels: `opener` opens them, on the worker's thread.
+    pub fn set_opener(&mut self, opener: Opener) {
+        self.opener = opener;
+    }
+
+    pub(crate) fn take_opener(&mut self) -> Opener {
+        std::mem::take(&mut self.opener)
+    }
+
     /// Returns the descriptor that becomes readable when there is mail.
     pub(crate) fn wake(&self) -> &OwnedFd {
         &self.sender.shared.wake

@@ -21,6 +21,10 @@ pub(crate) enum Op {
     CancelAll = 7,
     /// Cancels the accept of a listener; no name, for the accept's own completion tells.
     CancelAccept = 8,
+    /// Multishot poll of a channel; the name is the channel.
+    Channel = 9,
+    /// Cancels the poll of a channel; no name.
+    CancelChannel = 10,
 }
 
 const NAME_BITS: u32 = 56;
@@ -42,6 +46,8 @@ pub(crate) const fn parse(user_data: u64) -> Option<(Op, u64)> {
         6 => Op::Cancel,
         7 => Op::CancelAll,
         8 => Op::CancelAccept,
+        9 => Op::Channel,
+        10 => Op::CancelChannel,
         _ => return None,
     };
     Some((op, user_data & NAME_MASK))
@@ -62,6 +68,8 @@ mod tests {
             Op::Cancel,
             Op::CancelAll,
             Op::CancelAccept,
+            Op::Channel,
+            Op::CancelChannel,
         ];
         for op in ops {
             for name in [0, 1, NAME_MASK] {

@@ -17,7 +17,7 @@ use io_uring::{EnterFlags, IoUring, Probe, cqueue, opcode, squeue};
 use socket2::{SockAddr, Socket};
 
 use ringkeeper_core::buf::Buffer;
-use ringkeeper_core::id::ConnId;
+use ringkeeper_core::id::{ChannelId, ConnId};
 use ringkeeper_core::limits::{BATCH_MAX, RECEIVE_BYTES_MAX};
 
 use crate::buffer::{BufferRing, Chunk, GROUP};
@@ -104,6 +104,7 @@ pub(crate) enum Completion {
     Sent { conn: ConnId, buffer: Buffer, offset: usize, result: i32 },
     Connected { conn: ConnId, result: i32 },
     Woken { has_more: bool },
+    Readable { channel: ChannelId, has_more: bool },
     Cancelled { conn: ConnId, result: i32 },
 }
 
@@ -349,6 +350,26 @@ impl Ring {
         unsafe { self.push(entry) }
     }
 
+    /// Tells when a channel becomes readable, until the completion says that it has no more.
+    pub(crate) fn poll_channel(&mut self, channel: ChannelId, descriptor: &impl AsFd) {
+        let events = u32::from(libc::POLLIN.cast_unsigned());
+        let entry = opcode::PollAdd::new(Fd(descriptor.as_fd().as_raw_fd()), events)
+            .multi(true)
+            .build()
+            .user_data(user_data(Op::Channel, u64::from(channel.0)));
+        // SAFETY: the operation names no memory.
+        unsafe { self.push(entry) }
+    }
+
+    /// Cancels the poll of a channel; whatever it still tells is for nobody.
+    pub(crate) fn cancel_channel(&mut self, channel: ChannelId) {
+        let entry = opcode::AsyncCancel::new(user_data(Op::Channel, u64::from(channel.0)))
+            .build()
+            .user_data(user_data(Op::CancelChannel, 0));
+        // SAFETY: the operation names no memory.
+        unsafe { self.push(entry) }
+    }
+
     /// Cancels the receive of a connection.
     pub(crate) fn cancel_receive(&mut self, conn: ConnId) {
         let entry = opcode::AsyncCancel::new(user_data(Op::Receive, conn.to_bits()))
@@ -511,7 +532,11 @@ impl Ring {
             }
             Op::Wake => Some(Completion::Woken { has_more }),
             Op::Cancel => Some(Completion::Cancelled { conn: ConnId::from_bits(name), result }),
-            Op::CancelAll | Op::CancelAccept => None,
+            Op::Channel => {
+                let channel = ChannelId(u32::try_from(name).unwrap_or(u32::MAX));
+                Some(Completion::Readable { channel, has_more })
+            }
+            Op::CancelAll | Op::CancelAccept | Op::CancelChannel => None,
         }
     }
 

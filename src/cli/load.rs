@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ringkeeper_core::config::diagnostic::{Diagnostic, Severity};
 use ringkeeper_core::config::native::{self, SecretFile, Settings};
@@ -99,6 +99,12 @@ pub(crate) fn reread(path: &Path) -> Reread {
 }
 
 impl Loaded {
+    /// Returns where a file is that the configuration names: a relative path is meant from the
+    /// folder of the configuration.
+    pub(crate) fn beside(&self, path: &str) -> PathBuf {
+        Path::new(&self.name).parent().unwrap_or_else(|| Path::new("")).join(path)
+    }
+
     /// Returns the text of the file.
     pub(crate) fn text(&self) -> &str {
         &self.text

@@ -2,6 +2,8 @@
 
 mod getopt;
 mod import;
+#[cfg(target_os = "linux")]
+mod keepalived;
 mod load;
 mod manual;
 mod nutcracker;
@@ -9,6 +11,7 @@ mod ringkeeper;
 mod route;
 mod secrets;
 mod sentinel;
+mod sentinel_check;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -27,6 +30,13 @@ pub(crate) fn main(mut arguments: Vec<OsString>) -> ExitCode {
         arguments.remove(0);
         sentinel::main(&arguments)
     } else {
+        #[cfg(target_os = "linux")]
+        if is_called("keepalived") {
+            arguments.remove(0);
+            return keepalived::main(&arguments);
+        } else if is_called(crate::host::guardian::NAME) {
+            return crate::host::guardian::main();
+        }
         ringkeeper::main(arguments)
     }
 }

@@ -10,7 +10,10 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use ringkeeper_core::config::native::{self, Settings};
 
-use crate::cli::{import, load, manual, route, sentinel};
+#[cfg(target_os = "linux")]
+use crate::cli::keepalived;
+use crate::cli::load::Loaded;
+use crate::cli::{import, load, manual, route, sentinel, sentinel_check};
 use crate::host::control::{self, Answer, Control};
 use crate::host::log::{Format, Log, Verbosity};
 use crate::host::reason;
@@ -157,10 +160,13 @@ enum Verb {
 struct RunArgs {
     /// Configuration file: ringkeeper.yml, or twemproxy's nutcracker.yml. Options say more than it.
     #[arg(short, long = "config", visible_alias = "conf-file", value_name = "FILE")]
-    #[arg(required_unless_present = "sentinel")]
+    #[arg(required_unless_present_any = ["keepalived", "sentinel"])]
     config: Option<PathBuf>,
+    /// Virtual routers, in the format of keepalived.conf; alone or beside the pools (Linux).
+    #[arg(long, value_name = "FILE")]
+    keepalived: Option<PathBuf>,
     /// Run a Sentinel instead, with this sentinel.conf; what it learns goes into FILE.state.
-    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "keepalived"])]
     sentinel: Option<PathBuf>,
     /// What drives the sockets [default: what the file says, else auto]
     #[arg(long, value_enum)]
@@ -254,6 +260,9 @@ struct CheckArgs {
     /// Configuration files.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Of a sentinel.conf: also ask the masters that it names, for 2 s at most.
+    #[arg(long)]
+    live: bool,
     /// Treat warnings as a failure.
     #[arg(long)]
     strict: bool,
@@ -329,10 +338,14 @@ fn run(arguments: RunArgs) -> ExitCode {
         }
     };
     let Some(file) = arguments.config.clone() else {
-        return watch(&arguments, &signals);
+        return match &arguments.sentinel {
+            Some(file) => watch(&arguments, file, &signals),
+            None => run_routers(&arguments, &signals),
+        };
     };
-    let loaded = load::read(&file);
-    let (format, verbosity, log_file) = log_settings(&arguments, &loaded.settings);
+    let mut loaded = load::read(&file);
+    let log_file = loaded.settings.log.file.as_deref().map(|file| loaded.beside(file));
+    let (format, verbosity, log_file) = log_settings(&arguments, &loaded.settings, log_file);
     let log = match Log::open(log_file.as_deref(), format, verbosity) {
         Ok(log) => log,
         Err(error) => {
@@ -347,7 +360,8 @@ fn run(arguments: RunArgs) -> ExitCode {
     } else {
         loaded.log();
     }
-    let Some(config) = loaded.config else { return ExitCode::FAILURE };
+    let Some(config) = loaded.config.take() else { return ExitCode::FAILURE };
+    let Ok(leave) = start_routers(&arguments) else { return ExitCode::FAILURE };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
@@ -355,7 +369,7 @@ fn run(arguments: RunArgs) -> ExitCode {
         "ringkeeper starts"
     );
     let stats = stats(&arguments, &loaded.settings);
-    let Ok((takeover, control)) = open_control(&arguments, &loaded.settings) else {
+    let Ok((takeover, control)) = open_control(&arguments, &loaded) else {
         return ExitCode::FAILURE;
     };
     let launch = Launch {
@@ -378,18 +392,79 @@ fn run(arguments: RunArgs) -> ExitCode {
         control,
         takeover,
     };
-    match service::start(launch) {
+    let code = match service::start(launch) {
         Ok(service) => service::supervise(service, &log, &signals),
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
+    };
+    leave();
+    code
+}
+
+/// Ends virtual routers in order.
+type Leave = Box<dyn FnOnce()>;
+
+/// Starts the virtual routers that are wanted beside the pools.
+///
+/// # Errors
+///
+/// They cannot be started; the log says why.
+#[cfg(target_os = "linux")]
+fn start_routers(arguments: &RunArgs) -> Result<Leave, ()> {
+    let Some(path) = &arguments.keepalived else { return Ok(Box::new(|| ())) };
+    let loaded = keepalived::read(path, None);
+    loaded.log();
+    let runtime = arguments.runtime.unwrap_or_default();
+    let routers = keepalived::start(loaded, runtime).ok_or(())?;
+    Ok(Box::new(move || {
+        routers.leave();
+    }))
+}
+
+/// Virtual routers need what only Linux has.
+#[cfg(not(target_os = "linux"))]
+fn start_routers(arguments: &RunArgs) -> Result<Leave, ()> {
+    if arguments.keepalived.is_none() {
+        return Ok(Box::new(|| ()));
     }
+    tracing::error!("virtual routers are for Linux only");
+    Err(())
+}
+
+/// Runs virtual routers and nothing else.
+#[cfg(target_os = "linux")]
+fn run_routers(arguments: &RunArgs, signals: &Signals) -> ExitCode {
+    let Some(path) = &arguments.keepalived else { return ExitCode::FAILURE };
+    let (format, verbosity, log_file) = log_settings(arguments, &Settings::default(), None);
+    let log = match Log::open(log_file.as_deref(), format, verbosity) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("error: the log can't be opened: {}", reason(&error));
+            return ExitCode::FAILURE;
+        }
+    };
+    let loaded = keepalived::read(path, None);
+    if matches!(format, Format::Text) && log_file.is_none() {
+        eprint!("{}", loaded.human());
+    } else {
+        loaded.log();
+    }
+    let runtime = arguments.runtime.unwrap_or_default();
+    keepalived::serve(loaded, runtime, None, &log, signals, || ())
+}
+
+/// Virtual routers need what only Linux has.
+#[cfg(not(target_os = "linux"))]
+fn run_routers(_: &RunArgs, _: &Signals) -> ExitCode {
+    eprintln!("error: virtual routers are for Linux only");
+    ExitCode::FAILURE
 }
 
 /// Runs a Sentinel.
-fn watch(arguments: &RunArgs, signals: &Signals) -> ExitCode {
-    let (format, verbosity, log_file) = log_settings(arguments, &Settings::default());
+fn watch(arguments: &RunArgs, file: &Path, signals: &Signals) -> ExitCode {
+    let (format, verbosity, log_file) = log_settings(arguments, &Settings::default(), None);
     let log = match Log::open(log_file.as_deref(), format, verbosity) {
         Ok(log) => log,
         Err(error) => {
@@ -398,8 +473,7 @@ fn watch(arguments: &RunArgs, signals: &Signals) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let file = arguments.sentinel.clone().unwrap_or_default();
-    match sentinel::read(&file, "", sentinel::State::Beside) {
+    match sentinel::read(file, "", sentinel::State::Beside) {
         Ok(loaded) => {
             sentinel::serve(loaded, arguments.runtime.unwrap_or_default(), &log, signals, || {})
         }
@@ -418,11 +492,11 @@ fn watch(arguments: &RunArgs, signals: &Signals) -> ExitCode {
 /// The place that was asked for can't be used; the log says why.
 fn open_control(
     arguments: &RunArgs,
-    settings: &Settings,
+    loaded: &Loaded,
 ) -> Result<(Option<Takeover>, Option<Control>), ()> {
-    let asked_for = match (&arguments.control, &settings.control) {
+    let asked_for = match (&arguments.control, &loaded.settings.control) {
         (Some(path), _) => Some(path.clone()),
-        (None, native::Control::At(path)) => Some(PathBuf::from(path)),
+        (None, native::Control::At(path)) => Some(loaded.beside(path)),
         // Without a socket there is no command that another process takes over.
         (None, native::Control::Off) => return Ok((None, None)),
         (None, native::Control::Auto) => None,
@@ -465,7 +539,11 @@ fn drain(verb: &str, arguments: &DrainArgs) -> ExitCode {
 }
 
 /// Returns how and where to log: as the options say, else as the file does.
-fn log_settings(arguments: &RunArgs, settings: &Settings) -> (Format, Verbosity, Option<PathBuf>) {
+fn log_settings(
+    arguments: &RunArgs,
+    settings: &Settings,
+    file: Option<PathBuf>,
+) -> (Format, Verbosity, Option<PathBuf>) {
     let format = match (arguments.log_format, settings.log.format) {
         (Some(LogFormat::Text), _) | (None, native::Format::Text) => Format::Text,
         (Some(LogFormat::Json), _) | (None, native::Format::Json) => Format::Json,
@@ -484,8 +562,7 @@ fn log_settings(arguments: &RunArgs, settings: &Settings) -> (Format, Verbosity,
         LogLevel::Debug => Verbosity::DEBUG,
         LogLevel::Trace => Verbosity::TRACE,
     };
-    let file = arguments.log_file.clone().or_else(|| settings.log.file.as_ref().map(PathBuf::from));
-    (format, verbosity, file)
+    (format, verbosity, arguments.log_file.clone().or(file))
 }
 
 /// Returns where the statistics are: as the options say, else as the file does; none: nowhere.
@@ -533,6 +610,32 @@ fn check(arguments: &CheckArgs) -> ExitCode {
     let mut has_errors = false;
     let mut has_warnings = false;
     for file in &arguments.files {
+        if let Some(report) = sentinel_check::check(file, arguments.live) {
+            has_errors |= report.has_errors();
+            has_warnings |= report.has_warnings();
+            match arguments.format {
+                ReportFormat::Json => say(&report.json()),
+                ReportFormat::Human => {
+                    eprint!("{}", report.human());
+                    say(&report.verdict());
+                }
+            }
+            continue;
+        }
+        #[cfg(target_os = "linux")]
+        if keepalived::is_one(file) {
+            let loaded = keepalived::read(file, None);
+            has_errors |= loaded.config.is_none();
+            has_warnings |= loaded.has_warnings();
+            match arguments.format {
+                ReportFormat::Json => say(&loaded.json()),
+                ReportFormat::Human => {
+                    eprint!("{}", loaded.human());
+                    say(&loaded.verdict());
+                }
+            }
+            continue;
+        }
         let loaded = load::check(file);
         has_errors |= loaded.has_errors();
         has_warnings |= loaded.has_warnings();

@@ -17,7 +17,7 @@ const SECRET_BYTES_MAX: u64 = 16 * 1024;
 /// Puts each password into its pool; returns what is to be said about their files. A relative path
 /// is meant from the folder of the configuration at `path`.
 pub(super) fn fetch(path: &Path, secrets: &[SecretFile], config: &mut Config) -> Vec<Diagnostic> {
-    let folder = path.parent().unwrap_or(Path::new(""));
+    let folder = path.parent().unwrap_or_else(|| Path::new(""));
     let mut found = Vec::new();
     for secret in secrets {
         let (password, complaint) = match read(&folder.join(&secret.path)) {

@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn a_question_gets_its_answer_and_the_file_goes_with_the_socket() {
         // The thread that asks rings the bell of this process.
-        let _signals = crate::host::sys::ignore_signal(libc::SIGALRM);
+        crate::host::sys::ignore_signal(libc::SIGALRM);
         let path = place("control");
         let control = Control::open(Some(&path)).unwrap();
         assert_eq!(control.path(), path);

@@ -1,5 +1,7 @@
 //! Turns the worker's events into log lines: transitions at info, oddities at warn.
 
+pub(crate) mod routers;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -94,6 +96,9 @@ impl EventLog {
                 }
             }
             Event::Drained => tracing::debug!("all clients are gone"),
+            Event::Router { .. } | Event::Check { .. } | Event::ChannelFailed { .. } => {
+                routers::log(event);
+            }
             Event::Exit { code } => tracing::info!(code, "the process was asked to end"),
             Event::Sentinel { loudness, name, message } => say(*loudness, name, message),
         }

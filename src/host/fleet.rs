@@ -19,6 +19,9 @@ use crate::host::runtime::{self, Desk, News, Releases, Running, Selected, Switch
 /// How long workers may take to go on with another plan. They need milliseconds.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a worker may take to close a listener. It needs a turn or two.
+const UNLISTEN_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The workers, and the acceptor if there are several.
 pub(crate) struct Fleet {
     workers: Vec<Running>,
@@ -94,11 +97,14 @@ impl Fleet {
         }
     }
 
-    /// Closes a listener. Who waits there comes in before any command that follows.
+    /// Closes a listener and waits for that. Who waits there comes in before.
     pub(crate) fn unlisten(&self, id: ListenerId) {
         match (&self.acceptor, self.workers.first()) {
             (Some(acceptor), _) => acceptor.unlisten(id),
-            (None, Some(worker)) => worker.sender().unlisten(id),
+            (None, Some(worker)) => {
+                // One that does not turn closes it when it turns again.
+                let _ = worker.sender().unlisten(id).recv_timeout(UNLISTEN_PATIENCE);
+            }
             (None, None) => {}
         }
     }

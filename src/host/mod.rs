@@ -1,12 +1,16 @@
 //! The operating system: what the process opens, asks and obeys.
 
 pub(crate) mod acceptor;
+#[cfg(target_os = "linux")]
+pub(crate) mod channels;
 pub(crate) mod control;
 pub(crate) mod daemon;
 pub(crate) mod drained;
 pub(crate) mod errands;
 pub(crate) mod events;
 pub(crate) mod fleet;
+#[cfg(target_os = "linux")]
+pub(crate) mod guardian;
 pub(crate) mod listen;
 pub(crate) mod log;
 pub(crate) mod memory;
@@ -14,6 +18,8 @@ pub(crate) mod notify;
 pub(crate) mod pidfile;
 pub(crate) mod pulse;
 pub(crate) mod runtime;
+#[cfg(target_os = "linux")]
+pub(crate) mod script;
 pub(crate) mod sentinel;
 pub(crate) mod service;
 pub(crate) mod signal;
@@ -22,6 +28,10 @@ pub(crate) mod sys;
 pub(crate) mod takeover;
 #[cfg(target_os = "linux")]
 pub(crate) mod upgrade;
+#[cfg(target_os = "linux")]
+pub(crate) mod vrrp;
+#[cfg(target_os = "linux")]
+mod watch;
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read};

@@ -144,17 +144,20 @@ impl Sender {
         }
     }
 
-    /// Lets the worker close a listener, after it has taken in who waits there.
-    pub(crate) fn unlisten(&self, id: ListenerId) {
+    /// Lets the worker close a listener, after it has taken in who waits there. The returned end
+    /// hangs up when nobody can come in there any more.
+    pub(crate) fn unlisten(&self, id: ListenerId) -> mpsc::Receiver<()> {
+        let (done, is_done) = mpsc::channel();
         match self {
             #[cfg(all(feature = "uring", target_os = "linux"))]
             Self::Uring(sender) => {
-                let _ = sender.send(rt_uring::Message::Unlisten(id));
+                let _ = sender.send(rt_uring::Message::Unlisten(id, done));
             }
             Self::Tokio(sender) => {
-                let _ = sender.send(rt_tokio::Message::Unlisten(id));
+                let _ = sender.send(rt_tokio::Message::Unlisten(id, done));
             }
         }
+        is_done
     }
 
     /// Gives the worker a client; it comes back when the worker is too busy or has ended.

@@ -68,7 +68,10 @@ impl Host for Desk {
             | Event::GreetingRefused { .. }
             | Event::ServerProtocolError { .. }
             | Event::ClientRefused { .. }
-            | Event::ClientOverLimit { .. }) => {
+            | Event::ClientOverLimit { .. }
+            | Event::Router { .. }
+            | Event::Check { .. }
+            | Event::ChannelFailed { .. }) => {
                 debug_assert!(false, "a Sentinel has no pools, but gave {other:?}");
             }
         }

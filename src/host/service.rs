@@ -496,6 +496,7 @@ fn for_the_next_start(at_start: &Settings, new: &Settings) -> Option<String> {
         ("control", at_start.control != new.control),
         ("admin", at_start.admin != new.admin),
         ("stats", at_start.stats != new.stats),
+        ("figures", at_start.figures != new.figures),
         ("log", at_start.log != new.log),
     ];
     let keys: Vec<&str> =

@@ -252,6 +252,39 @@ pub(crate) fn trim_heap() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(crate) fn trim_heap() {}
 
+/// Binds a packet socket to an interface and a protocol of Ethernet; protocol 0 hears nothing.
+#[cfg(target_os = "linux")]
+pub(crate) fn bind_packet(
+    socket: std::os::fd::BorrowedFd<'_>,
+    protocol: u16,
+    interface: u32,
+) -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+
+    let index = c_int::try_from(interface).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: all-zero is a valid sockaddr_ll.
+    let mut address: libc::sockaddr_ll = unsafe { MaybeUninit::zeroed().assume_init() };
+    #[expect(clippy::cast_possible_truncation, reason = "families and sizes are small constants")]
+    let (family, len) = (libc::AF_PACKET as u16, size_of::<libc::sockaddr_ll>() as u32);
+    (address.sll_family, address.sll_protocol, address.sll_ifindex) =
+        (family, protocol.to_be(), index);
+    // SAFETY: the descriptor is borrowed for the call, the pointer and length are those of a live
+    // local, and bind copies what they point to.
+    let status = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives the calling thread real-time priority, 1 to 99; first come, first served.
+#[cfg(target_os = "linux")]
+pub(crate) fn set_realtime(priority: u8) -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: c_int::from(priority) };
+    // SAFETY: 0 names the calling thread; the parameters are a live local that is copied.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

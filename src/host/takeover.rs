@@ -17,7 +17,7 @@ type OpenControl = Box<dyn Fn() -> Option<Control> + Send>;
 #[cfg(target_os = "linux")]
 mod linux {
     use std::io;
-    use std::sync::mpsc;
+    use std::sync::{Arc, mpsc};
     use std::time::{Duration, Instant};
 
     use anyhow::Context as _;
@@ -26,7 +26,6 @@ mod linux {
     use ringkeeper_core::io::Parcel;
     use ringkeeper_core::proxy::ClientState;
     use socket2::Socket;
-    use std::sync::Arc;
 
     use super::{Control, Fleet, OpenControl, Sockets};
     use crate::host::acceptor::Candidate;
@@ -88,7 +87,7 @@ mod linux {
                 .pools
                 .iter()
                 .filter_map(|pool| Some((pool.name.clone(), sockets.of_pool(&pool.name).next()?)));
-            let (pools, workers) = (pools.collect(), fleet.candidates());
+            let (pools, workers) = (pools.collect::<Vec<_>>(), fleet.candidates());
             let (done, adopted) = mpsc::channel();
             std::thread::Builder::new()
                 .name("rk-adopt".to_owned())
@@ -118,7 +117,7 @@ mod linux {
     fn adopt_all(
         predecessor: &Predecessor,
         workers: &[Candidate],
-        pools: &Vec<(String, ListenerId)>,
+        pools: &[(String, ListenerId)],
     ) -> u32 {
         let mut count = 0;
         loop {

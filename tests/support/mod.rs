@@ -8,6 +8,7 @@ pub mod memcached;
 pub mod python;
 pub mod quorum;
 pub mod resp;
+pub mod segment;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};

@@ -139,7 +139,7 @@ impl Quorum {
         let servers = start_servers(replicas);
         let lines = format!(
             "sentinel down-after-milliseconds {NAME} {down_after_ms}\n\
-             sentinel failover-timeout {NAME} 20000\n{lines}"
+             sentinel failover-timeout {NAME} 6000\n{lines}"
         );
         let quorum = makes.len() / 2 + 1;
         let watchers: Vec<Watcher> =

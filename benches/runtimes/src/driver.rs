@@ -157,6 +157,9 @@ impl<R: Runtime> Driver<R> {
             Output::Event(event) => eprintln!("{event:?}"),
             Output::Errand(errand) => eprintln!("not done: {errand:?}"),
             Output::Notice { notice, .. } => match notice {},
+                Output::OpenChannel { .. } | Output::CloseChannel(_) | Output::Datagram { .. } => {
+                    panic!("the proxy has no channels")
+                }
         }
     }
 

@@ -382,6 +382,9 @@ impl World {
             Output::Event(event) => self.told(&event),
             Output::Errand(errand) => Err(format!("the proxy has no errands, but gave {errand:?}")),
             Output::Notice { notice, .. } => match notice {},
+            Output::OpenChannel { .. } | Output::CloseChannel(_) | Output::Datagram { .. } => {
+                panic!("the proxy has no channels")
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 //! The proxy is the only machine here so far.
 
 pub mod sentinel;
+pub mod vrrp;
 
 use std::sync::Arc;
 

@@ -14,6 +14,7 @@ use crate::proxy::plan::ListenerRole;
 use crate::proxy::shared::{Shared, Timer};
 use crate::slab::SlabKey;
 use crate::time::Instant;
+use crate::wire::memcache;
 
 /// What a client's connection has besides its socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct ClientState {
     pub is_resp3: bool,
     /// It has given the password, if there is one.
     pub is_authenticated: bool,
+    /// Bytes still to come of a memcached client's value that was refused.
+    pub skips: Option<u64>,
     /// Received and not yet served: the beginning of a request.
     pub input: Vec<u8>,
 }
@@ -36,6 +39,7 @@ const FORM: u8 = 1;
 const RESP3: u8 = 1;
 const AUTHENTICATED: u8 = 2;
 const NAMED: u8 = 4;
+const SKIPS: u8 = 8;
 
 impl ClientState {
     /// Writes the state for another process.
@@ -45,6 +49,7 @@ impl ClientState {
             (self.is_resp3, RESP3),
             (self.is_authenticated, AUTHENTICATED),
             (self.name.is_some(), NAMED),
+            (self.skips.is_some(), SKIPS),
         ] {
             if is_set {
                 flags |= flag;
@@ -57,6 +62,7 @@ impl ClientState {
             bytes.extend_from_slice(&len.to_be_bytes());
             bytes.extend_from_slice(part);
         }
+        bytes.extend_from_slice(&self.skips.unwrap_or(0).to_be_bytes());
         bytes.extend_from_slice(&self.input);
         bytes
     }
@@ -76,12 +82,14 @@ impl ClientState {
         };
         let pool = String::from_utf8(part()?.to_vec()).ok()?;
         let name = part()?.to_vec();
+        let (skips, input) = rest.split_first_chunk()?;
         Some(Self {
             pool,
+            skips: (flags & SKIPS != 0).then_some(u64::from_be_bytes(*skips)),
             name: (flags & NAMED != 0).then_some(name),
             is_resp3: flags & RESP3 != 0,
             is_authenticated: flags & AUTHENTICATED != 0,
-            input: rest.to_vec(),
+            input: input.to_vec(),
         })
     }
 }
@@ -130,6 +138,9 @@ impl Proxy {
         client.is_authenticated |= state.is_authenticated;
         client.is_resp3 = state.is_resp3;
         client.name = state.name.clone().map(Vec::into_boxed_slice);
+        if let Some(left) = state.skips {
+            client.memcache = memcache::RequestScanner::skipping(left);
+        }
         client.keep(&state.input, &mut self.shared.buffers);
         self.shared.count(client);
         self.shared.mark_ready(client);
@@ -147,6 +158,7 @@ impl Shared {
         let state = ClientState {
             pool: self.pool_name(client.pool),
             name: client.name.as_deref().map(<[u8]>::to_vec),
+            skips: client.memcache.skips(),
             is_resp3: client.is_resp3,
             is_authenticated: client.is_authenticated,
             input: client.waiting_input().to_vec(),
@@ -176,6 +188,7 @@ mod tests {
                 name: Some(b"me".to_vec()),
                 is_resp3: true,
                 is_authenticated: true,
+                skips: Some(7),
                 input: b"*2\r\n$3\r\nGE".to_vec(),
             },
         ];

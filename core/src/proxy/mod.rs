@@ -4,6 +4,7 @@
 //! client bytes ─▶ request.rs ─▶ routing ─▶ queue of one server connection ─▶ server
 //!                  │  fragment.rs (several servers)      connect.rs (its life)
 //!                  │  local.rs (our own answers)
+//!                  │  memcache/ (what is particular to memcached's protocol)
 //! client ◀─ replies.rs (order of the requests) ◀─ reply.rs ◀─ server bytes
 //! ```
 //!
@@ -171,6 +172,9 @@ impl Proxy {
             Input::Notice(notice) => match notice {},
             Input::Persisted { .. } | Input::Exited { .. } => {
                 debug_assert!(false, "an answer to an errand that the proxy never gives");
+            }
+            Input::ChannelOpened { .. } | Input::Datagram { .. } | Input::Trouble { .. } => {
+                debug_assert!(false, "the proxy has no channels");
             }
         }
     }

@@ -40,6 +40,9 @@ impl Outbox {
             | Output::Resolve { .. }
             | Output::Event(_)
             | Output::Errand(_)
+            | Output::OpenChannel { .. }
+            | Output::CloseChannel(_)
+            | Output::Datagram { .. }
             | Output::Notice { .. } => true,
         });
     }

@@ -10,6 +10,7 @@
 //!   wait, instead of after twice the fail-over timeout;
 //! - a vote for somebody else ends one's own candidacy and bars a new one, and a vote for a third,
 //!   for [`STICKY`]; without this the previous rule makes several lead one after the other;
+//! - an election stays open when those of other masters move the common epoch on meanwhile;
 //! - who leads votes for nobody else; who heard from the master a moment ago votes for nobody;
 //! - whose state cannot be made durable neither votes nor stands;
 //! - a peer that was only just heard of counts in the majority, but its vote does not.
@@ -365,7 +366,9 @@ impl Elections {
         view: View,
     ) -> bool {
         let Some(ballot) = self.ballots.get(master) else { return false };
-        let is_open = ballot.epoch < epoch && self.current_epoch == epoch;
+        // An epoch that the elections of other masters have passed meanwhile is as good as before:
+        // of this master there is still one vote in it.
+        let is_open = ballot.epoch < epoch && epoch <= self.current_epoch;
         let is_bound = ballot.leader != Some(candidate)
             && ballot.other_at.is_some_and(|at| now.since(at) < STICKY);
         let leads = matches!(ballot.stand, Stand::Leader(_));

@@ -70,6 +70,26 @@ pub enum Refusal {
     PeerTtl(u8),
 }
 
+impl Refusal {
+    /// Returns a stable name of the kind, for counters.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Vrid(_) => "vrid",
+            Self::OwnAddress => "own-address",
+            Self::Ttl(_) => "ttl",
+            Self::Version(_) => "version",
+            Self::AuthType { .. } => "auth-type",
+            Self::Password => "password",
+            Self::Interval(_) => "interval",
+            Self::Multicast => "multicast",
+            Self::Unicast => "unicast",
+            Self::Addresses { .. } => "addresses",
+            Self::Stranger(_) => "stranger",
+            Self::PeerTtl(_) => "peer-ttl",
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

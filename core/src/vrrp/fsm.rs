@@ -27,7 +27,7 @@ pub enum Preempt {
 }
 
 /// What the machine goes by.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// The configured priority, not zero.
     pub priority: Priority,
@@ -101,6 +101,24 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Returns what an operator reads.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::StartedAsOwner => "started as the owner of the addresses",
+            Self::ActiveDown => "the Active router is silent or has left",
+            Self::GroupTookOver => "its whole group takes over",
+            Self::Outranked => "a router of higher rank is Active",
+            Self::GroupYielded => "another of its group is no longer Active",
+            Self::AddressLost => "somebody keeps removing the addresses",
+            Self::Demoted => "demoted by the operator",
+            Self::FaultFound => "an interface, address, tracker or member of its group failed",
+            Self::FaultCleared => "what failed is well again",
+            Self::FaultClearedAsOwner => "what failed is well again, and it owns the addresses",
+            Self::Stopped => "stopped",
+        }
+    }
+
     /// All causes.
     pub const ALL: [Self; 12] = [
         Self::Started,
@@ -222,6 +240,8 @@ struct Backup {
     /// Whether it would be Active if its group were.
     wants_active: bool,
     is_reading_on: bool,
+    /// Whether the addresses are there from a process before us.
+    holds_addresses: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,6 +275,7 @@ pub struct Machine {
     effective: Priority,
     announcer: Announcer,
     actions: VecDeque<Action>,
+    adopts: bool,
 }
 
 impl Machine {
@@ -263,7 +284,8 @@ impl Machine {
         let effective = rules.priority;
         let (announcer, actions) = (Announcer::default(), VecDeque::new());
         let state = State::Init { is_started: false };
-        Self { rules, tracking, state, last_cause: None, effective, announcer, actions }
+        let adopts = false;
+        Self { rules, tracking, state, last_cause: None, effective, announcer, actions, adopts }
     }
 
     /// Returns the state.
@@ -306,6 +328,27 @@ impl Machine {
     /// Tells whether something of its own is at fault, not only its group.
     pub fn has_own_fault(&self) -> bool {
         self.tracking.has_own_fault()
+    }
+
+    /// Tells it before its start that a process before us has left the addresses on the interface.
+    /// They stay there while it listens for one interval and its skew; if nobody else is Active it
+    /// takes over without a hole, and if somebody is they go.
+    pub const fn handle_residue(&mut self) {
+        self.adopts = matches!(self.state, State::Init { .. });
+    }
+
+    /// Takes another address to send from.
+    pub const fn set_source(&mut self, source: IpAddr) {
+        self.rules.source = source;
+    }
+
+    /// Takes other rules and trackers over without a change of state. Readings are to follow.
+    pub fn replace(&mut self, rules: Rules, tracking: Tracking) {
+        let (link, source) = (self.tracking.is_link_down(), self.tracking.is_source_lost());
+        self.rules = rules;
+        self.tracking = tracking;
+        self.tracking.set_link(!link);
+        self.tracking.set_source(!source);
     }
 
     /// Starts it. A delay after boot is kept by calling this later.
@@ -484,6 +527,9 @@ impl Machine {
     fn hear_as_backup(&mut self, now: Instant, heard: Heard) {
         let (effective, adverts) = (self.effective, self.rules.down_adverts);
         let State::Backup(backup) = &mut self.state else { return };
+        if heard.priority != Priority::LEAVING && std::mem::take(&mut backup.holds_addresses) {
+            self.actions.push_back(Action::RemoveAddresses);
+        }
         if heard.priority == Priority::LEAVING {
             // RFC 9568 section 6.4.2: the Active router leaves; the highest of us goes first.
             backup.due = now + skew(effective, backup.interval);
@@ -608,8 +654,12 @@ impl Machine {
         };
         match from {
             Phase::Active => self.leave_active(why),
+            Phase::Init if to == Phase::Backup && self.adopts => {}
             // A process before us may have left them there.
             Phase::Init if to != Phase::Active => self.actions.push_back(Action::RemoveAddresses),
+            Phase::Backup if to != Phase::Active && self.holds_addresses() => {
+                self.actions.push_back(Action::RemoveAddresses);
+            }
             Phase::Init | Phase::Backup | Phase::Fault => {}
         }
         self.last_cause = Some(why);
@@ -653,7 +703,15 @@ impl Machine {
         // An owner that waits for its group wants the addresses at once.
         let is_owner_first =
             self.rules.priority.is_owner() && matches!(why, Cause::Started | Cause::FaultCleared);
-        let wait = if is_owner_first { Duration::ZERO } else { self.down(interval) };
+        let holds_addresses = std::mem::take(&mut self.adopts) && why == Cause::Started;
+        let wait = if is_owner_first {
+            Duration::ZERO
+        } else if holds_addresses {
+            // Whoever is Active speaks within an interval.
+            interval.duration() + skew(self.effective, interval)
+        } else {
+            self.down(interval)
+        };
         self.state = State::Backup(Backup {
             due: now + wait,
             interval,
@@ -661,7 +719,12 @@ impl Machine {
             delay: PreemptDelay::Idle,
             wants_active: false,
             is_reading_on: false,
+            holds_addresses,
         });
+    }
+
+    const fn holds_addresses(&self) -> bool {
+        matches!(&self.state, State::Backup(Backup { holds_addresses: true, .. }))
     }
 
     fn enter_active(&mut self, now: Instant) {

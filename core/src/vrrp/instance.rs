@@ -69,7 +69,7 @@ pub enum ChecksumRule {
 }
 
 /// What an operator decides about a virtual router.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Its number.
     pub vrid: Vrid,
@@ -234,6 +234,33 @@ impl VirtualRouter {
 
     pub(super) const fn machine(&self) -> &Machine {
         &self.machine
+    }
+
+    /// Tells it before its start that its addresses are there from a process before us.
+    pub const fn handle_residue(&mut self) {
+        self.machine.handle_residue();
+    }
+
+    /// Takes another address to send from.
+    pub const fn set_source(&mut self, source: IpAddr) {
+        self.settings.rules.source = source;
+        self.machine.set_source(source);
+    }
+
+    /// Takes other settings over without a change of state; readings of trackers are to follow.
+    /// The number and the family must be the same.
+    ///
+    /// # Errors
+    ///
+    /// The settings cannot be used; the old ones stay.
+    pub fn replace(&mut self, settings: Settings) -> Result<(), SettingsError> {
+        settings.validate()?;
+        self.address_bytes.clear();
+        encode_addresses(settings.addresses.iter().copied(), &mut self.address_bytes);
+        let tracking = Tracking::new(settings.trackers.iter().copied());
+        self.machine.replace(settings.rules.clone(), tracking);
+        self.settings = settings;
+        Ok(())
     }
 
     /// Starts it. A delay after boot is kept by calling this later.

@@ -73,6 +73,16 @@ impl Tracking {
         self.is_source_lost = !is_present;
     }
 
+    /// Tells whether the interface carries no frames.
+    pub const fn is_link_down(&self) -> bool {
+        self.is_link_down
+    }
+
+    /// Tells whether the interface lacks the address that adverts are sent from.
+    pub const fn is_source_lost(&self) -> bool {
+        self.is_source_lost
+    }
+
     /// Takes in whether another member of the group has a fault.
     pub fn set_group_fault(&mut self, has_fault: bool) {
         self.has_group_fault = has_fault;

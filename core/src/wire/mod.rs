@@ -6,6 +6,7 @@ pub mod ethernet;
 pub mod ip;
 pub mod memcache;
 pub mod ndp;
+pub mod netlink;
 pub mod resp;
 pub mod vrrp;
 

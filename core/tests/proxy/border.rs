@@ -86,7 +86,10 @@ fn a_server_that_closed_in_the_same_turn_is_not_greeted() {
         | Output::Resolve { .. }
         | Output::Event(_)
         | Output::Errand(_)
-        | Output::Notice { .. } => false,
+        | Output::Notice { .. }
+        | Output::OpenChannel { .. }
+        | Output::CloseChannel(_)
+        | Output::Datagram { .. } => false,
     };
     assert!(!said.iter().any(to_server), "{said:?}");
 }

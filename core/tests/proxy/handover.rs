@@ -108,6 +108,26 @@ fn who_has_been_let_in_need_not_ask_again() {
 }
 
 #[test]
+fn the_rest_of_a_value_that_memcached_refuses_is_swallowed_by_the_new_process() {
+    let text = ONE.replace("redis: true", "request_bytes_max: 1024");
+    let mut old = Harness::new(&text);
+    let client = old.client();
+    old.send(client, "set k 0 0 5000\r\n");
+    assert!(old.take(client).starts_with("SERVER_ERROR"));
+    old.send(client, "x".repeat(1000));
+    hand_over(&mut old);
+    let state = old.released[0].1.clone();
+    assert_eq!(state.skips, Some(4000));
+    let mut new = Harness::new(&text);
+    let client = adopt(&mut new, &state);
+    new.send(client, format!("{}\r\nget k\r\n", "x".repeat(4000)));
+    let server = new.server("127.0.0.1:1");
+    assert_eq!(new.take(server), "get k\r\n");
+    new.send(server, "END\r\n");
+    assert_eq!(new.take(client), "END\r\n");
+}
+
+#[test]
 fn who_has_said_its_last_word_is_answered_by_the_old_process() {
     let mut h = Harness::new(ONE);
     let client = h.client();

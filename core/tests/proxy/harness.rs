@@ -215,6 +215,9 @@ impl Harness {
                 Output::Event(event) => self.events.push(event),
                 Output::Errand(errand) => panic!("the proxy has no errands, but gave {errand:?}"),
                 Output::Notice { notice, .. } => match notice {},
+                Output::OpenChannel { .. } | Output::CloseChannel(_) | Output::Datagram { .. } => {
+                    panic!("the proxy has no channels")
+                }
             }
         }
     }

@@ -3,11 +3,13 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::wildcard_enum_match_arm,
     reason = "helpers of tests fail as tests do"
 )]
 
 mod config;
 mod events;
+mod machine;
 mod recorded;
 mod replies;
 mod wire;

@@ -458,6 +458,9 @@ impl Play {
             Output::Event(_) => {}
             Output::Errand(errand) => panic!("the proxy has no errands, but gave {errand:?}"),
             Output::Notice { notice, .. } => match notice {},
+            Output::OpenChannel { .. } | Output::CloseChannel(_) | Output::Datagram { .. } => {
+                panic!("the proxy has no channels")
+            }
         }
     }
 

@@ -155,7 +155,10 @@ impl<M: Machine> Harness<M> {
             | Input::Released { .. }
             | Input::Notice(_)
             | Input::Persisted { .. }
-            | Input::Exited { .. } => {}
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => {}
         }
     }
 }
@@ -188,7 +191,10 @@ impl<M: Machine> Drive for Harness<M> {
             | Input::Command(_)
             | Input::Notice(_)
             | Input::Persisted { .. }
-            | Input::Exited { .. } => false,
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => false,
         };
         if !is_ignored {
             self.machine.handle(&mut self.out, now, input);
@@ -280,7 +286,10 @@ impl Machine for Echo {
             | Input::Command(_)
             | Input::Notice(_)
             | Input::Persisted { .. }
-            | Input::Exited { .. } => {}
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => {}
         }
     }
 }

@@ -32,7 +32,10 @@ impl Drive for Recorder {
             | Input::Command(_)
             | Input::Notice(_)
             | Input::Persisted { .. }
-            | Input::Exited { .. } => panic!("{input:?}"),
+            | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. } => panic!("{input:?}"),
         }
     }
 

@@ -206,6 +206,9 @@ impl<M: Machine> Checked<M> {
             Input::Notice(notice) => match notice {},
             Input::Persisted { .. }
             | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. }
             | Input::Released { .. }
             | Input::Command(Command::Reload { .. } | Command::HandOver { .. }) => {
                 panic!("{input:?}")
@@ -288,7 +291,10 @@ impl<M: Machine> Drive for Checked<M> {
             | Output::Resolve { .. }
             | Output::Event(_)
             | Output::Errand(_)
-            | Output::Notice { .. } => {}
+            | Output::Notice { .. }
+            | Output::OpenChannel { .. }
+            | Output::CloseChannel(_)
+            | Output::Datagram { .. } => {}
         }
         Some(output)
     }

@@ -299,7 +299,11 @@ impl Ours {
                 let result = address.map_err(|_| ringkeeper_core::io::ResolveError::NotFound);
                 machine.handle(ctx.now, Input::Resolved { query, result });
             }
-            Output::Event(_) | Output::Notice { .. } => {}
+            Output::Event(_)
+            | Output::Notice { .. }
+            | Output::OpenChannel { .. }
+            | Output::CloseChannel(_)
+            | Output::Datagram { .. } => {}
         }
     }
 

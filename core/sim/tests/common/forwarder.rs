@@ -506,6 +506,9 @@ impl Drive for Forwarder {
             Input::Notice(notice) => match notice {},
             Input::Persisted { .. }
             | Input::Exited { .. }
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. }
             | Input::Command(Command::Reload { .. } | Command::HandOver { .. }) => {
                 panic!("{input:?}")
             }

@@ -2,13 +2,16 @@
 
 /// Keys at the top of the file.
 pub(super) const TOP: &[&str] =
-    &["threads", "runtime", "control", "admin", "stats", "log", "limits", "pools"];
+    &["threads", "runtime", "control", "admin", "stats", "figures", "log", "limits", "pools"];
 
 /// Keys of `admin`.
-pub(super) const ADMIN: &[&str] = &["listen", "token_file"];
+pub(super) const ADMIN: &[&str] = &["listen", "token_file", "host_names"];
 
 /// Keys of `stats`.
 pub(super) const STATS: &[&str] = &["listen"];
+
+/// Keys of `figures`.
+pub(super) const FIGURES: &[&str] = &["enabled", "slow_after", "watch_keys"];
 
 /// Keys of `log`.
 pub(super) const LOG: &[&str] = &["level", "format", "file"];
@@ -63,10 +66,11 @@ pub(super) fn elsewhere(word: &str) -> Option<&'static str> {
 /// Returns every key with those above it, such as `log.level`; `*` stands for a pool's name and for
 /// an item of a list.
 pub fn keys() -> impl Iterator<Item = String> {
-    let sections: [(&str, &[&str]); 7] = [
+    let sections: [(&str, &[&str]); 8] = [
         ("", TOP),
         ("admin.", ADMIN),
         ("stats.", STATS),
+        ("figures.", FIGURES),
         ("log.", LOG),
         ("limits.", LIMITS),
         ("pools.*.", POOL),

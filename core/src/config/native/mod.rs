@@ -43,6 +43,9 @@ pub const POOL_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 /// Default of `limits.drain_timeout`: shorter than the patience of service managers.
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 
+/// Default of `figures.slow_after`: Redis' own threshold for its slow log.
+pub const SLOW_AFTER_DEFAULT: Duration = Duration::from_millis(10);
+
 /// Where the administration is by default; loopback, because it can change things.
 pub const ADMIN_PORT_DEFAULT: u16 = 22280;
 
@@ -86,6 +89,8 @@ pub struct Settings {
     pub admin: Admin,
     /// Where twemproxy's figures are; none: nowhere.
     pub stats: Option<HostPort>,
+    /// What is counted and kept beyond that.
+    pub figures: Figures,
     /// What is logged, and where.
     pub log: Log,
     /// Bounds of the whole process.
@@ -98,8 +103,17 @@ impl Default for Settings {
             threads: Threads::Auto,
             runtime: Runtime::Auto,
             control: Control::Auto,
-            admin: Admin { listen: Some(loopback(ADMIN_PORT_DEFAULT)), token_file: None },
+            admin: Admin {
+                listen: Some(loopback(ADMIN_PORT_DEFAULT)),
+                token_file: None,
+                host_names: Vec::new(),
+            },
             stats: Some(HostPort { host: LOOPBACK.to_owned(), port: STATS_PORT_DEFAULT }),
+            figures: Figures {
+                is_on: true,
+                slow_after: Some(SLOW_AFTER_DEFAULT),
+                is_watching_keys: false,
+            },
             log: Log { level: Level::Info, format: Format::Text, file: None },
             limits: Limits {
                 clients_max: None,
@@ -156,6 +170,19 @@ pub struct Admin {
     pub listen: Option<Listen>,
     /// The file with the word that changes need; none: what changes something is refused.
     pub token_file: Option<String>,
+    /// Names by which it may be asked, besides addresses and `localhost`.
+    pub host_names: Vec<String>,
+}
+
+/// What is counted and kept about requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figures {
+    /// Whether latencies, slow requests and examples are kept at all.
+    pub is_on: bool,
+    /// From which duration on a request is slow; none: never.
+    pub slow_after: Option<Duration>,
+    /// Whether the keys most asked for and the largest values are looked for from the start.
+    pub is_watching_keys: bool,
 }
 
 /// What is logged, and where.
@@ -315,6 +342,7 @@ impl Reader<'_, '_> {
             control: self.control(top),
             admin: self.admin(top),
             stats: self.stats(top),
+            figures: self.figures(top),
             log: self.log(top),
             limits: self.limits(top),
         }
@@ -357,7 +385,24 @@ impl Reader<'_, '_> {
             admin.listen = Some(listen);
         }
         admin.token_file = self.path(&section, "token_file");
+        admin.host_names = section.words("host_names", self.out);
         admin
+    }
+
+    fn figures(&mut self, top: &Section<'_>) -> Figures {
+        let section = top.section("figures", keys::FIGURES, self.out);
+        let default = Settings::default().figures;
+        let is_off = section.is_off("slow_after");
+        let slow_after = if is_off {
+            None
+        } else {
+            section.time("slow_after", Duration::ZERO, self.out).or(default.slow_after)
+        };
+        Figures {
+            is_on: section.boolean("enabled", default.is_on, self.out),
+            slow_after,
+            is_watching_keys: section.boolean("watch_keys", default.is_watching_keys, self.out),
+        }
     }
 
     fn stats(&mut self, top: &Section<'_>) -> Option<HostPort> {
@@ -444,13 +489,11 @@ impl Reader<'_, '_> {
             }
             return Vec::new();
         };
-        let entries = match top.document.node(value).map(|node| &node.content) {
-            Some(Content::Mapping(entries)) => entries,
-            _ => {
-                let error = self.out.error("no-pools", &key, "\"pools\" holds no pool");
-                self.out.report(error.expected("a pool's name and a colon, indented below"));
-                return Vec::new();
-            }
+        let content = top.document.node(value).map(|node| &node.content);
+        let Some(Content::Mapping(entries)) = content else {
+            let error = self.out.error("no-pools", &key, "\"pools\" holds no pool");
+            self.out.report(error.expected("a pool's name and a colon, indented below"));
+            return Vec::new();
         };
         let mut names: BTreeMap<&str, Range<usize>> = BTreeMap::new();
         let mut pools = Vec::new();

@@ -276,7 +276,9 @@ fn named(section: &Section<'_>, out: &mut Collector<'_>) -> Option<(String, Rang
             out.report(out.warning("empty-server-name", &node.span, message));
             Some((String::new(), node.span.clone()))
         }
-        _ => section.text("name", out).map(|(text, span)| (text.to_owned(), span)),
+        Content::Scalar(_) | Content::Mapping(_) | Content::Sequence(_) | Content::Alias => {
+            section.text("name", out).map(|(text, span)| (text.to_owned(), span))
+        }
     }
 }
 

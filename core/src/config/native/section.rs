@@ -153,6 +153,25 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Reads a list of words, which may be empty; one alone is a list, too.
+    pub(super) fn words(&self, key: &'static str, out: &mut Collector<'_>) -> Vec<String> {
+        let node = self.entry(key).and_then(|entry| self.document.node(entry.value));
+        let Some(Content::Sequence(items)) = node.map(|node| &node.content) else {
+            return self.text(key, out).map(|(text, _)| text.to_owned()).into_iter().collect();
+        };
+        let mut words = Vec::new();
+        for &item in items {
+            match self.document.node(item).map(|node| &node.content) {
+                Some(Content::Scalar(text)) if !text.is_empty() => words.push(text.clone()),
+                _ => {
+                    let message = format!("{} holds something that is no word", quoted(key));
+                    out.report(out.error("not-a-word", &self.document.span(item), message));
+                }
+            }
+        }
+        words
+    }
+
     pub(super) fn boolean(
         &self,
         key: &'static str,

@@ -46,8 +46,8 @@ fn two_keys_are_enough_for_a_pool() {
 
 #[test]
 fn every_key_is_read() {
-    let text = "threads: 3\nruntime: tokio\ncontrol: /c\nadmin:\n  listen: /run/a.sock 0600\n  token_file: /t\n\
-        stats:\n  listen: 0.0.0.0:1\nlog:\n  level: debug\n  format: json\n  file: /l\nlimits:\n  \
+    let text = "threads: 3\nruntime: tokio\ncontrol: /c\nadmin:\n  listen: /run/a.sock 0600\n  token_file: /t\n  host_names: [a, b]\n\
+        stats:\n  listen: 0.0.0.0:1\nfigures:\n  enabled: false\n  slow_after: 1 s\n  watch_keys: true\nlog:\n  level: debug\n  format: json\n  file: /l\nlimits:\n  \
         clients_max: 7\n  clients_input_bytes_max: 32 MiB\n  clients_output_bytes_max: 64 MiB\n  \
         drain_timeout: 9 s\npools:\n  p:\n    listen: '[::1]:2'\n    protocol: redis\n    hash: md5\n    \
         hash_tag: \"{}\"\n    distribution: modula\n    timeout: 400 ms\n    backlog: 8\n    \
@@ -57,10 +57,14 @@ fn every_key_is_read() {
         request_bytes_max: 2 MiB\n    client_output_bytes_max: 3 MiB\n    servers:\n      - name: s\n        \
         address: /s.sock\n        weight: 2\n";
     let parsed = accepted(text);
-    let Settings { threads, runtime, control, admin, stats, log, limits } = parsed.settings;
+    let Settings { threads, runtime, control, admin, stats, figures, log, limits } =
+        parsed.settings;
     assert_eq!(threads, Threads::Count(NonZeroU16::new(3).unwrap()));
     assert_eq!((runtime, admin.token_file.as_deref()), (Runtime::Tokio, Some("/t")));
     assert_eq!(control, Control::At("/c".into()));
+    assert_eq!(admin.host_names, ["a", "b"]);
+    let slow_after = Some(Duration::from_secs(1));
+    assert_eq!(figures, Figures { is_on: false, slow_after, is_watching_keys: true });
     let socket = ListenAddress::Unix { path: "/run/a.sock".into(), mode: Some(0o600) };
     assert_eq!(admin.listen.map(|listen| listen.address), Some(socket));
     assert_eq!(stats, Some(HostPort { host: "0.0.0.0".into(), port: 1 }));

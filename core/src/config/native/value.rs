@@ -53,7 +53,7 @@ pub(super) fn format_size(bytes: u64) -> String {
 }
 
 fn format(quantity: u64, smallest: &str, units: &[(&str, u64)]) -> String {
-    let whole = units.iter().find(|(_, factor)| quantity > 0 && quantity % factor == 0);
+    let whole = units.iter().find(|(_, factor)| quantity > 0 && quantity.is_multiple_of(*factor));
     match whole {
         Some((unit, factor)) => format!("{} {unit}", quantity / factor),
         None => format!("{quantity} {smallest}"),

@@ -105,9 +105,10 @@ fn there_is_one_vote_in_an_epoch_and_the_first_who_asks_has_it() {
     assert_eq!(ask(&mut voter, at(1), 1, 2), (Some(id(1)), 1));
     assert_eq!(ask(&mut voter, at(9000), 1, 2), (Some(id(1)), 1));
     assert_eq!(ask(&mut voter, at(9001), 2, 2), (Some(id(2)), 2));
-    // An epoch that is over gets no vote.
+    // Elections of other masters have gone on; of this one there is no vote in this epoch yet.
     voter.handle_epoch(epoch(5));
-    assert_eq!(ask(&mut voter, at(20_000), 4, 3), (Some(id(2)), 2));
+    assert_eq!(ask(&mut voter, at(20_000), 4, 3), (Some(id(3)), 4));
+    assert_eq!(ask(&mut voter, at(30_000), 3, 1), (Some(id(3)), 4));
 }
 
 #[test]

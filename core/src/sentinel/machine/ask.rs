@@ -29,10 +29,12 @@ impl Sentinel {
         };
         let found = self.find_by_address(&ask.address);
         let view = found.and_then(|id| self.view(now, id));
-        let (Some(id), Some(view)) = (found, view) else {
+        let (Some(id), Some(mut view)) = (found, view) else {
             Answer::UNKNOWN.encode(out);
             return false;
         };
+        // Whoever stands in an election that is over does not know where the master is.
+        view.may_vote &= self.masters.get(&id).is_some_and(|m| m.config_epoch < ask.epoch);
         if view.is_down {
             self.hasten_asks(now, id);
         }

@@ -119,7 +119,7 @@ impl Sentinel {
             ("info-cache", [_, ..]) => self.info_cache(now, args, out),
             ("pending-scripts", []) => self.pending_scripts(now, key, out),
             ("simulate-failure", [_, ..]) => self.simulate_failure(args, out),
-            ("forget", [name, who]) => return self.forget_command(key, name, who, out),
+            ("forget", [name, who]) => return self.forget_command(now, key, name, who, out),
             ("explain", [name]) => self.of_master(name, out, |this, id, out| {
                 this.explain(now, id, out);
             }),
@@ -362,6 +362,7 @@ impl Sentinel {
     /// Forgets a peer that is gone for good, unless too few of those that were would be left.
     fn forget_command(
         &mut self,
+        now: Instant,
         key: ClientKey,
         name: &[u8],
         who: &[u8],
@@ -390,6 +391,10 @@ impl Sentinel {
             return Served::Done;
         }
         self.forget_peer(id, &peer);
+        if let Some(master) = self.masters.get_mut(&id) {
+            master.forgotten.retain(|_, at| now.since(*at) < super::hellos::TOMBSTONE);
+            master.forgotten.insert(peer, now);
+        }
         self.store.want_for(super::store::Waiter::Client(key));
         Served::Waits
     }

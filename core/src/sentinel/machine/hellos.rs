@@ -1,5 +1,7 @@
 //! Tells where masters are, and hears it.
 
+use std::time::Duration;
+
 use super::links::{Expect, Node, Owner};
 use super::monitor::Due;
 use super::say::Said;
@@ -11,6 +13,10 @@ use crate::sentinel::instance::{Address, Epoch, Role, RunId};
 use crate::sentinel::peers::{self, Way};
 use crate::time::Instant;
 use crate::wire::resp::encode;
+
+/// How long hellos of a peer that an operator had us forget are not heard: others may still spread
+/// what they hold.
+pub(super) const TOMBSTONE: Duration = Duration::from_secs(300);
 
 impl Sentinel {
     /// Tells a server's subscribers, if it is time.
@@ -120,6 +126,9 @@ impl Sentinel {
         }
         let Some(id) = self.names.get(&hello.master).copied() else { return };
         let Some(master) = self.masters.get_mut(&id) else { return };
+        if master.forgotten.get(&hello.run_id).is_some_and(|at| now.since(*at) < TOMBSTONE) {
+            return;
+        }
         let mut found = Vec::new();
         let belief = peers::Belief {
             address: &master.belief().address.clone(),
@@ -130,7 +139,7 @@ impl Sentinel {
             voice.told = Some((now, hello.config_epoch, hello.address.clone()));
         }
         // It may be what a stray waits for.
-        if master.replicas.values().any(|replica| replica.role == Role::Master) {
+        if master.replicas.values().any(|one| one.role == Role::Master || one.is_restarted) {
             self.dirty.insert(id);
         }
         for output in found {

@@ -27,6 +27,9 @@ const FRESH_INFO_WAIT: Duration = Duration::from_millis(150);
 /// takes to be written and told, and little beside any down-after.
 const STAGGER: Duration = Duration::from_millis(20);
 
+/// How much further apart for each master that is down.
+const STAGGER_PER_MASTER: Duration = Duration::from_millis(4);
+
 /// The first wait after an attempt that led nowhere; it doubles each time.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 
@@ -133,11 +136,14 @@ impl Sentinel {
             return;
         }
         let place = master.voices.keys().filter(|peer| **peer < self.myid).count();
+        let place = u32::try_from(place).unwrap_or(u32::MAX).min(8);
+        // Who stands for many masters at once takes longer to write it all down.
+        let down = self.masters.values().filter(|master| master.server.watch.is_down()).count();
+        let wait = STAGGER + STAGGER_PER_MASTER * u32::try_from(down).unwrap_or(u32::MAX).min(200);
         let jitter = self.rng.below(u64::try_from(STAGGER.as_micros() / 4).unwrap_or(1));
-        let wait = STAGGER * u32::try_from(place).unwrap_or(u32::MAX).min(8);
-        let wait = wait + Duration::from_micros(jitter);
         let Some(master) = self.masters.get_mut(&id) else { return };
-        let at = *master.stands_at.get_or_insert(now + wait);
+        let since = *master.stands_at.get_or_insert(now + Duration::from_micros(jitter));
+        let at = since + wait * place;
         if at > now {
             due.at(at);
             return;

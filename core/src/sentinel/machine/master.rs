@@ -46,6 +46,9 @@ pub(super) struct Server {
     pub(super) is_rebooted: bool,
     /// Whether the connection was refused or reset since it last stood.
     pub(super) is_refused: bool,
+    /// Whether it started anew since the last switch and has not followed the master since: then
+    /// it follows what its file says.
+    pub(super) is_restarted: bool,
     /// Whether it was the master before and has not said since that it follows anybody.
     pub(super) is_former_master: bool,
     /// When it was last told whom to follow without being asked.
@@ -82,6 +85,7 @@ impl Server {
             is_kill_sent: false,
             is_rebooted: false,
             is_refused: false,
+            is_restarted: false,
             is_former_master: false,
             repaired_at: None,
         }
@@ -174,7 +178,8 @@ pub(super) struct Master {
     pub(super) promote: Option<Address>,
     /// Since when a replica is to be chosen.
     pub(super) selecting_since: Option<Instant>,
-    /// When to stand for election; none while there is no cause.
+    /// When the first of those who see the same would stand for election; none while there is no
+    /// cause.
     pub(super) stands_at: Option<Instant>,
     /// Elections in a row that led nowhere.
     pub(super) attempts: u32,
@@ -190,6 +195,8 @@ pub(super) struct Master {
     pub(super) is_fast_down: bool,
     /// Whether two addresses are told for one election.
     pub(super) has_conflict: bool,
+    /// Peers that an operator had us forget, and when; their hellos are not heard for a while.
+    pub(super) forgotten: BTreeMap<RunId, Instant>,
 }
 
 pub(super) fn patience(
@@ -246,6 +253,7 @@ impl Master {
             armed: None,
             is_fast_down: false,
             has_conflict: false,
+            forgotten: BTreeMap::new(),
             settings,
         };
         for replica in master.settings.known_replicas.clone() {

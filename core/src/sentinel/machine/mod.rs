@@ -203,6 +203,9 @@ impl Sentinel {
             // The plan of the proxy is not a Sentinel's business.
             Input::Notice(_) | Input::Command(Command::Reload { .. }) => {}
             Input::Command(Command::Drain { .. } | Command::HandOver { .. }) => self.stop(),
+            Input::ChannelOpened { .. } | Input::Datagram { .. } | Input::Trouble { .. } => {
+                debug_assert!(false, "a Sentinel has no channels");
+            }
         }
         self.settle(now);
     }

@@ -13,6 +13,7 @@ use crate::time::Instant;
 impl Sentinel {
     /// Tells strays whom to follow, once it is certain that nobody else has other plans.
     pub(super) fn repair(&mut self, now: Instant, id: MasterId, nodes: &[Node], due: &mut Due) {
+        self.note_followers(id);
         let Some(master) = self.masters.get(&id) else { return };
         let is_idle = *master.failover.state() == State::None;
         if !is_idle || !master.looks_sane(now, self.periods.info) {
@@ -25,6 +26,16 @@ impl Sentinel {
             if self.is_stray(now, id, *node, due) {
                 self.bring_back(now, id, *node);
             }
+        }
+    }
+
+    /// Notes who follows the master: what their files said does not matter any more.
+    fn note_followers(&mut self, id: MasterId) {
+        let Some(master) = self.masters.get_mut(&id) else { return };
+        let address = master.server.address.clone();
+        for server in master.replicas.values_mut().filter(|server| server.is_restarted) {
+            let follows = server.replica_report().and_then(|(_, r)| r.master.as_ref());
+            server.is_restarted = !follows.is_some_and(|of| of.is_same(&address));
         }
     }
 
@@ -48,7 +59,13 @@ impl Sentinel {
                 if is_right {
                     return false;
                 }
-                (server.follows_since, master.failover_timeout())
+                // Nobody else has plans with what came back with an old file; of others, the
+                // leader of a fail-over may still have to tell them.
+                if server.is_restarted && self.is_agreed(id, server.follows_since) {
+                    (server.follows_since, Duration::ZERO)
+                } else {
+                    (server.follows_since, master.failover_timeout())
+                }
             }
         };
         let last_down = server.down_until.map_or(since, |at| since.max(at));

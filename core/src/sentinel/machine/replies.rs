@@ -318,6 +318,7 @@ impl Sentinel {
         server.run_id = Some(run_id);
         let _ = server.watch.handle_run(now, run_id, info.history, best);
         if is_other {
+            server.is_restarted = true;
             server.is_rebooted = node == Node::Master && has_patience;
             self.say_plain(id, Plain::Reboot, node);
         }

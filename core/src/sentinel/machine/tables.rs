@@ -165,6 +165,7 @@ impl Sentinel {
             server.role_since = now;
             server.follows_since = now;
             server.is_rebooted = false;
+            server.is_restarted = false;
             server.is_kill_sent = false;
             server.wants_info = true;
             server.published_at = None;

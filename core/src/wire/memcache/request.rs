@@ -174,6 +174,19 @@ impl Refusal {
 }
 
 impl RequestScanner {
+    /// Makes a scanner in the middle of a refused value of which `left` bytes are still to come.
+    pub const fn skipping(left: u64) -> Self {
+        Self { progress: Progress::Skip { left } }
+    }
+
+    /// Returns how many bytes of a refused value are still to come; none outside of one.
+    pub const fn skips(&self) -> Option<u64> {
+        match self.progress {
+            Progress::Skip { left } => Some(left),
+            Progress::Fresh | Progress::Line { .. } | Progress::Value { .. } => None,
+        }
+    }
+
     /// Looks for a request at the start of `buf`.
     ///
     /// `words` is meaningful after [`RequestScan::Complete`] only. The result does not depend on
@@ -212,13 +225,13 @@ impl RequestScanner {
         limits: &RequestLimits,
         words: &mut Vec<Span>,
     ) -> Result<RequestScan, RequestError> {
+        if buf.first() == Some(&0x80) {
+            return Err(RequestError::Binary);
+        }
         let found = memchr::memchr(b'\n', buf.get(searched..).unwrap_or_default());
         let end = found.map_or(buf.len(), |at| searched + at);
         if end >= MEMCACHE_LINE_BYTES_MAX && end >= line_bytes_max(buf, limits) {
             return Err(RequestError::LineTooLong);
-        }
-        if buf.first() == Some(&0x80) {
-            return Err(RequestError::Binary);
         }
         if found.is_none() {
             self.progress =

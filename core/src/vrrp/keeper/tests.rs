@@ -1,0 +1,454 @@
+//! The machine on a kernel made of memory: what it asks for is carried out and told back.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::*;
+use crate::config::keepalived;
+use crate::io::{CloseReason, Errand, Exit};
+use crate::wire::netlink::{AddressChange, Message, add_address, delete_address};
+
+const VIRTUAL: &str = "10.77.0.100";
+
+fn config(text: &str) -> Config {
+    let parsed = keepalived::parse(text, "host");
+    parsed.config.unwrap_or_else(|| panic!("{:?}", parsed.diagnostics))
+}
+
+fn usual(extra: &str, top: &str) -> Config {
+    config(&format!(
+        "{top}\nvrrp_instance VI {{\n interface e0\n virtual_router_id 51\n priority 150\n version 3\n \
+         advert_int 0.1\n virtual_ipaddress {{\n {VIRTUAL}/24\n }}\n{extra}}}\n"
+    ))
+}
+
+/// One host: the machine, its kernel, and what left it.
+struct Host {
+    keeper: Keeper,
+    now: Instant,
+    addresses: BTreeMap<IpAddr, u8>,
+    monitor: Option<ChannelId>,
+    query: Option<ChannelId>,
+    guardian: Option<ChannelId>,
+    open: BTreeMap<ChannelId, ChannelSpec>,
+    adverts: Vec<(Instant, Vec<u8>)>,
+    frames: usize,
+    wills: Vec<Will>,
+    events: Vec<Event>,
+    errands: Vec<Errand>,
+    connects: Vec<crate::id::ConnId>,
+    lines: String,
+    refused: Option<i32>,
+}
+
+fn change(address: &str) -> AddressChange {
+    AddressChange {
+        interface: 2,
+        address: address.parse().unwrap(),
+        prefix: 24,
+        scope: 0,
+        label: None,
+        broadcast: None,
+        has_no_prefix_route: false,
+    }
+}
+
+/// News of a link, in the kernel's words.
+fn link(is_running: bool) -> Vec<u8> {
+    let mut message =
+        netlink::add_virtual_link(0, "e0", 1, crate::wire::ethernet::Mac([2, 0x77, 0, 0, 0, 1]));
+    message[20..24].copy_from_slice(&2_u32.to_ne_bytes());
+    let flags: u32 = if is_running { 0x41 } else { 1 };
+    message[24..28].copy_from_slice(&flags.to_ne_bytes());
+    message
+}
+
+fn answer(kind: u16, request: u32, errno: i32) -> Vec<u8> {
+    let mut bytes = 20_u32.to_ne_bytes().to_vec();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend([0, 0]);
+    bytes.extend(request.to_ne_bytes());
+    bytes.extend([0; 4]);
+    bytes.extend((-errno).to_ne_bytes());
+    bytes
+}
+
+impl Host {
+    fn new(config: Config, left: &[&str]) -> Self {
+        let mut host = Self {
+            keeper: Keeper::new(config, true, Instant::START),
+            now: Instant::START,
+            addresses: BTreeMap::new(),
+            monitor: None,
+            query: None,
+            guardian: None,
+            open: BTreeMap::new(),
+            adverts: Vec::new(),
+            frames: 0,
+            wills: Vec::new(),
+            events: Vec::new(),
+            errands: Vec::new(),
+            connects: Vec::new(),
+            lines: String::new(),
+            refused: None,
+        };
+        host.addresses.insert("10.77.0.1".parse().unwrap(), 0);
+        for address in left {
+            host.addresses.insert(address.parse().unwrap(), netlink::ORIGIN);
+        }
+        host.turn();
+        host
+    }
+
+    fn input(&mut self, input: Input<'_>) {
+        self.keeper.handle(self.now, input);
+        self.turn();
+    }
+
+    fn monitored(&mut self, bytes: &[u8]) {
+        let channel = self.monitor.unwrap();
+        self.input(Input::Datagram { channel, bytes });
+    }
+
+    /// Does what is wanted until nothing is.
+    fn turn(&mut self) {
+        while let Some(output) = self.keeper.poll_output() {
+            match output {
+                Output::OpenChannel { channel, spec } => self.open(channel, spec),
+                Output::CloseChannel(channel) => drop(self.open.remove(&channel)),
+                Output::Datagram { channel, bytes, .. } => self.send(channel, bytes),
+                Output::Event(event) => self.events.push(event),
+                Output::Errand(errand) => self.errands.push(errand),
+                Output::Connect { conn, .. } => self.connects.push(conn),
+                Output::Close { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn open(&mut self, channel: ChannelId, spec: ChannelSpec) {
+        match &spec {
+            ChannelSpec::Netlink { groups: 0 } => self.query = Some(channel),
+            ChannelSpec::Netlink { .. } => self.monitor = Some(channel),
+            ChannelSpec::Guardian => self.guardian = Some(channel),
+            _ => {}
+        }
+        let is_raw = matches!(spec, ChannelSpec::RawIp { .. });
+        if let Some(errno) = self.refused.filter(|_| is_raw) {
+            return self.input(Input::ChannelOpened { channel, result: Err(errno) });
+        }
+        self.open.insert(channel, spec);
+        self.input(Input::ChannelOpened { channel, result: Ok(()) });
+    }
+
+    fn send(&mut self, channel: ChannelId, bytes: Vec<u8>) {
+        match self.open.get(&channel) {
+            Some(ChannelSpec::Netlink { .. }) => self.request(&bytes),
+            Some(ChannelSpec::RawIp { .. }) => self.adverts.push((self.now, bytes)),
+            Some(ChannelSpec::Frames { .. }) => self.frames += 1,
+            Some(ChannelSpec::Guardian) => self.wills.push(Will::parse(&bytes).unwrap()),
+            Some(ChannelSpec::Fifo { .. }) => self.lines += &String::from_utf8(bytes).unwrap(),
+            other => panic!("sent to {other:?}"),
+        }
+    }
+
+    /// What a kernel does with a request.
+    fn request(&mut self, bytes: &[u8]) {
+        let Message { request, news } = netlink::messages(bytes).next().unwrap();
+        let kind = u16::from_ne_bytes([bytes[4], bytes[5]]);
+        let query = self.query.unwrap();
+        match (kind, news) {
+            (18, _) => {
+                let mut list = link(true);
+                list.extend(answer(3, request, 0));
+                self.input(Input::Datagram { channel: query, bytes: &list });
+            }
+            (22, _) => {
+                let mut list = Vec::new();
+                for (address, origin) in &self.addresses {
+                    let mut one = add_address(0, &change(&address.to_string()));
+                    if *origin == 0 {
+                        // The origin is the last byte that says something.
+                        let at = one.len() - 4;
+                        one[at] = 0;
+                    }
+                    list.extend(one);
+                }
+                list.extend(answer(3, request, 0));
+                self.input(Input::Datagram { channel: query, bytes: &list });
+            }
+            (_, News::Address(address)) => {
+                let is_new = self.addresses.insert(address.address, netlink::ORIGIN).is_none();
+                let errno = if is_new { 0 } else { netlink::EEXIST };
+                if is_new {
+                    self.monitored(bytes);
+                }
+                self.input(Input::Datagram { channel: query, bytes: &answer(2, request, errno) });
+            }
+            (_, News::AddressGone(address)) => {
+                let was_there = self.addresses.remove(&address.address).is_some();
+                if was_there {
+                    self.monitored(bytes);
+                }
+                let errno = if was_there { 0 } else { netlink::EADDRNOTAVAIL };
+                self.input(Input::Datagram { channel: query, bytes: &answer(2, request, errno) });
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Lets time pass.
+    fn run(&mut self, millis: u64) {
+        let until = self.now + Duration::from_millis(millis);
+        let mut turns = 0;
+        while let Some(deadline) = self.keeper.poll_timeout().filter(|one| one.at <= until) {
+            turns += 1;
+            assert!(turns < 10_000, "a timer that never ends: {}", deadline.why);
+            self.now = deadline.at.max(self.now);
+            self.keeper.handle_timeout(self.now);
+            self.turn();
+        }
+        self.now = until;
+    }
+
+    fn phase(&self) -> Phase {
+        self.keeper.phases().next().unwrap().1
+    }
+
+    fn has(&self, address: &str) -> bool {
+        self.addresses.contains_key(&address.parse().unwrap())
+    }
+
+    fn goodbyes(&self) -> usize {
+        self.adverts.iter().filter(|(_, bytes)| bytes[22] == 0).count()
+    }
+
+    /// Lets an advert of another router come in.
+    fn hear(&mut self, priority: u8) {
+        let (_, mut packet) = self.adverts.last().cloned().unwrap_or_else(|| (self.now, advert()));
+        packet[15] = 2;
+        packet[22] = priority;
+        // Sums made anew: of the header, then of the message with its pseudo header.
+        packet[10..12].fill(0);
+        let sum = crate::wire::checksum::Checksum::new().plus(&packet[..20]).finish();
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        packet[26..28].fill(0);
+        let plain = crate::wire::checksum::Checksum::new().plus(&packet[20..]).finish();
+        packet[26..28].copy_from_slice(&plain.to_be_bytes());
+        let is_raw = |spec: &ChannelSpec| matches!(spec, ChannelSpec::RawIp { .. });
+        let channel = *self.open.iter().find(|(_, spec)| is_raw(spec)).unwrap().0;
+        self.input(Input::Datagram { channel, bytes: &packet });
+    }
+}
+
+/// An advert of version 3 for the router 51.
+fn advert() -> Vec<u8> {
+    vec![
+        0x45, 0xc0, 0, 0x20, 0, 1, 0, 0, 0xff, 0x70, 0, 0, 10, 77, 0, 2, 0xe0, 0, 0, 0x12, 0x31,
+        51, 100, 1, 0, 10, 0, 0, 10, 77, 0, 100,
+    ]
+}
+
+#[test]
+fn a_router_alone_takes_the_address_and_gives_it_back_when_it_stops() {
+    let mut host = Host::new(usual("", ""), &[]);
+    assert_eq!(host.phase(), Phase::Backup);
+    host.run(400);
+    assert_eq!(host.phase(), Phase::Active);
+    assert!(host.has(VIRTUAL));
+    assert_eq!(host.frames, 5);
+    let will = host.wills.last().unwrap();
+    assert_eq!((will.goodbyes.len(), will.requests.len()), (1, 1));
+    assert_eq!(will.goodbyes[0].bytes[22], 0, "priority zero");
+    host.input(Input::Command(Command::Drain { limit: Duration::ZERO }));
+    assert!(!host.has(VIRTUAL) && host.has("10.77.0.1"));
+    assert_eq!(host.goodbyes(), 1);
+    assert!(host.wills.last().unwrap().is_empty());
+    assert_eq!(host.events.last(), Some(&Event::Drained));
+}
+
+#[test]
+fn an_address_that_somebody_removes_comes_back_at_once_but_not_forever() {
+    let mut host = Host::new(usual("", ""), &[]);
+    host.run(400);
+    for _ in 0..limits::VRRP_REINSTATEMENTS_MAX {
+        host.addresses.remove(&VIRTUAL.parse::<IpAddr>().unwrap());
+        host.monitored(&delete_address(0, &change(VIRTUAL)));
+        assert!(host.has(VIRTUAL) && host.phase() == Phase::Active);
+    }
+    host.addresses.remove(&VIRTUAL.parse::<IpAddr>().unwrap());
+    host.monitored(&delete_address(0, &change(VIRTUAL)));
+    assert_eq!((host.phase(), host.has(VIRTUAL), host.goodbyes()), (Phase::Backup, false, 1));
+}
+
+#[test]
+fn what_a_crash_left_is_adopted_unless_another_is_active() {
+    let mut host = Host::new(usual("", ""), &[VIRTUAL]);
+    assert!(host.has(VIRTUAL) && host.phase() == Phase::Backup);
+    host.run(150);
+    assert_eq!(host.phase(), Phase::Active);
+    assert!(host.has(VIRTUAL));
+
+    let mut host = Host::new(usual("", ""), &[VIRTUAL]);
+    host.run(50);
+    host.hear(200);
+    assert!(!host.has(VIRTUAL));
+    host.run(150);
+    assert_eq!(host.phase(), Phase::Backup);
+}
+
+#[test]
+fn what_others_put_there_is_removed_at_the_start() {
+    let mut host = Host::new(usual("", ""), &[]);
+    host.addresses.insert(VIRTUAL.parse().unwrap(), 0);
+    // The same file on a host that had the address before.
+    let addresses = host.addresses.clone();
+    let mut other = Host::new(usual("", "global_defs {\n vrrp_startup_delay 1\n}"), &[]);
+    other.addresses = addresses;
+    other.keeper.list_again();
+    other.turn();
+    other.run(1100);
+    assert!(!other.has(VIRTUAL) && other.phase() == Phase::Backup);
+}
+
+#[test]
+fn a_cable_that_is_pulled_is_a_fault_and_its_return_a_new_start() {
+    let mut host = Host::new(usual("", ""), &[]);
+    host.run(400);
+    host.monitored(&link(false));
+    assert_eq!((host.phase(), host.has(VIRTUAL), host.goodbyes()), (Phase::Fault, false, 2));
+    host.monitored(&link(true));
+    assert_eq!(host.phase(), Phase::Backup);
+    host.run(400);
+    assert!(host.has(VIRTUAL));
+}
+
+#[test]
+fn a_socket_that_cannot_be_opened_is_a_fault_and_is_tried_again() {
+    let mut host = Host::new(usual("", "global_defs {\n vrrp_startup_delay 0.001\n}"), &[]);
+    assert_eq!(host.phase(), Phase::Init);
+    let raw =
+        *host.open.iter().find(|(_, spec)| matches!(spec, ChannelSpec::RawIp { .. })).unwrap().0;
+    host.refused = Some(1);
+    host.input(Input::Trouble { channel: raw, trouble: Trouble::Ended(1) });
+    host.run(10);
+    assert_eq!(host.phase(), Phase::Fault, "it could not hear anybody");
+    host.refused = None;
+    host.run(2500);
+    assert_eq!(host.phase(), Phase::Active);
+}
+
+#[test]
+fn a_check_without_weight_decides_whether_the_router_takes_part() {
+    let script = "vrrp_script alive {\n script \"</dev/tcp/127.0.0.1/22121\"\n interval 1\n}";
+    let mut host = Host::new(usual(" track_script {\n alive\n }\n", script), &[]);
+    host.run(1);
+    assert_eq!(host.phase(), Phase::Init, "nothing is known yet");
+    let conn = host.connects.pop().unwrap();
+    host.input(Input::Connected { conn, local: None });
+    assert_eq!(host.phase(), Phase::Backup);
+    host.run(1200);
+    assert_eq!(host.phase(), Phase::Active);
+    let conn = host.connects.pop().unwrap();
+    host.input(Input::Closed { conn, reason: CloseReason::Refused });
+    assert_eq!((host.phase(), host.has(VIRTUAL)), (Phase::Fault, false));
+}
+
+#[test]
+fn programs_are_told_in_order_and_pipes_get_lines() {
+    let mut host = Host::new(
+        usual(" notify /bin/tell\n", "global_defs {\n vrrp_notify_fifo /run/fifo\n}"),
+        &[],
+    );
+    host.run(400);
+    let words = |errand: &Errand| match errand {
+        Errand::Run { job, program } => {
+            (*job, String::from_utf8(program.argv.join(&b' ')).unwrap())
+        }
+        other => panic!("{other:?}"),
+    };
+    let (job, first) = words(&host.errands[0]);
+    assert_eq!((first.as_str(), host.errands.len()), ("/bin/tell INSTANCE VI BACKUP 150", 1));
+    host.input(Input::Exited { job, exit: Exit::Code(0) });
+    assert_eq!(words(&host.errands[1]).1, "/bin/tell INSTANCE VI MASTER 150");
+    assert_eq!(host.lines, "INSTANCE \"VI\" BACKUP 150\nINSTANCE \"VI\" MASTER 150\n");
+}
+
+#[test]
+fn a_tracked_file_moves_the_priority() {
+    let top = "vrrp_track_file f {\n file /run/f\n weight 10\n}";
+    let mut host = Host::new(usual(" track_file {\n f\n }\n", top), &[]);
+    let is_file = |spec: &ChannelSpec| matches!(spec, ChannelSpec::WatchFile { .. });
+    let channel = *host.open.iter().find(|(_, spec)| is_file(spec)).unwrap().0;
+    for (text, priority) in [("3\n", 180), ("-100", 1), ("what", 150), ("", 150)] {
+        host.input(Input::Datagram { channel, bytes: text.as_bytes() });
+        assert_eq!(host.keeper.phases().next().unwrap().2, priority, "{text}");
+    }
+    host.input(Input::Datagram { channel, bytes: b"-1000" });
+    assert_eq!(host.phase(), Phase::Fault);
+}
+
+#[test]
+fn a_reload_keeps_the_state_and_gives_the_kernel_the_difference() {
+    let mut host = Host::new(usual("", ""), &[]);
+    host.run(400);
+    let sent = host.adverts.len();
+    let more = usual(" virtual_ipaddress_excluded {\n 10.77.0.101/24\n }\n", "");
+    host.keeper.replace(host.now, more);
+    host.turn();
+    assert!(host.has("10.77.0.101") && host.has(VIRTUAL) && host.phase() == Phase::Active);
+    host.keeper.replace(host.now, usual("", ""));
+    host.turn();
+    assert!(!host.has("10.77.0.101") && host.has(VIRTUAL));
+    assert_eq!(host.adverts.len(), sent, "nobody has to know");
+    host.keeper.replace(host.now, config("global_defs {\n}\n"));
+    host.turn();
+    assert_eq!((host.has(VIRTUAL), host.goodbyes()), (false, 1));
+}
+
+#[test]
+fn a_guardian_that_dies_is_asked_for_again_and_gets_its_will() {
+    let mut host = Host::new(usual("", ""), &[]);
+    host.run(400);
+    let (channel, wills) = (host.guardian.unwrap(), host.wills.len());
+    host.input(Input::Trouble { channel, trouble: Trouble::Ended(0) });
+    host.run(1);
+    assert_eq!(host.wills.len(), wills + 1);
+    assert!(!host.wills.last().unwrap().is_empty());
+}
+
+#[test]
+fn adverts_that_do_not_count_are_counted_and_told_once() {
+    let mut host = Host::new(usual("", ""), &[]);
+    host.run(400);
+    let is_raw = |spec: &ChannelSpec| matches!(spec, ChannelSpec::RawIp { .. });
+    let channel = *host.open.iter().find(|(_, spec)| is_raw(spec)).unwrap().0;
+    host.events.clear();
+    for _ in 0..10 {
+        host.input(Input::Datagram { channel, bytes: &advert()[..20] });
+    }
+    assert_eq!(host.keeper.refusals().collect::<Vec<_>>(), [("VI", "malformed", 10)]);
+    assert_eq!(host.events.len(), 1);
+}
+
+#[test]
+fn members_of_a_group_move_together() {
+    let instance = |name: &str, number: u8| {
+        format!(
+            "vrrp_instance {name} {{\n interface e0\n virtual_router_id {number}\n version 3\n \
+             advert_int 0.1\n virtual_ipaddress {{\n 10.77.0.10{number}/24\n }}\n}}\n"
+        )
+    };
+    let text =
+        instance("A", 1) + &instance("B", 2) + "vrrp_sync_group G {\n group {\n A\n B\n }\n}\n";
+    let mut host = Host::new(config(&text), &[]);
+    host.run(600);
+    let phases: Vec<_> = host.keeper.phases().map(|(_, phase, _)| phase).collect();
+    assert_eq!(phases, [Phase::Active, Phase::Active]);
+    assert!(host.has("10.77.0.101") && host.has("10.77.0.102"));
+    host.monitored(&link(false));
+    let phases: Vec<_> = host.keeper.phases().map(|(_, phase, _)| phase).collect();
+    assert_eq!(phases, [Phase::Fault, Phase::Fault]);
+    assert!(!host.has("10.77.0.101") && !host.has("10.77.0.102"));
+}

@@ -1,0 +1,298 @@
+//! From a `keepalived.conf` to running virtual routers, and the main thread's life after that.
+//!
+//! Their worker has a thread of its own, the only one with real-time priority. It does no file,
+//! name or log work: a second thread does that for it.
+
+use std::io;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use ringkeeper_core::config::keepalived::{Config, Scheduling};
+use ringkeeper_core::io::{Command, Errand, Event, Host, Mail, Notice, Parcel, Recipient};
+use ringkeeper_core::node::vrrp::VrrpWorker;
+use rustix::mm::MlockAllFlags;
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use crate::host::channels::Channels;
+use crate::host::errands::Errands;
+use crate::host::events::routers;
+use crate::host::log::Log;
+use crate::host::runtime::{self, Choice, Selected};
+use crate::host::signal::{self, Signal, Signals};
+use crate::host::{reason, sys};
+
+/// Real-time priority where the file names none: above what is usual, below the kernel's own
+/// threads.
+const REALTIME_DEFAULT: u8 = 50;
+
+/// Longest time without a system call while real-time, where the file names none. A turn takes
+/// microseconds; a loop without end must not take the machine along.
+const RUNTIME_MAX_DEFAULT: Duration = Duration::from_secs(1);
+
+/// How often the main thread looks around without being called.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long the worker may take to leave.
+const LEAVE_LIMIT: Duration = Duration::from_secs(3);
+
+/// What to start.
+pub(crate) struct Launch {
+    /// What the file says.
+    pub(crate) config: Config,
+    /// Which runtime.
+    pub(crate) runtime: Choice,
+    /// Whether a process is to say goodbye if this one dies.
+    pub(crate) has_guardian: bool,
+}
+
+/// Work that the worker's thread does not do itself.
+enum Work {
+    Event(Event),
+    Errand(Errand),
+}
+
+/// What the worker asks of the rest of the process.
+struct Desk {
+    work: mpsc::Sender<Work>,
+    is_drained: Arc<AtomicBool>,
+}
+
+impl Host for Desk {
+    fn event(&mut self, event: Event) {
+        if event == Event::Drained {
+            self.is_drained.store(true, Ordering::Release);
+            signal::call_for_attention();
+        }
+        let _ = self.work.send(Work::Event(event));
+    }
+
+    fn errand(&mut self, errand: Errand) {
+        let _ = self.work.send(Work::Errand(errand));
+    }
+
+    fn notice(&mut self, _: Recipient, notice: Notice) {
+        match notice {}
+    }
+}
+
+/// How the worker is reached.
+type Post = Box<dyn Fn(Option<Mail>) + Send>;
+
+/// The virtual routers, on a thread of their own.
+pub(crate) struct Running {
+    thread: JoinHandle<io::Result<()>>,
+    /// Leaves mail; none ends the thread.
+    post: Post,
+    is_drained: Arc<AtomicBool>,
+}
+
+/// Starts the virtual routers.
+///
+/// # Errors
+///
+/// The system refuses threads or descriptors.
+pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
+    sys::tune_allocator();
+    let selected = runtime::select(launch.runtime)?;
+    lock_memory();
+    let scheduling = launch.config.global.scheduling.clone();
+    let names: Vec<_> = launch.config.instances.iter().map(|one| one.name.as_str()).collect();
+    tracing::info!("virtual routers: {}", names.join(" "));
+    let now = ringkeeper_core::time::Instant::START;
+    let worker = VrrpWorker::new(launch.config, launch.has_guardian, now);
+    spawn(selected, worker, scheduling).context("the virtual routers' thread could not start")
+}
+
+/// Keeps pages in memory, so that nothing waits for a disk.
+fn lock_memory() {
+    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    match rustix::mm::mlockall(flags) {
+        Ok(()) => tracing::info!("memory is locked"),
+        Err(error) => {
+            let why = reason(&error.into());
+            tracing::warn!("memory is not locked: {why}; grant CAP_IPC_LOCK or LimitMEMLOCK=");
+        }
+    }
+}
+
+/// Gives the calling thread its priority.
+fn take_priority(scheduling: &Scheduling) {
+    let priority = scheduling.realtime.unwrap_or(REALTIME_DEFAULT);
+    let limit = scheduling.runtime_max.unwrap_or(RUNTIME_MAX_DEFAULT);
+    let micros = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX);
+    // Before the priority, so that there is no moment without the limit.
+    let bound = Rlimit { current: Some(micros), maximum: Some(micros.saturating_mul(2)) };
+    if let Err(error) = setrlimit(Resource::Rttime, bound) {
+        tracing::warn!("no limit of real-time work: {}", reason(&error.into()));
+    }
+    match sys::set_realtime(priority) {
+        Ok(()) => tracing::info!(priority, "the virtual routers' thread is real-time"),
+        Err(error) => {
+            let why = reason(&error);
+            tracing::warn!(
+                "the virtual routers' thread is not real-time: {why}; under load adverts may be \
+                 late, grant CAP_SYS_NICE or LimitRTPRIO="
+            );
+            if let Some(nice) = scheduling.nice {
+                let _ = rustix::process::setpriority_process(None, i32::from(nice));
+            }
+        }
+    }
+}
+
+/// Serves a worker's events and errands at normal priority.
+fn serve(work: &mpsc::Receiver<Work>, errands: &Errands) {
+    while let Ok(work) = work.recv() {
+        match work {
+            Work::Event(event) => routers::log(&event),
+            Work::Errand(errand) => errands.take(errand),
+        }
+    }
+}
+
+fn desk(post: impl Fn(Mail) + Send + Sync + 'static) -> io::Result<(Desk, Arc<AtomicBool>)> {
+    let (sender, receiver) = mpsc::channel();
+    let errands = Errands::start(post)?;
+    std::thread::Builder::new()
+        .name("rk-vrrp-desk".to_owned())
+        .spawn(move || serve(&receiver, &errands))?;
+    let is_drained = Arc::new(AtomicBool::new(false));
+    Ok((Desk { work: sender, is_drained: Arc::clone(&is_drained) }, is_drained))
+}
+
+fn spawn(selected: Selected, worker: VrrpWorker, scheduling: Scheduling) -> io::Result<Running> {
+    let start = Instant::now();
+    let mut channels = Channels::default();
+    match selected {
+        #[cfg(feature = "uring")]
+        Selected::Uring => {
+            let (sender, mut mailbox) = rt_uring::mailbox()?;
+            mailbox.set_opener(rt_uring::Opener::new(move |spec| channels.open(spec)));
+            let mail = sender.clone();
+            let (desk, is_drained) = desk(move |answer| {
+                let _ = mail.send(rt_uring::Message::Mail(answer));
+            })?;
+            let run = move || rt_uring::run(worker, start, Vec::new(), mailbox, desk);
+            let thread = thread(scheduling, run)?;
+            let post: Post = Box::new(move |mail| {
+                let message = mail.map_or(rt_uring::Message::Stop, rt_uring::Message::Mail);
+                let _ = sender.send(message);
+            });
+            Ok(Running { thread, post, is_drained })
+        }
+        Selected::Tokio => {
+            let (sender, mut mailbox) = rt_tokio::mailbox()?;
+            mailbox.set_opener(rt_tokio::Opener::new(move |spec| channels.open(spec)));
+            let mail = sender.clone();
+            let (desk, is_drained) = desk(move |answer| {
+                let _ = mail.send(rt_tokio::Message::Mail(answer));
+            })?;
+            let run = move || rt_tokio::run(worker, start, Vec::new(), mailbox, desk);
+            let thread = thread(scheduling, run)?;
+            let post: Post = Box::new(move |mail| {
+                let message = mail.map_or(rt_tokio::Message::Stop, rt_tokio::Message::Mail);
+                let _ = sender.send(message);
+            });
+            Ok(Running { thread, post, is_drained })
+        }
+    }
+}
+
+fn thread(
+    scheduling: Scheduling,
+    body: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> io::Result<JoinHandle<io::Result<()>>> {
+    std::thread::Builder::new().name("rk-vrrp".to_owned()).spawn(move || {
+        // Also when `body` panics, so that the main thread does not wait for nobody.
+        struct Farewell;
+        impl Drop for Farewell {
+            fn drop(&mut self) {
+                signal::call_for_attention();
+            }
+        }
+        let _farewell = Farewell;
+        take_priority(&scheduling);
+        body()
+    })
+}
+
+impl Running {
+    /// Tells whether the thread has ended without being asked to.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Has another configuration taken over.
+    pub(crate) fn reload(&self, config: Config) {
+        let plan = Parcel::new(Arc::new(config));
+        let limit = Duration::ZERO;
+        (self.post)(Some(Mail::Command(Command::Reload { plan, limit })));
+    }
+
+    /// Leaves: goodbyes are said, addresses removed, programs told; then the thread is ended.
+    pub(crate) fn leave(self) -> ExitCode {
+        (self.post)(Some(Mail::Command(Command::Drain { limit: LEAVE_LIMIT })));
+        let since = Instant::now();
+        while !self.is_drained.load(Ordering::Acquire) && !self.thread.is_finished() {
+            if since.elapsed() > LEAVE_LIMIT {
+                tracing::error!("the virtual routers do not leave in time");
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        (self.post)(None);
+        match self.thread.join() {
+            Ok(Ok(())) => ExitCode::SUCCESS,
+            Ok(Err(error)) => {
+                tracing::error!("the virtual routers' thread ended: {}", reason(&error));
+                ExitCode::FAILURE
+            }
+            Err(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// Obeys signals until the end of the process; returns its exit code. `read` reads the
+/// configuration again; none if it has errors, which it has told.
+pub(crate) fn supervise(
+    running: Running,
+    log: &Log,
+    signals: &Signals,
+    read: impl Fn() -> Option<Config>,
+) -> ExitCode {
+    loop {
+        if running.has_ended() {
+            tracing::error!("the virtual routers' thread ended unasked");
+            let _ = running.leave();
+            return ExitCode::FAILURE;
+        }
+        let signal = match signals.wait(PATIENCE) {
+            Ok(signal) => signal,
+            Err(error) => {
+                tracing::error!("signals can't be received: {}", reason(&error));
+                return ExitCode::FAILURE;
+            }
+        };
+        match signal {
+            Some(signal @ (Signal::Interrupt | Signal::Terminate)) => {
+                log.signal(&format!("{} received, leaving", signal.name()));
+                return running.leave();
+            }
+            Some(Signal::Hangup) => {
+                log.signal("signal 1 (SIGHUP) received, reading the configuration again");
+                let _ = log.reopen();
+                match read() {
+                    Some(config) => running.reload(config),
+                    None => tracing::error!("the old configuration stays in use"),
+                }
+            }
+            Some(Signal::Louder) => drop(log.louder()),
+            Some(Signal::Quieter) => drop(log.quieter()),
+            Some(Signal::Attention | Signal::User1 | Signal::User2) | None => {}
+        }
+    }
+}
