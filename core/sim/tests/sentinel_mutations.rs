@@ -124,7 +124,13 @@ fn a_stale_master_that_is_promoted_is_found() {
 
 #[test]
 fn ours_that_counts_votes_for_the_wrong_election_is_found() {
-    let plan = |seed, member| draw(seed, member, 5, STORM);
+    // It takes elections of several masters that overlap, and so a slow network.
+    let faults = [FaultKind::Masters, FaultKind::Tail];
+    let plan = |seed, member| Plan {
+        latency: Duration::from_millis(20),
+        storm: Duration::from_secs(20),
+        ..draw(seed, member, 5, &faults)
+    };
     assert_ours_is_found(Mutation::CountsWrongEpoch, &["S2", "S4"], plan);
 }
 

@@ -78,8 +78,9 @@ pub(crate) struct Schedule {
     pub lasting: Duration,
     pub is_over: bool,
     pub struck: u64,
-    /// How often an operator changed a role.
-    pub by_hand: u64,
+    /// What may have left a group without anybody who has all of its history: roles changed by
+    /// hand, data lost.
+    pub losses: u64,
 }
 
 impl Schedule {
@@ -92,7 +93,7 @@ impl Schedule {
         }
         let pause = Duration::from_millis([300, 1_000, 4_000, 10_000][rng.below(4) as usize]);
         let lasting = Duration::from_millis([800, 3_000, 9_000, 30_000][rng.below(4) as usize]);
-        Self { kinds, pause, lasting, is_over: false, struck: 0, by_hand: 0 }
+        Self { kinds, pause, lasting, is_over: false, struck: 0, losses: 0 }
     }
 }
 
@@ -249,6 +250,7 @@ impl World {
         let servers = self.server_nodes();
         let node = self.pick(&servers);
         let choice = self.rng.below(4);
+        self.schedule.losses += u64::from(choice == 1);
         let loading = Duration::from_millis(self.rng.below(5_000));
         if let Process::Server(server) = &mut self.nodes[node].process {
             match choice {
@@ -289,7 +291,7 @@ impl World {
     }
 
     fn by_hand(&mut self) {
-        self.schedule.by_hand += 1;
+        self.schedule.losses += 1;
         let servers = self.server_nodes();
         let node = self.pick(&servers);
         let group: Vec<SocketAddr> = self.group_addresses(node);

@@ -104,8 +104,8 @@ impl Plan {
 pub enum Ending {
     /// All is well.
     Well,
-    /// It did not get there, which is no fault of ours: there are genuine Sentinels, or an operator
-    /// changed roles by hand.
+    /// It did not get there, which is no fault of ours: there are genuine Sentinels, or nobody
+    /// was left who has all of a group's history.
     Unwell,
 }
 
@@ -512,9 +512,9 @@ impl Fleet {
     fn unwell(&mut self, what: &str) -> Result<Ending, Box<Failure>> {
         let is_ours = |member: &Member| matches!(member, Member::Ours(_));
         let is_blamed = self.plan.blames_all || self.plan.members.iter().all(is_ours);
-        // Operators may leave a group without anybody who has all of its history.
-        let by_hand = self.world.schedule.by_hand > 0;
-        if self.breach().is_none() && (!is_blamed || by_hand) {
+        // Where nobody has all of a group's history, nobody may be promoted.
+        let has_losses = self.world.schedule.losses > 0;
+        if self.breach().is_none() && (!is_blamed || has_losses) {
             return Ok(Ending::Unwell);
         }
         let (rule, text) = what.split_once(": ").unwrap_or(("L", what));
