@@ -88,7 +88,15 @@ fn pump(admin: &mut Admin, id: ConnId, said: &mut Vec<u8>, is_closed: &mut bool)
                 admin.answered(now, query, WorkerId(0), answer);
             }
             Output::PauseRead(_) | Output::ResumeRead(_) => {}
-            other => panic!("{other:?}"),
+            other @ (Output::Connect { .. }
+            | Output::Release { .. }
+            | Output::Resolve { .. }
+            | Output::OpenChannel { .. }
+            | Output::CloseChannel(_)
+            | Output::Datagram { .. }
+            | Output::Event(_)
+            | Output::Errand(_)
+            | Output::Notice { .. }) => panic!("{other:?}"),
         }
     }
 }
