@@ -1,6 +1,7 @@
 //! Virtual routers on a link in network namespaces, beside genuine keepalived: who has the
 //! address, and whether others find our packets good.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests")]
 
 mod support;
 
