@@ -125,9 +125,6 @@ fn redis_cli_imports_a_pipe(runtime: Runtime) {
     assert_eq!(house.keys(), 5000);
 }
 
-/// The release of redis-py that the test was written for.
-const REDIS_PY: &str = "redis==8.1.0";
-
 const REDIS_PY_SCRIPT: &str = r#"
 import sys, threading, redis
 port = int(sys.argv[1])
@@ -193,7 +190,7 @@ print("all good")
 
 fn redis_py_works_with_its_defaults_and_each_protocol(runtime: Runtime) {
     need!("redis-server", "python3");
-    let Some(library) = python::package(REDIS_PY) else { return };
+    let Some(library) = python::package(python::REDIS_PY) else { return };
     let house = House::start(runtime);
     for options in ["default", "2", "3"] {
         let output = Command::new("python3")

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use support::eventually;
 use support::lab::{Runtime, program};
+use support::python;
 use support::quorum::{Make, NAME, Quorum, Watcher, start_servers};
 use support::resp::Reply;
 
@@ -309,18 +310,15 @@ fn redis_py_and_redis_cli_find_the_master(runtime: Runtime) {
     let all = Quorum::start_with(&[Make::Ours(runtime), Make::Ours(runtime)], 1, 5000, "");
     let port = all.servers[0].place.port().to_string();
     let places: Vec<String> = all.watchers.iter().map(|w| w.place.port().to_string()).collect();
-    let has_redis_py = Command::new("python3").args(["-c", "import redis.sentinel"]).output();
-    if has_redis_py.is_ok_and(|output| output.status.success()) {
-        let output = Command::new("python3")
-            .args(["-c", REDIS_PY_SCRIPT, &port])
-            .args(&places)
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        assert!(text.contains("all good"), "{text}");
-    } else {
-        support::lab::skip("redis-py is not installed");
-    }
+    let Some(library) = python::package(python::REDIS_PY) else { return };
+    let output = Command::new("python3")
+        .args(["-c", REDIS_PY_SCRIPT, &port])
+        .args(&places)
+        .env("PYTHONPATH", &library)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(text.contains("all good"), "{text}");
     let cli = |words: &[&str]| {
         let command = Command::new(program("redis-cli").unwrap())
             .args(["-p", &places[0]])

@@ -8,6 +8,9 @@ use std::sync::Mutex;
 
 use super::lab::{program, skip};
 
+/// The release of redis-py that the tests were written for.
+pub const REDIS_PY: &str = "redis==8.1.0";
+
 /// Installs a release of a package, `name==version`, for these tests only, once; none, with the
 /// reason said, when it can't be had. The result belongs into `PYTHONPATH`.
 pub fn package(release: &str) -> Option<PathBuf> {
