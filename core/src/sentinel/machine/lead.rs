@@ -427,7 +427,13 @@ impl Sentinel {
     /// Returns the replica that is followed by the server that should be its master, and says that
     /// it is one: whatever it lacks is lost already, and nobody else has more.
     fn followed_by_master(&self, master: &Master) -> Option<usize> {
-        let (_, report) = master.server.replica_report()?;
+        let (at, report) = master.server.replica_report()?;
+        let down_since = master.server.watch.down_since();
+        if at < master.server.role_since || down_since.is_some_and(|since| at < since) {
+            // From before it became the master, or from before it was down: it may have been the
+            // master since, and then the one that it followed lacks what was written to it.
+            return None;
+        }
         let of = report.master.as_ref().filter(|_| report.link == MasterLink::Up)?;
         master.replicas.values().position(|replica| {
             self.is_same_place(of, &replica.address)
