@@ -344,8 +344,9 @@ pub enum Output {
         mode: CloseMode,
     },
     /// Stop reading and give the connection away, with what the worker knows of it. No write is in
-    /// flight and reading is paused. Answered by `Released`, or by `Closed` if it broke meanwhile;
-    /// no `Received` comes any more: bytes that were on their way go with the connection.
+    /// flight and reading is paused. Decided while outputs are taken, so that `state` has all that
+    /// the turn handed over. Answered by `Released`, or by `Closed` if it broke meanwhile; no
+    /// `Received` comes any more: bytes that were on their way go with the connection.
     Release {
         /// The connection.
         conn: ConnId,

@@ -271,6 +271,9 @@ impl Proxy {
             client.keep(bytes, &mut shared.buffers);
             serve_waiting(shared, client);
         }
+        if client.is_leaving {
+            shared.mark_ready(client);
+        }
         self.finish_look(key_of(id));
     }
 
@@ -280,6 +283,13 @@ impl Proxy {
         client.is_ready = false;
         serve_waiting(&mut self.shared, client);
         self.finish_look(key_of(id));
+        // Only here, where outputs are taken: what the same turn still hands over of a client that
+        // has left already would be lost.
+        if let Some(client) = self.clients.get_mut(key_of(id))
+            && client.is_leaving
+        {
+            self.shared.release_if_settled(client);
+        }
     }
 
     fn wake(&mut self, id: ConnId) {
@@ -302,9 +312,6 @@ impl Proxy {
             shared.outbox.push(Output::ResumeRead(client.id));
         }
         shared.close_if_settled(client);
-        if client.is_leaving {
-            shared.release_if_settled(client);
-        }
         shared.count(client);
         if shared.sums.input > shared.plan.clients_input_bytes_max {
             self.cut_off_largest(Limit::ClientsInput, |client| client.counted_input);

@@ -88,6 +88,28 @@ fn a_client_goes_when_its_replies_have_left_and_not_before() {
 }
 
 #[test]
+fn bytes_that_come_in_the_same_turn_go_with_the_client() {
+    let whole = request(&["GET", "x"]);
+    let (first, rest) = whole.split_at(11);
+    let (second, third) = rest.split_at(4);
+    let mut h = Harness::new(ONE);
+    let client = h.client();
+    let limit = Duration::from_secs(30);
+    // A turn hands over all its inputs before it takes an output.
+    h.worker.handle(h.now, Input::Command(Command::HandOver { limit }));
+    for part in [first, second, third] {
+        let bytes = part.as_bytes();
+        h.worker.handle(h.now, Input::Received { conn: client, bytes });
+    }
+    h.pump();
+    let server = h.server("127.0.0.1:1");
+    assert_eq!(h.take(server), whole, "what was read is served here");
+    h.send(server, "$1\r\n1\r\n");
+    assert_eq!(h.take(client), "$1\r\n1\r\n");
+    assert_eq!(h.released.len(), 1);
+}
+
+#[test]
 fn who_has_been_let_in_need_not_ask_again() {
     let mut old = Harness::new(SECRET);
     let (known, stranger) = (old.client(), old.client());
