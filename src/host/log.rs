@@ -250,12 +250,17 @@ where
     ) -> fmt::Result {
         let metadata = event.metadata();
         write_head(&mut writer, metadata.file(), metadata.line())?;
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        write_plain(&mut writer, &fields.message)?;
-        write_plain(&mut writer, &fields.rest)?;
-        writer.write_char('\n')
+        write_body(&mut writer, event)
     }
+}
+
+/// Writes what every form of a line ends with: message, fields, end of line.
+fn write_body(writer: &mut Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    let mut fields = Fields::default();
+    event.record(&mut fields);
+    write_plain(writer, &fields.message)?;
+    write_plain(writer, &fields.rest)?;
+    writer.write_char('\n')
 }
 
 /// Formats an event as Redis would: process, role, time, how loud, message.
@@ -297,11 +302,7 @@ where
             Level::TRACE => '.',
         };
         write!(writer, "{mark} ")?;
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        write_plain(&mut writer, &fields.message)?;
-        write_plain(&mut writer, &fields.rest)?;
-        writer.write_char('\n')
+        write_body(&mut writer, event)
     }
 }
 
@@ -326,11 +327,7 @@ where
             Level::DEBUG | Level::TRACE => 7,
         };
         write!(writer, "<{priority}>")?;
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        write_plain(&mut writer, &fields.message)?;
-        write_plain(&mut writer, &fields.rest)?;
-        writer.write_char('\n')
+        write_body(&mut writer, event)
     }
 }
 
