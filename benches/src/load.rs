@@ -395,21 +395,24 @@ impl Engine {
         }
     }
 
+    /// Takes in all that wait: while clients connect, few turns pass, and a full backlog would make
+    /// the next connect wait for a turn that only comes after it.
     fn accept(&mut self, at: usize) -> io::Result<()> {
-        let stream = match self.listeners[at].0.accept() {
-            Ok((stream, _)) => stream,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let peer = Peer::new(stream)?;
-        let slot = self.peers.iter().position(Option::is_none).unwrap_or(self.peers.len());
-        let data = epoll::EventData::new_u64((KIND_PEER << KIND_SHIFT) | slot as u64);
-        epoll::add(&self.queue, peer.stream(), data, edge_triggered())?;
-        if slot == self.peers.len() {
-            self.peers.push(None);
+        loop {
+            let stream = match self.listeners[at].0.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            let peer = Peer::new(stream)?;
+            let slot = self.peers.iter().position(Option::is_none).unwrap_or(self.peers.len());
+            let data = epoll::EventData::new_u64((KIND_PEER << KIND_SHIFT) | slot as u64);
+            epoll::add(&self.queue, peer.stream(), data, edge_triggered())?;
+            if slot == self.peers.len() {
+                self.peers.push(None);
+            }
+            self.peers[slot] = Some(peer);
         }
-        self.peers[slot] = Some(peer);
-        Ok(())
     }
 
     fn handle_peer(&mut self, at: usize) -> io::Result<()> {
