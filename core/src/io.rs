@@ -52,7 +52,7 @@ use crate::id::{
 use crate::time::Instant;
 
 pub use self::channel::{ChannelSpec, RouterNews, Trouble};
-pub use self::notice::Notice;
+pub use self::notice::{Evidence, Notice, ShardCondition, ShardNews, Sighting};
 
 /// Where a stream socket is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -187,12 +187,14 @@ pub enum Mail {
 
 impl Mail {
     /// Tells whether somebody waits for it, so that it must not be dropped however full the
-    /// mailbox is. There is at most one for each errand under way, and one plan at a time.
+    /// mailbox is. There is at most one for each errand under way, one plan at a time, and one for
+    /// each shard and turn of the control worker.
     pub const fn is_answer(&self) -> bool {
         match self {
             Self::Persisted { .. }
             | Self::Exited { .. }
-            | Self::Command(Command::Reload { .. }) => true,
+            | Self::Command(Command::Reload { .. })
+            | Self::Notice(Notice::Shard(_)) => true,
             Self::Command(_) | Self::Notice(_) => false,
         }
     }

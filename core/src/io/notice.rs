@@ -1,5 +1,8 @@
 //! What workers tell each other, and what of the border is counted.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use super::{Endpoint, Failure, Limit, Recipient};
 use crate::id::WorkerId;
 use crate::stats::{Answer, ErrorKind, LimitKind, Peer, Query, Question};
@@ -31,6 +34,62 @@ pub enum Notice {
         /// The answer.
         answer: Answer,
     },
+    /// What is known of a shard's master: from whoever follows the Sentinels, to every worker with
+    /// clients. Never dropped; at most one for each shard and turn is sent.
+    Shard(ShardNews),
+    /// What a worker with clients has seen of a shard's master. For the control worker.
+    Sighting(Sighting),
+}
+
+/// What is known of a shard's master.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardNews {
+    /// The shard: the Sentinels' name for the master, and [`ServerPlan::shard`] in the pools.
+    ///
+    /// [`ServerPlan::shard`]: crate::proxy::ServerPlan::shard
+    pub shard: Arc<str>,
+    /// Configuration epoch that `address` belongs to. News of a lower one are old: they change
+    /// nothing.
+    pub epoch: u64,
+    /// The master by that epoch. Routing follows this pair, never a server's own word.
+    pub address: SocketAddr,
+    /// How it is.
+    pub condition: ShardCondition,
+}
+
+/// How a shard's master is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShardCondition {
+    /// Requests go there.
+    Serving,
+    /// It may be dead: requests wait, for as long as their pool lets them.
+    Suspected,
+    /// A planned failover is on its way: requests wait, as for one that may be dead.
+    Moving,
+    /// This host must not write to it: it is cut off from the other Sentinels, or its lease is over.
+    Fenced,
+}
+
+/// What a worker with clients has seen of a shard's master: evidence for the Sentinel, no decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// The shard.
+    pub shard: Arc<str>,
+    /// Whom it was seen of.
+    pub address: SocketAddr,
+    /// What.
+    pub evidence: Evidence,
+}
+
+/// What a server can do that speaks against its being a live master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// It refused a connection.
+    Refused,
+    /// It reset or closed a connection.
+    Reset,
+    /// It said `-READONLY`: it is a replica by now.
+    ReadOnly,
 }
 
 impl From<Failure> for ErrorKind {

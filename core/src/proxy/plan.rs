@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::nutcracker::{
@@ -77,6 +78,9 @@ pub struct ServerPlan {
     pub address: Address,
     /// The operator took it out of the ring.
     pub is_drained: bool,
+    /// The Sentinels' name for the master that this server is; `None`: it is followed by nobody and
+    /// stays where it is. Keys are placed by `name`, whatever the shard is called.
+    pub shard: Option<Arc<str>>,
 }
 
 /// One pool.
@@ -219,6 +223,6 @@ impl ServerPlan {
                 Err(_) => Address::Named { host: at.host.clone(), port: at.port },
             },
         };
-        Self { name: server.name.clone(), address, is_drained: false }
+        Self { name: server.name.clone(), address, is_drained: false, shard: None }
     }
 }

@@ -28,7 +28,7 @@ fn ask(harness: &mut Harness, question: Question) -> Answer {
             assert_eq!((from, query), (WorkerId(0), Query(77)));
             answer
         }
-        Notice::Question { .. } | Notice::ConfigRead { .. } => panic!("{notice:?}"),
+        _ => panic!("{notice:?}"),
     }
 }
 
