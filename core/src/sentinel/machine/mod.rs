@@ -14,6 +14,7 @@ mod ask;
 mod clients;
 mod commands;
 mod explain;
+mod figures;
 mod hellos;
 mod help;
 mod info_text;
