@@ -1,6 +1,7 @@
 //! Puts a process together: pools, whoever knows where their masters are, and virtual routers, from
 //! one file or from the files of the programs that did this before.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use ringkeeper_core::config::native::{Own, Watch};
 use ringkeeper_core::config::nutcracker::Config;
 use ringkeeper_core::config::sentinel::{self as conf, PORT_DEFAULT, RunId};
-use ringkeeper_core::sentinel::machine::{Keeping, Process, Setup};
+use ringkeeper_core::sentinel::machine::{Keeping, NameBase, Process, Setup};
 
 use crate::cli::load::{self, Loaded};
 use crate::cli::sentinel::{self, State};
@@ -122,6 +123,9 @@ fn setup(own: &Own, path: &Path, state: PathBuf) -> Result<Setup, String> {
             unix_micros_at_start: 0,
         },
         fast_down: own.fast_down.clone(),
+        min_copies: BTreeMap::new(),
+        names: NameBase::default(),
+        tells_workers: false,
     };
     sentinel::with_state(setup, state)
 }

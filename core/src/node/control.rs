@@ -59,17 +59,13 @@ pub struct Control {
     now: Instant,
 }
 
-/// Whom a connection belongs to.
-enum Owner {
-    Admin,
-    Sentinel,
-}
+/// First index of the connections that are not the admin machine's.
+#[expect(clippy::cast_possible_truncation, reason = "a small constant")]
+const BASE: u32 = ADMIN_CONNECTIONS_MAX as u32;
 
-/// Clients' connections are told apart by their index: the admin machine has the first ones.
-fn owner(conn: ConnId) -> Owner {
-    let is_admin = !conn.is_server()
-        && usize::try_from(conn.index()).is_ok_and(|index| index < ADMIN_CONNECTIONS_MAX);
-    if is_admin { Owner::Admin } else { Owner::Sentinel }
+/// Tells whether a connection belongs to the admin machine.
+const fn is_admin(conn: ConnId) -> bool {
+    conn.index() < BASE
 }
 
 impl Control {
@@ -90,7 +86,9 @@ impl Control {
             return;
         }
         match plan {
-            WatchPlan::Own { setup, seed } => {
+            WatchPlan::Own { mut setup, seed } => {
+                setup.names.conn = BASE;
+                setup.tells_workers = true;
                 self.sentinel = Some(Sentinel::new(*setup, seed, now));
             }
         }
@@ -218,10 +216,13 @@ impl Drive for Control {
             | Input::Eof { conn }
             | Input::Sent { conn, .. }
             | Input::Closed { conn, .. }
-            | Input::Released { conn } => match owner(conn) {
-                Owner::Admin => self.handle_admin(now, input),
-                Owner::Sentinel => self.handle_watch(now, input),
-            },
+            | Input::Released { conn } => {
+                if is_admin(conn) {
+                    self.handle_admin(now, input);
+                } else {
+                    self.handle_watch(now, input);
+                }
+            }
             Input::Notice(notice) => self.handle_notice(now, notice),
             Input::Command(command) => self.handle_command(now, &command),
             Input::Connected { .. }
