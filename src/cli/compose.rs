@@ -6,15 +6,18 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ringkeeper_core::config::native::{Own, Watch};
+use ringkeeper_core::config::native::{self, Own, Watch};
 use ringkeeper_core::config::nutcracker::Config;
 use ringkeeper_core::config::sentinel::{self as conf, PORT_DEFAULT, RunId};
 use ringkeeper_core::sentinel::machine::{Keeping, NameBase, Process, Setup};
 
+#[cfg(target_os = "linux")]
+use crate::cli::keepalived;
 use crate::cli::load::{self, Loaded};
 use crate::cli::sentinel::{self, State};
-use crate::host::masters::{self, MastersLaunch};
-use crate::host::service::{Reading, Reread};
+use crate::host::masters::MastersLaunch;
+use crate::host::runtime::Choice;
+use crate::host::service::{Leave, Reading, Reread};
 
 /// The file in the service's folder where a Sentinel keeps what it learns.
 const STATE_NAME: &str = "sentinel.state";
@@ -75,9 +78,9 @@ fn attach(config: &mut Config, file: &Path, learnt: &conf::Config) {
     let name = file.display().to_string();
     let written = fs::read(file).ok().and_then(|text| conf::parse_bytes(&name, &text).config);
     if let Some(written) = &written {
-        masters::attach(config, &written.masters);
+        native::attach(config, &written.masters);
     }
-    masters::attach(config, &learnt.masters);
+    native::attach(config, &learnt.masters);
 }
 
 /// Returns who knows where masters are by the file of the whole.
@@ -128,4 +131,36 @@ fn setup(own: &Own, path: &Path, state: PathBuf) -> Result<Setup, String> {
         tells_workers: false,
     };
     sentinel::with_state(setup, state)
+}
+
+/// Starts the virtual routers that are wanted beside the pools.
+///
+/// # Errors
+///
+/// They cannot be started; the log says why.
+#[cfg(target_os = "linux")]
+pub(super) fn start_routers(
+    path: Option<&Path>,
+    runtime: Option<Choice>,
+) -> Result<Option<Leave>, ()> {
+    let Some(path) = path else { return Ok(None) };
+    let loaded = keepalived::read(path, None);
+    loaded.log();
+    let routers = keepalived::start(loaded, runtime.unwrap_or_default()).ok_or(())?;
+    Ok(Some(Box::new(move || {
+        routers.leave();
+    })))
+}
+
+/// Virtual routers need what only Linux has.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn start_routers(
+    path: Option<&Path>,
+    _: Option<Choice>,
+) -> Result<Option<Leave>, ()> {
+    if path.is_none() {
+        return Ok(None);
+    }
+    tracing::error!("virtual routers are for Linux only");
+    Err(())
 }
