@@ -31,6 +31,9 @@ pub enum Placement {
 }
 
 impl Placement {
+    /// All of them, in the order of the tables.
+    pub const ALL: [Self; 3] = [Self::Saturated, Self::Memcached, Self::Real];
+
     /// The name in options and files.
     pub fn name(self) -> &'static str {
         match self {
@@ -160,7 +163,7 @@ impl Report {
     /// The tables for people.
     pub fn table(&self) -> String {
         let mut text = String::new();
-        for at in [Placement::Saturated, Placement::Memcached, Placement::Real] {
+        for at in Placement::ALL {
             if !self.cells.keys().any(|(placement, ..)| *placement == at) {
                 continue;
             }
@@ -313,7 +316,7 @@ impl Report {
     /// Everything, for programs.
     pub fn json(&self, facts: &Value) -> Value {
         let mut cells = Vec::new();
-        for at in [Placement::Saturated, Placement::Real] {
+        for at in Placement::ALL {
             for workload in at.workloads() {
                 for kind in self.kinds() {
                     cells.extend(self.cell_json(at, workload, kind));

@@ -59,7 +59,7 @@ impl Options {
             window: Duration::from_millis(700),
             only: None,
             targets: Kind::ALL.to_vec(),
-            placements: vec![Placement::Saturated, Placement::Memcached, Placement::Real],
+            placements: Placement::ALL.to_vec(),
             tries: 3,
             spin: false,
             priority: false,
@@ -115,7 +115,7 @@ fn kinds(text: &str) -> Result<Vec<Kind>, String> {
 }
 
 fn placement(text: &str) -> Result<Placement, String> {
-    [Placement::Saturated, Placement::Memcached, Placement::Real]
+    Placement::ALL
         .into_iter()
         .find(|placement| placement.name() == text)
         .ok_or_else(|| format!("unknown placement {text}"))
