@@ -302,6 +302,8 @@ impl Report {
             for (pair, one, what) in [
                 (Kind::UringPair, Kind::Uring, "two io_uring workers / 1"),
                 (Kind::TokioPair, Kind::Tokio, "two tokio workers / 1"),
+                (Kind::UringPair, Kind::UringApart, "two io_uring w. / 1 + 1"),
+                (Kind::TokioPair, Kind::TokioApart, "two tokio w. / 1 + 1"),
             ] {
                 if let Some(ratio) = self.ratio(at, workload, pair, one) {
                     let (workload, ratio) = (workload.name, ratio.median);
