@@ -79,5 +79,7 @@ const fn in_words(why: Unfit) -> &'static str {
         Unfit::LinkDownTooLong => "it lost its master long before we did",
         Unfit::NeverSynced => "it has never been in step with its master",
         Unfit::Lineage => "its data are of another history than the last master's",
+        Unfit::Behind => "another has more, and copies were promised",
+        Unfit::TooFewSeen => "too few replicas are seen to find the copies that were promised",
     }
 }
