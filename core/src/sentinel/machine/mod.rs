@@ -16,6 +16,7 @@ mod clients;
 mod commands;
 mod copies;
 mod explain;
+mod figures;
 mod hellos;
 mod help;
 mod info_text;
