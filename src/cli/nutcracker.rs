@@ -381,6 +381,7 @@ fn serve(
             required: true,
         }),
         settings: loaded.settings,
+        routers: None,
     };
     match service::start(launch) {
         Ok(service) => {

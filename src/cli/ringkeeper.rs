@@ -19,6 +19,7 @@ use crate::host::admin::{self, AdminLaunch, AdminPlace, SlowAfter};
 use crate::host::control::{self, Answer, Control};
 use crate::host::log::{Format, Log, Verbosity};
 use crate::host::reason;
+use crate::host::routers::Routers;
 use crate::host::runtime::Choice;
 use crate::host::service::{self, Launch, Stats, Threads};
 use crate::host::signal::{Persona, Signals};
@@ -400,7 +401,7 @@ fn run(arguments: RunArgs) -> ExitCode {
         loaded.log();
     }
     let Some(config) = loaded.config.take() else { return ExitCode::FAILURE };
-    let Ok(leave) = start_routers(&arguments) else { return ExitCode::FAILURE };
+    let Ok(routers) = start_routers(&arguments) else { return ExitCode::FAILURE };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
@@ -434,16 +435,15 @@ fn run(arguments: RunArgs) -> ExitCode {
         settings: loaded.settings,
         control,
         takeover,
+        routers,
     };
-    let code = match service::start(launch) {
+    match service::start(launch) {
         Ok(service) => service::supervise(service, &log, &signals),
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
-    };
-    leave();
-    code
+    }
 }
 
 const fn choice(runtime: native::Runtime) -> Choice {
@@ -454,31 +454,22 @@ const fn choice(runtime: native::Runtime) -> Choice {
     }
 }
 
-/// Ends virtual routers in order.
-type Leave = Box<dyn FnOnce()>;
-
 /// Starts the virtual routers that are wanted beside the pools.
 ///
 /// # Errors
 ///
 /// They cannot be started; the log says why.
 #[cfg(target_os = "linux")]
-fn start_routers(arguments: &RunArgs) -> Result<Leave, ()> {
-    let Some(path) = &arguments.keepalived else { return Ok(Box::new(|| ())) };
-    let loaded = keepalived::read(path, None);
-    loaded.log();
-    let runtime = arguments.runtime.unwrap_or_default();
-    let routers = keepalived::start(loaded, runtime).ok_or(())?;
-    Ok(Box::new(move || {
-        routers.leave();
-    }))
+fn start_routers(arguments: &RunArgs) -> Result<Option<Routers>, ()> {
+    let Some(path) = &arguments.keepalived else { return Ok(None) };
+    keepalived::start(path, arguments.runtime.unwrap_or_default()).ok_or(()).map(Some)
 }
 
 /// Virtual routers need what only Linux has.
 #[cfg(not(target_os = "linux"))]
-fn start_routers(arguments: &RunArgs) -> Result<Leave, ()> {
+fn start_routers(arguments: &RunArgs) -> Result<Option<Routers>, ()> {
     if arguments.keepalived.is_none() {
-        return Ok(Box::new(|| ()));
+        return Ok(None);
     }
     tracing::error!("virtual routers are for Linux only");
     Err(())

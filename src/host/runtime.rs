@@ -11,6 +11,7 @@ use ringkeeper_core::io::{Drive, Errand, Event, Host, Mail, Notice, Parcel, Reci
 use socket2::Socket;
 
 use crate::host::events::EventLog;
+use crate::host::routers::Line;
 use crate::host::signal;
 
 /// Which runtime the operator wants.
@@ -274,12 +275,18 @@ pub(crate) enum News {
 pub(crate) struct Switchboard {
     data: OnceLock<Vec<Sender>>,
     control: OnceLock<Sender>,
+    routers: Line,
 }
 
 impl Switchboard {
     /// Tells how the workers with clients are reached, in the order of their numbers.
     pub(crate) fn connect(&self, data: Vec<Sender>) {
         let _ = self.data.set(data);
+    }
+
+    /// Makes one that reaches the virtual routers.
+    pub(crate) fn new(routers: Line) -> Self {
+        Self { routers, ..Self::default() }
     }
 
     /// Tells how the worker without clients is reached.
@@ -303,6 +310,7 @@ impl Switchboard {
                     sender.mail(Mail::Notice(notice.clone()));
                 }
             }
+            Recipient::Routers => self.routers.pass(notice),
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::host::listen::{self, Address, OpenError, Request};
 use crate::host::log::Log;
 use crate::host::memory::Trimmer;
 use crate::host::notify::{self, Watchdog};
+use crate::host::routers::Routers;
 use crate::host::runtime::{self, Choice};
 use crate::host::signal::{Persona, Signal, Signals};
 use crate::host::sockets::{self, Fresh, Serves, Sockets};
@@ -139,6 +140,8 @@ pub(crate) struct Launch {
     pub(crate) control: Option<Control>,
     /// The process that this one replaces.
     pub(crate) takeover: Option<Takeover>,
+    /// Virtual routers, at work already.
+    pub(crate) routers: Option<Routers>,
 }
 
 /// The service at work, as the main thread has it.
@@ -154,6 +157,7 @@ pub(crate) struct Service {
     settings: Settings,
     control: Option<Control>,
     takeover: Option<Takeover>,
+    routers: Option<Routers>,
     /// Another process has taken over.
     is_replaced: bool,
 }
@@ -218,7 +222,8 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
         listeners: u64::try_from(fresh.len()).unwrap_or(u64::MAX),
     };
     let control = launch.admin.plan(facts, host.threads, sockets.fixed());
-    let fleet = Fleet::start(selected, &Arc::new(plan), host.threads, control)?;
+    let line = launch.routers.as_ref().map(Routers::line).unwrap_or_default();
+    let fleet = Fleet::start(selected, &Arc::new(plan), host.threads, control, line)?;
     for fresh in fresh {
         if matches!(fresh.serves, Serves::Fixed(_)) {
             fleet.listen_control(fresh.listener);
@@ -248,6 +253,7 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
         settings: launch.settings,
         control: launch.control,
         takeover,
+        routers: launch.routers,
         is_replaced: false,
     })
 }
@@ -383,7 +389,15 @@ impl Service {
     /// What is wrong; nothing has changed then.
     fn reload(&mut self) -> Result<String, String> {
         notify::reloading();
+        let are_routers_good = self.routers.as_mut().is_none_or(Routers::reload);
         let result = self.read_again();
+        let result = result.and_then(|text| match are_routers_good {
+            true => Ok(text),
+            false => Err(format!(
+                "{text}error: the file of the virtual routers has errors, which the log tells; \
+                 their old configuration stays in use\n"
+            )),
+        });
         notify::ready(SERVING);
         result
     }
@@ -514,6 +528,9 @@ impl Service {
         let result = replaced.hand_over(&mut self.fleet);
         self.control = None;
         self.is_replaced = true;
+        if let Some(routers) = &mut self.routers {
+            routers.hand_over();
+        }
         match result.and_then(|()| replaced.finish()) {
             Ok(clients) => {
                 let text = format!("process {} has taken over {clients} clients", replaced.id());
@@ -594,6 +611,9 @@ pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> E
         }
         service.finish_takeover();
         service.obey();
+        if let Some(routers) = &mut service.routers {
+            routers.look(Instant::now());
+        }
         if service.is_replaced {
             log.signal("another process has taken over, ending");
             return match service.fleet.stop() {
@@ -632,6 +652,10 @@ pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> E
                 ));
                 notify::stopping("letting clients finish");
                 draining_since = Some(Instant::now());
+                // Clients that come from now on are another host's.
+                if let Some(routers) = &mut service.routers {
+                    routers.begin_leaving();
+                }
                 service.fleet.command(&Command::Drain { limit });
             }
             (persona, Signal::Hangup) => {

@@ -85,7 +85,10 @@ impl Drive for Control {
             }
             // It has no clients of pools, so there is nothing to ask it and nothing to drain.
             Input::Notice(
-                Notice::Question { .. } | Notice::Shard(_) | Notice::Sighting(_),
+                Notice::Question { .. }
+                | Notice::Shard(_)
+                | Notice::Sighting(_)
+                | Notice::Health(_),
             )
             | Input::Command(_) => {}
             Input::Connected { .. }
