@@ -20,8 +20,9 @@ use crate::host::admin::{self, AdminLaunch, AdminPlace, SlowAfter};
 use crate::host::control::{self, Answer, Control};
 use crate::host::log::{Format, Log, Verbosity};
 use crate::host::reason;
+use crate::host::routers::Routers;
 use crate::host::runtime::Choice;
-use crate::host::service::{self, Launch, Leave, Stats, Threads};
+use crate::host::service::{self, Launch, Stats, Threads};
 use crate::host::signal::{Persona, Signals};
 use crate::host::takeover::{self, Takeover};
 
@@ -414,7 +415,7 @@ fn run(arguments: RunArgs) -> ExitCode {
         loaded.log();
     }
     let Some(config) = loaded.config.take() else { return ExitCode::FAILURE };
-    let Ok(leave) = start_routers(&arguments) else { return ExitCode::FAILURE };
+    let Ok(routers) = start_routers(&arguments) else { return ExitCode::FAILURE };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
@@ -449,7 +450,7 @@ fn run(arguments: RunArgs) -> ExitCode {
         control,
         takeover,
         masters,
-        leave,
+        routers,
     };
     match service::start(launch) {
         Ok(service) => service::supervise(service, &log, &signals),
@@ -474,20 +475,14 @@ const fn choice(runtime: native::Runtime) -> Choice {
 ///
 /// They cannot be started; the log says why.
 #[cfg(target_os = "linux")]
-fn start_routers(arguments: &RunArgs) -> Result<Option<Leave>, ()> {
+fn start_routers(arguments: &RunArgs) -> Result<Option<Routers>, ()> {
     let Some(path) = &arguments.keepalived else { return Ok(None) };
-    let loaded = keepalived::read(path, None);
-    loaded.log();
-    let runtime = arguments.runtime.unwrap_or_default();
-    let routers = keepalived::start(loaded, runtime).ok_or(())?;
-    Ok(Some(Box::new(move || {
-        routers.leave();
-    })))
+    keepalived::start(path, arguments.runtime.unwrap_or_default()).ok_or(()).map(Some)
 }
 
 /// Virtual routers need what only Linux has.
 #[cfg(not(target_os = "linux"))]
-fn start_routers(arguments: &RunArgs) -> Result<Option<Leave>, ()> {
+fn start_routers(arguments: &RunArgs) -> Result<Option<Routers>, ()> {
     if arguments.keepalived.is_none() {
         return Ok(None);
     }
@@ -537,13 +532,10 @@ fn watch(arguments: &RunArgs, file: &Path, signals: &Signals) -> ExitCode {
     };
     match sentinel::read(file, "", sentinel::State::Beside) {
         Ok(loaded) => {
-            let Ok(leave) = start_routers(arguments) else { return ExitCode::FAILURE };
+            // Dropped at the end: they leave in order.
+            let Ok(_routers) = start_routers(arguments) else { return ExitCode::FAILURE };
             let runtime = arguments.runtime.unwrap_or_default();
-            let code = sentinel::serve(loaded, runtime, &log, signals, || {});
-            if let Some(leave) = leave {
-                leave();
-            }
-            code
+            sentinel::serve(loaded, runtime, &log, signals, || {})
         }
         Err(problem) => {
             eprint!("{problem}");

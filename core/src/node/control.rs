@@ -118,7 +118,10 @@ impl Control {
                         admin.answered(now, query, from, answer);
                     }
                     Notice::ConfigRead { is_good } => admin.note_reload(now, is_good),
-                    Notice::Question { .. } | Notice::Shard(_) | Notice::Sighting(_) => {}
+                    Notice::Question { .. }
+                    | Notice::Shard(_)
+                    | Notice::Sighting(_)
+                    | Notice::Health(_) => {}
                 }
             }
             Hearer::Watch => {

@@ -145,7 +145,10 @@ impl Proxy {
             Notice::Question { from, query, question } => self.answer_to(from, query, &question),
             Notice::Answer { from, query, answer } => self.take_answer(query, from, answer),
             // The control worker's.
-            Notice::ConfigRead { .. } | Notice::Shard(_) | Notice::Sighting(_) => {}
+            Notice::ConfigRead { .. }
+            | Notice::Shard(_)
+            | Notice::Sighting(_)
+            | Notice::Health(_) => {}
         }
     }
 
