@@ -88,7 +88,8 @@ impl Node {
 
     fn page(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
@@ -215,7 +216,10 @@ fn a_process_is_pools_and_sentinel_and_says_so(runtime: Runtime) {
     let admin = format!("127.0.0.1:{}", nodes[0].admin);
     let shown = nodes[0].scratch.run("ringkeeper", &["status", "--admin", &admin]);
     let shown = support::stdout(&shown);
-    assert!(shown.contains("ready") && shown.contains(&format!("shard {NAME}: serving")), "{shown}");
+    assert!(
+        shown.contains("ready") && shown.contains(&format!("shard {NAME}: serving")),
+        "{shown}"
+    );
     let json = nodes[0].scratch.run("ringkeeper", &["status", "--json", "--admin", &admin]);
     let json: Value = serde_json::from_str(&support::stdout(&json)).unwrap();
     assert_eq!(json["is_ready"], true);

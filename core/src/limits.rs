@@ -324,6 +324,25 @@ pub const VRRP_REINSTATEMENTS_MAX: u32 = 5;
 /// The time in which [`VRRP_REINSTATEMENTS_MAX`] counts.
 pub const VRRP_REINSTATE_WINDOW: Duration = Duration::from_secs(60);
 
+/// How often workers are asked whether their pools can serve, for virtual routers. What is told
+/// without being asked does not wait for it.
+pub const HEALTH_PERIOD: Duration = Duration::from_secs(1);
+
+/// How long something that was ill must be well before virtual routers believe it. Each relapse
+/// within [`VRRP_HEALTH_CALM`] doubles that, up to [`VRRP_HEALTH_HOLD_MAX`]: addresses must not
+/// wander to and fro with it.
+pub const VRRP_HEALTH_HOLD: Duration = Duration::from_secs(1);
+
+/// The longest that something must be well before virtual routers believe it.
+pub const VRRP_HEALTH_HOLD_MAX: Duration = Duration::from_secs(60);
+
+/// Being ill again so soon after a recovery counts as a relapse.
+pub const VRRP_HEALTH_CALM: Duration = Duration::from_secs(60);
+
+/// Things whose health virtual routers follow; more are not followed. One for each pool and
+/// listener, and each at most 100 bytes.
+pub const VRRP_HEALTH_SOURCES_MAX: usize = 4096;
+
 /// Unicast peers of one virtual router. Each advert is sent once to each.
 pub const VRRP_PEERS_MAX: usize = 255;
 
@@ -423,6 +442,10 @@ pub const SLOW_AFTER_DEFAULT: Duration = Duration::from_millis(10);
 
 /// How often whoever watches examples of requests is sent new ones.
 pub const TAIL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How often whoever watches the status is sent a new one: what an eye can follow, and at most one
+/// question a second for the workers however many watch.
+pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Unsent bytes of an admin connection above which it gets no more examples.
 pub const ADMIN_UNSENT_BYTES_MAX: usize = 256 * 1024;

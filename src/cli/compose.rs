@@ -16,8 +16,9 @@ use crate::cli::keepalived;
 use crate::cli::load::{self, Loaded};
 use crate::cli::sentinel::{self, State};
 use crate::host::masters::MastersLaunch;
+use crate::host::routers::Routers;
 use crate::host::runtime::Choice;
-use crate::host::service::{Leave, Reading, Reread};
+use crate::host::service::{Reading, Reread};
 
 /// The file in the service's folder where a Sentinel keeps what it learns.
 const STATE_NAME: &str = "sentinel.state";
@@ -133,7 +134,7 @@ fn setup(own: &Own, path: &Path, state: PathBuf) -> Result<Setup, String> {
     sentinel::with_state(setup, state)
 }
 
-/// Starts the virtual routers that are wanted beside the pools.
+/// Starts the virtual routers that are wanted beside the rest.
 ///
 /// # Errors
 ///
@@ -142,22 +143,14 @@ fn setup(own: &Own, path: &Path, state: PathBuf) -> Result<Setup, String> {
 pub(super) fn start_routers(
     path: Option<&Path>,
     runtime: Option<Choice>,
-) -> Result<Option<Leave>, ()> {
+) -> Result<Option<Routers>, ()> {
     let Some(path) = path else { return Ok(None) };
-    let loaded = keepalived::read(path, None);
-    loaded.log();
-    let routers = keepalived::start(loaded, runtime.unwrap_or_default()).ok_or(())?;
-    Ok(Some(Box::new(move || {
-        routers.leave();
-    })))
+    keepalived::start(path, runtime.unwrap_or_default()).ok_or(()).map(Some)
 }
 
 /// Virtual routers need what only Linux has.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn start_routers(
-    path: Option<&Path>,
-    _: Option<Choice>,
-) -> Result<Option<Leave>, ()> {
+pub(super) fn start_routers(path: Option<&Path>, _: Option<Choice>) -> Result<Option<Routers>, ()> {
     if path.is_none() {
         return Ok(None);
     }

@@ -436,7 +436,10 @@ fn run(arguments: RunArgs) -> ExitCode {
         loaded.log();
     }
     let Some(config) = loaded.config.take() else { return ExitCode::FAILURE };
-    let Ok(leave) = compose::start_routers(arguments.keepalived.as_deref(), arguments.runtime) else { return ExitCode::FAILURE };
+    let Ok(routers) = compose::start_routers(arguments.keepalived.as_deref(), arguments.runtime)
+    else {
+        return ExitCode::FAILURE;
+    };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
@@ -471,7 +474,7 @@ fn run(arguments: RunArgs) -> ExitCode {
         control,
         takeover,
         masters,
-        leave,
+        routers,
     };
     match service::start(launch) {
         Ok(service) => service::supervise(service, &log, &signals),
@@ -532,13 +535,13 @@ fn watch(arguments: &RunArgs, file: &Path, signals: &Signals) -> ExitCode {
     };
     match sentinel::read(file, "", sentinel::State::Beside) {
         Ok(loaded) => {
-            let Ok(leave) = compose::start_routers(arguments.keepalived.as_deref(), arguments.runtime) else { return ExitCode::FAILURE };
+            // Dropped at the end: they leave in order.
+            let (path, runtime) = (arguments.keepalived.as_deref(), arguments.runtime);
+            let Ok(_routers) = compose::start_routers(path, runtime) else {
+                return ExitCode::FAILURE;
+            };
             let runtime = arguments.runtime.unwrap_or_default();
-            let code = sentinel::serve(loaded, runtime, &log, signals, || {});
-            if let Some(leave) = leave {
-                leave();
-            }
-            code
+            sentinel::serve(loaded, runtime, &log, signals, || {})
         }
         Err(problem) => {
             eprint!("{problem}");

@@ -19,6 +19,7 @@ pub(crate) mod memory;
 pub(crate) mod notify;
 pub(crate) mod pidfile;
 pub(crate) mod pulse;
+pub(crate) mod routers;
 pub(crate) mod runtime;
 #[cfg(target_os = "linux")]
 pub(crate) mod script;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ringkeeper_core::admin::{AdminRole, Facts};
 use ringkeeper_core::config::native::{self, Limits, Settings};
 use ringkeeper_core::config::nutcracker::Config;
-use ringkeeper_core::io::Command;
+use ringkeeper_core::io::{Command, Health, HealthNews, Notice};
 use ringkeeper_core::node::ControlRole;
 use ringkeeper_core::proxy::{ListenerRole, Plan, Policy};
 use ringkeeper_core::stats::FiguresPlan;
@@ -27,6 +27,7 @@ use crate::host::log::Log;
 use crate::host::masters::{self, MastersLaunch};
 use crate::host::memory::Trimmer;
 use crate::host::notify::{self, Watchdog};
+use crate::host::routers::Routers;
 use crate::host::runtime::{self, Choice};
 use crate::host::signal::{Persona, Signal, Signals};
 use crate::host::sockets::{self, Fresh, Serves, Sockets};
@@ -145,12 +146,9 @@ pub(crate) struct Launch {
     pub(crate) takeover: Option<Takeover>,
     /// Who knows where the masters of shards are.
     pub(crate) masters: Option<MastersLaunch>,
-    /// Gives the virtual addresses of this host up, if it has any.
-    pub(crate) leave: Option<Leave>,
+    /// Virtual routers, at work already.
+    pub(crate) routers: Option<Routers>,
 }
-
-/// Gives virtual addresses up: others have them when it returns.
-pub(crate) type Leave = Box<dyn FnOnce()>;
 
 /// The service at work, as the main thread has it.
 pub(crate) struct Service {
@@ -166,7 +164,7 @@ pub(crate) struct Service {
     control: Option<Control>,
     takeover: Option<Takeover>,
     masters: Option<MastersLaunch>,
-    leave: Option<Leave>,
+    routers: Option<Routers>,
     /// Another process has taken over.
     is_replaced: bool,
 }
@@ -240,8 +238,11 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
     // A process that is being replaced watches until it has given everything away.
     let masters = launch.masters.as_ref().filter(|_| launch.takeover.is_none());
     let watch = masters.map(MastersLaunch::plan).transpose()?;
-    let control = launch.admin.plan(facts, host.threads, sockets.fixed(), watch);
-    let fleet = Fleet::start(selected, &Arc::new(plan), host.threads, control)?;
+    let has_routers = launch.routers.is_some();
+    let fixed = sockets.fixed();
+    let control = launch.admin.plan(facts, host.threads, fixed, watch, has_routers);
+    let line = launch.routers.as_ref().map(Routers::line).unwrap_or_default();
+    let fleet = Fleet::start(selected, &Arc::new(plan), host.threads, control, line)?;
     for fresh in fresh {
         if matches!(fresh.serves, Serves::Fixed(_)) {
             fleet.listen_control(fresh.listener);
@@ -272,7 +273,7 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
         control: launch.control,
         takeover,
         masters: launch.masters,
-        leave: launch.leave,
+        routers: launch.routers,
         is_replaced: false,
     })
 }
@@ -413,7 +414,15 @@ impl Service {
     /// What is wrong; nothing has changed then.
     fn reload(&mut self) -> Result<String, String> {
         notify::reloading();
+        let are_routers_good = self.routers.as_mut().is_none_or(Routers::reload);
         let result = self.read_again();
+        let result = result.and_then(|text| match are_routers_good {
+            true => Ok(text),
+            false => Err(format!(
+                "{text}error: the file of the virtual routers has errors, which the log tells; \
+                 their old configuration stays in use\n"
+            )),
+        });
         notify::ready(SERVING);
         result
     }
@@ -454,11 +463,35 @@ impl Service {
         let target = Target::parse(words, &self.config).map_err(|problem| problem + "\n")?;
         let mut drained = self.drained.clone();
         drained.set(&target, is_drain);
+        let pools = self.config.pools.iter().map(|pool| &pool.name);
+        let changed: Vec<String> = pools
+            .filter(|name| drained.has_pool(name) != self.drained.has_pool(name))
+            .cloned()
+            .collect();
+        // First, so that new clients find another host from the first moment on.
+        if is_drain {
+            self.tell_routers(&changed, is_drain);
+        }
         self.change(self.config.clone(), drained)
             .map_err(|problem| format!("error: {problem}; nothing has changed\n"))?;
+        if !is_drain {
+            self.tell_routers(&changed, is_drain);
+        }
         let done = if is_drain { "is drained" } else { "is taken up again" };
         tracing::info!("{target} {done}");
         Ok(format!("{target} {done}\n"))
+    }
+
+    /// Tells the virtual routers which pools take no clients from here on, or take them again.
+    fn tell_routers(&self, pools: &[String], is_drain: bool) {
+        let Some(routers) = &self.routers else { return };
+        let line = routers.line();
+        for pool in pools {
+            let ill = Health::Ill { why: "it is drained".into() };
+            let health = if is_drain { ill } else { Health::Well };
+            let source = format!("pool {pool}").into();
+            line.pass(&Notice::Health(HealthNews { source, health }));
+        }
     }
 
     /// Goes on with another configuration; returns what is different.
@@ -556,6 +589,9 @@ impl Service {
         let result = replaced.hand_over(&mut self.fleet);
         self.control = None;
         self.is_replaced = true;
+        if let Some(routers) = &mut self.routers {
+            routers.hand_over();
+        }
         match result.and_then(|()| replaced.finish()) {
             Ok(clients) => {
                 let text = format!("process {} has taken over {clients} clients", replaced.id());
@@ -621,8 +657,6 @@ fn differences(before: &Config, after: &Config) -> String {
 
 /// Obeys signals and commands until the end of the process; returns its exit code.
 pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> ExitCode {
-    let leave = service.leave.take();
-    let mut departure = Departure(leave);
     let mut trimmer = Trimmer::new();
     let mut watchdog = Watchdog::new();
     notify::ready(SERVING);
@@ -639,6 +673,9 @@ pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> E
         }
         service.finish_takeover();
         service.obey();
+        if let Some(routers) = &mut service.routers {
+            routers.look(Instant::now());
+        }
         if service.is_replaced {
             log.signal("another process has taken over, ending");
             return match service.fleet.stop() {
@@ -676,9 +713,11 @@ pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> E
                     native::format_time(limit)
                 ));
                 notify::stopping("letting clients finish");
-                // First, so that new clients find another host from the first moment on.
-                departure.leave();
                 draining_since = Some(Instant::now());
+                // First, so that clients that come from now on are another host's.
+                if let Some(routers) = &mut service.routers {
+                    routers.begin_leaving();
+                }
                 service.fleet.command(&Command::Drain { limit });
             }
             (persona, Signal::Hangup) => {
@@ -696,23 +735,6 @@ pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> E
                 steer_log(signal, log);
             }
         }
-    }
-}
-
-/// Gives virtual addresses up once, at the latest when it is dropped.
-struct Departure(Option<Leave>);
-
-impl Departure {
-    fn leave(&mut self) {
-        if let Some(leave) = self.0.take() {
-            leave();
-        }
-    }
-}
-
-impl Drop for Departure {
-    fn drop(&mut self) {
-        self.leave();
     }
 }
 

@@ -52,7 +52,7 @@ use self::scripts::Scripts;
 pub use self::setup::{DamagedState, Keeping, Process, Setup};
 use self::store::Store;
 use super::election::{AskId, Elections};
-use super::failover;
+use super::failover::{self, State};
 use super::instance::{Address, MasterName, RunId};
 use super::state::Durable;
 use super::tilt::{Change, Tilt};
@@ -292,6 +292,7 @@ impl Sentinel {
                         voice.watch.handle_stall(now);
                     }
                 }
+                self.give_up_standing();
                 self.dirty.extend(self.masters.keys().copied());
             }
             Some(Change::Left) => {
@@ -299,6 +300,23 @@ impl Sentinel {
                 self.dirty.extend(self.masters.keys().copied());
             }
             None => {}
+        }
+    }
+
+    /// Ends what no server was told of yet: others may have decided while we stood still.
+    fn give_up_standing(&mut self) {
+        for (id, master) in &self.masters {
+            let is_early = match master.failover.state() {
+                State::WaitStart | State::SelectSlave { .. } | State::SendSlaveofNoone(_) => true,
+                State::None
+                | State::WaitPromotion(_)
+                | State::Commit(_)
+                | State::ReconfSlaves(_)
+                | State::UpdateConfig(_) => false,
+            };
+            if is_early {
+                self.inbox.push_back((*id, failover::Input::Superseded));
+            }
         }
     }
 
