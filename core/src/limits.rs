@@ -422,3 +422,23 @@ pub const TAIL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Unsent bytes of an admin connection above which it gets no more examples.
 pub const ADMIN_UNSENT_BYTES_MAX: usize = 256 * 1024;
+
+/// Handshakes that go on in one turn; the others wait for the next. One costs up to a millisecond,
+/// so that many at once do not keep a worker from its timers.
+pub const TLS_HANDSHAKES_PER_TURN: usize = 8;
+
+/// How long a client may take for a handshake.
+pub const TLS_HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Bytes of a client that waits for its turn to shake hands; who sends more is closed. A handshake
+/// has a few thousand.
+pub const TLS_WAITING_BYTES_MAX: usize = 32 * 1024;
+
+/// Bytes that are encrypted at once, so that a large reply is not in memory twice.
+pub const TLS_WRITE_BYTES_MAX: usize = 256 * 1024;
+
+/// How long nothing is said of a host whose handshakes fail for the same reason again and again.
+pub const TLS_SILENCE: Duration = Duration::from_secs(60);
+
+/// Hosts whose failures are remembered for that; then all are forgotten.
+pub const TLS_TOLD_MAX: usize = 1024;
