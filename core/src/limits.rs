@@ -305,6 +305,10 @@ pub const SENTINEL_SCRIPT_RUNS_MAX: u32 = 10;
 
 const _: () = assert!(SENTINEL_SCRIPTS_RUNNING_MAX < ERRANDS_MAX);
 
+/// Bytes of changes behind the text of a Sentinel's state; with more it is written anew. Reading
+/// them at the start takes a millisecond.
+pub const SENTINEL_JOURNAL_BYTES_MAX: usize = 64 * 1024;
+
 /// Largest time in a Sentinel's configuration, milliseconds: 24 days, as in Redis' 31 bits.
 pub const SENTINEL_TIME_MS_MAX: u64 = i32::MAX as u64;
 

@@ -178,7 +178,7 @@ fn with_state(setup: Setup, path: &Path) -> Result<Setup, String> {
     name.push(".state");
     let path = path.with_file_name(name);
     let shown = path.display().to_string();
-    let state = match std::fs::read_to_string(&path) {
+    let state = match std::fs::read(&path) {
         Ok(state) => Some(state),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(format!("error: {shown} can't be read: {}\n", reason(&error))),

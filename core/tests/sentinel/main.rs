@@ -12,4 +12,5 @@ mod events;
 mod machine;
 mod recorded;
 mod replies;
+mod state;
 mod wire;
