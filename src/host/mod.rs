@@ -31,6 +31,7 @@ pub(crate) mod sockets;
 pub(crate) mod store;
 pub(crate) mod sys;
 pub(crate) mod takeover;
+pub(crate) mod tls;
 #[cfg(target_os = "linux")]
 pub(crate) mod upgrade;
 #[cfg(target_os = "linux")]
