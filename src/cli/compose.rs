@@ -130,6 +130,7 @@ fn setup(own: &Own, path: &Path, state: PathBuf) -> Result<Setup, String> {
         min_copies: BTreeMap::new(),
         names: NameBase::default(),
         tells_workers: false,
+        records: Vec::new(),
     };
     sentinel::with_state(setup, state)
 }

@@ -18,6 +18,7 @@ use crate::cli::load::Loaded;
 use crate::cli::{check, import, load, manual, route, sentinel, status};
 use crate::host::admin::{self, AdminLaunch, AdminPlace, SlowAfter};
 use crate::host::control::{self, Answer, Control};
+use crate::host::journal;
 use crate::host::log::{Format, Log, Verbosity};
 use crate::host::reason;
 use crate::host::runtime::Choice;
@@ -203,7 +204,8 @@ struct RunArgs {
     /// How much to log [default: what the file says, else info]
     #[arg(long, value_enum)]
     log_level: Option<LogLevel>,
-    /// Log here; opened again on HUP [default: what the file says, else standard error]
+    /// Log here; opened again on HUP; with `--log-format journald` the journal's socket [default:
+    /// what the file says, else standard error or the journal's usual socket]
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
     /// Address of the statistics port [default: what the file says, else 127.0.0.1]
@@ -291,6 +293,8 @@ enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+    /// Entries with fields in systemd's journal.
+    Journald,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -649,6 +653,7 @@ fn log_settings(
     let format = match (arguments.log_format, settings.log.format) {
         (Some(LogFormat::Text), _) | (None, native::Format::Text) => Format::Text,
         (Some(LogFormat::Json), _) | (None, native::Format::Json) => Format::Json,
+        (Some(LogFormat::Journald), _) | (None, native::Format::Journald) => Format::Journald,
     };
     let level = arguments.log_level.unwrap_or(match settings.log.level {
         native::Level::Error => LogLevel::Error,
@@ -664,7 +669,8 @@ fn log_settings(
         LogLevel::Debug => Verbosity::DEBUG,
         LogLevel::Trace => Verbosity::TRACE,
     };
-    (format, verbosity, arguments.log_file.clone().or(file))
+    let journal = || (format == Format::Journald).then(|| PathBuf::from(journal::SOCKET));
+    (format, verbosity, arguments.log_file.clone().or(file).or_else(journal))
 }
 
 /// Returns where the statistics are: as the options say, else as the file does; none: nowhere.

@@ -34,8 +34,17 @@ impl MastersLaunch {
     pub(crate) fn open(&self, sockets: &mut Sockets) -> anyhow::Result<Vec<Fresh>> {
         let Self::Own { read } = self;
         let setup = read().map_err(anyhow::Error::msg)?;
+        let server = &setup.config.server;
+        if server.tls != conf::Tls::default() {
+            anyhow::bail!(
+                "a Sentinel beside pools does not speak TLS: take the tls- directives out, or run it \
+                 as a process of its own (ringkeeper run --sentinel FILE)"
+            );
+        }
         let mut fresh = Vec::new();
-        for (is_optional, request) in sentinel::wanted(&setup.config) {
+        for (is_optional, request) in
+            sentinel::wanted(&setup.config, server.port.unwrap_or(conf::PORT_DEFAULT))
+        {
             match sockets.open_fixed(request, ControlRole::Sentinel) {
                 Ok(opened) => {
                     let at = listen::endpoint(&opened.listener.socket)?;

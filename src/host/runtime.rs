@@ -388,7 +388,8 @@ impl Host for ControlDesk {
             | Event::ClientOverLimit { .. }
             | Event::Router { .. }
             | Event::Check { .. }
-            | Event::ChannelFailed { .. }) => {
+            | Event::ChannelFailed { .. }
+            | Event::TlsFailed { .. }) => {
                 debug_assert!(false, "it has no pools and no routers, but told {other:?}");
             }
         }

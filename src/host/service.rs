@@ -31,7 +31,8 @@ use crate::host::routers::Routers;
 use crate::host::runtime::{self, Choice};
 use crate::host::signal::{Persona, Signal, Signals};
 use crate::host::sockets::{self, Fresh, Serves, Sockets};
-use crate::host::takeover::{self, Takeover};
+use crate::host::store::Store;
+use crate::host::takeover::{self, Legacy, Takeover};
 use crate::host::{self, pulse, sys};
 
 /// Workers that `auto` starts at most. A proxy is rarely the bottleneck beyond that, and each
@@ -154,6 +155,7 @@ pub(crate) struct Launch {
 pub(crate) struct Service {
     fleet: Fleet,
     sockets: Sockets,
+    store: Store,
     persona: Persona,
     reread: Reread,
     config: Config,
@@ -185,9 +187,14 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
     };
     let (selected, reason) = runtime::select(launch.runtime)?;
     let known = launch.masters.as_ref().map(MastersLaunch::known).transpose()?;
+    let Legacy { sockets: inherited, drained, predecessors } = match &launch.takeover {
+        Some(takeover) => takeover.legacy()?,
+        None => Legacy::of_manager(),
+    };
     let host = HostFacts {
         figures: launch.admin.figures,
         masters: known.unwrap_or_default(),
+        predecessors,
         ..HostFacts::new(
             launch.persona,
             descriptors,
@@ -195,11 +202,9 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
             launch.settings.limits,
         )
     };
-    let mut sockets = match &launch.takeover {
-        Some(takeover) => Sockets::inheriting(takeover.listeners()?),
-        None => Sockets::inheriting(sockets::given()),
-    };
-    let change = sockets.prepare(&launch.config, |_| true)?;
+    let store = Store::new(&inherited);
+    let mut sockets = Sockets::inheriting(inherited);
+    let change = sockets.prepare(&launch.config, |pool| !drained.has_pool(&pool.name))?;
     let mut fresh = sockets.commit(change);
     if let Some(stats) = &launch.stats {
         fresh.extend(open_stats(stats, &mut sockets)?);
@@ -223,7 +228,7 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
             }
         }
     }
-    let plan = host.plan(&launch.config, sockets.roles(&launch.config), &Drained::default());
+    let plan = host.plan(&launch.config, sockets.roles(&launch.config), &drained);
     host.warn_if_few_clients(&plan);
     let facts = Facts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -264,10 +269,11 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
     Ok(Service {
         fleet,
         sockets,
+        store,
         persona: launch.persona,
         reread: launch.reread,
         config: launch.config,
-        drained: Drained::default(),
+        drained,
         host,
         settings: launch.settings,
         control: launch.control,
@@ -300,6 +306,7 @@ struct HostFacts {
     descriptors: Option<u64>,
     threads: u16,
     figures: FiguresPlan,
+    predecessors: u16,
     /// As the configuration in use has them.
     limits: Limits,
     /// Where the masters of shards were when the process started.
@@ -317,6 +324,7 @@ impl HostFacts {
             descriptors,
             threads,
             figures: FiguresPlan::default(),
+            predecessors: 0,
             limits,
             masters: BTreeMap::new(),
         }
@@ -333,6 +341,7 @@ impl HostFacts {
         plan.process_id = std::process::id();
         plan.workers = self.threads;
         plan.figures = self.figures;
+        plan.predecessors = self.predecessors;
         plan.version = match self.persona {
             Persona::Nutcracker => NUTCRACKER_VERSION.to_owned(),
             Persona::Ringkeeper => env!("CARGO_PKG_VERSION").to_owned(),
@@ -524,6 +533,7 @@ impl Service {
         if let Err(late) = result {
             tracing::warn!(workers = late, "some workers have not taken the change up yet");
         }
+        self.store.sync(self.sockets.places());
         let summary = differences(&self.config, &config);
         self.config = config;
         self.drained = drained;
@@ -555,6 +565,9 @@ impl Service {
         if let Some(control) = self.takeover.as_mut().and_then(Takeover::finish) {
             self.control = control;
             self.takeover = None;
+            // Before, the service manager listened to the old process only.
+            notify::ready(SERVING);
+            self.store.sync(self.sockets.places());
             self.watch();
         }
     }
@@ -574,7 +587,8 @@ impl Service {
     ///
     /// The other process does not come to serving; nothing has changed then.
     fn upgrade(&mut self) -> Result<String, String> {
-        let replaced = takeover::begin_upgrade(&self.sockets).map_err(|problem| {
+        let begun = takeover::begin_upgrade(&self.sockets, &self.drained, self.host.predecessors);
+        let replaced = begun.map_err(|problem| {
             tracing::error!("no other process takes over: {problem}");
             format!("error: no other process takes over: {problem}; its log may tell more\n")
         })?;
@@ -660,6 +674,9 @@ pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> E
     let mut trimmer = Trimmer::new();
     let mut watchdog = Watchdog::new();
     notify::ready(SERVING);
+    if service.takeover.is_none() {
+        service.store.sync(service.sockets.places());
+    }
     let mut draining_since: Option<Instant> = None;
     let mut looked_at = Instant::now();
     loop {
@@ -693,6 +710,7 @@ pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> E
         if looked_at.elapsed() >= pulse::LOOK_EVERY {
             looked_at = Instant::now();
             service.fleet.look(looked_at);
+            log.tell_what_was_lost();
         }
         let Some(signal) = signal else { continue };
         match (service.persona, signal) {

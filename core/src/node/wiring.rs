@@ -56,7 +56,8 @@ pub(super) const fn overheard(output: &Output) -> Overheard {
             | Event::ClientOverLimit { .. }
             | Event::Router { .. }
             | Event::Check { .. }
-            | Event::ChannelFailed { .. } => Overheard::Nothing,
+            | Event::ChannelFailed { .. }
+            | Event::TlsFailed { .. } => Overheard::Nothing,
         },
         // A switch goes to every worker with clients, in the same turn.
         Output::Notice { .. }

@@ -210,7 +210,7 @@ pub struct Log {
     pub level: Level,
     /// The shape of a line.
     pub format: Format,
-    /// The file; none: standard error.
+    /// The file, or the journal's socket; none: standard error, or the journal's usual socket.
     pub file: Option<String>,
 }
 
@@ -236,6 +236,8 @@ pub enum Format {
     Text,
     /// One JSON object a line.
     Json,
+    /// Entries with fields in systemd's journal.
+    Journald,
 }
 
 /// Bounds of the whole process.
@@ -465,7 +467,8 @@ impl Reader<'_, '_> {
             ("debug", Level::Debug),
             ("trace", Level::Trace),
         ];
-        let formats = [("text", Format::Text), ("json", Format::Json)];
+        let formats =
+            [("text", Format::Text), ("json", Format::Json), ("journald", Format::Journald)];
         let file = section.text("file", self.out).map(|(text, _)| text);
         Log {
             level: section.choice("level", levels, self.out).unwrap_or(Level::Info),
