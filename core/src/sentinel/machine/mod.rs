@@ -23,7 +23,6 @@ mod lead;
 mod links;
 mod master;
 mod monitor;
-mod names;
 mod ordinary;
 mod periods;
 mod pubsub;
@@ -45,7 +44,7 @@ use std::time::Duration;
 use self::clients::{ClientKey, Clients};
 use self::links::Links;
 use self::master::Master;
-pub use self::names::NameBase;
+
 pub use self::periods::{PING_PERIOD_MIN, Periods};
 use self::scripts::Scripts;
 pub use self::setup::{DamagedState, Keeping, Process, Setup};
@@ -60,6 +59,7 @@ use crate::config::sentinel::Config;
 use crate::id::{ConnId, ListenerId};
 use crate::io::{AtCapacity, Command, Deadline, Endpoint, Event, Input, Notice, Output};
 use crate::rng::Rng;
+pub use crate::sentinel::names::NameBase;
 use crate::time::Instant;
 use crate::timer::Timers;
 

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::names::NameBase;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::sentinel::{self as config, Config, MasterName, PORT_DEFAULT, RunId};
 use crate::hash::Hash;
 use crate::rng::Rng;
+use crate::sentinel::names::NameBase;
 
 /// What a Sentinel begins with.
 #[derive(Clone, Debug)]
