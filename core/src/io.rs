@@ -581,6 +581,15 @@ pub enum Event {
         /// The operating system's error number; zero if its other end is gone.
         errno: i32,
     },
+    /// A connection could not be encrypted, or not any longer; it is closed.
+    TlsFailed {
+        /// Who is at the other end.
+        peer: Endpoint,
+        /// Whether we connected to it.
+        is_server: bool,
+        /// What went wrong.
+        reason: String,
+    },
     /// The process is to end at once: a client said SHUTDOWN, or asked for a crash.
     Exit {
         /// What it returns.

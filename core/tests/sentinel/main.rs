@@ -12,4 +12,6 @@ mod events;
 mod machine;
 mod recorded;
 mod replies;
+mod state;
 mod wire;
+mod workers;
