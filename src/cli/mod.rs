@@ -13,6 +13,8 @@ mod route;
 mod secrets;
 mod sentinel;
 mod sentinel_check;
+mod status;
+mod top;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
@@ -15,7 +16,7 @@ use crate::cli::compose::{self, Parts};
 #[cfg(target_os = "linux")]
 use crate::cli::keepalived;
 use crate::cli::load::Loaded;
-use crate::cli::{import, load, manual, route, sentinel, sentinel_check};
+use crate::cli::{import, load, manual, route, sentinel, sentinel_check, top};
 use crate::host::admin::{self, AdminLaunch, AdminPlace, SlowAfter};
 use crate::host::control::{self, Answer, Control};
 use crate::host::journal;
@@ -139,6 +140,9 @@ enum Verb {
     /// Take what was drained into service again.
     #[command(after_help = DRAIN_EXAMPLES)]
     Undrain(DrainArgs),
+    /// Show what happens now in a terminal, once a second: shards, servers, the virtual address and
+    /// what became of masters. A browser shows the same at the admin address.
+    Top(TopArgs),
     /// Tell what is wrong with configuration files; opens nothing else.
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
@@ -339,6 +343,17 @@ struct ImportArgs {
 }
 
 #[derive(Debug, Args)]
+struct TopArgs {
+    /// Where the service is administered: HOST:PORT or unix:PATH [default: 127.0.0.1:22280]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<AdminPlace>,
+    /// Seconds from one look to the next.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1,
+        value_parser = clap::value_parser!(u8).range(1..=60))]
+    interval: u8,
+}
+
+#[derive(Debug, Args)]
 struct RouteArgs {
     /// Configuration file.
     #[arg(short, long = "config", visible_alias = "conf-file", value_name = "FILE")]
@@ -363,6 +378,16 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
         }
         Ok(Cli { command: Verb::Drain(arguments) }) => drain("drain", &arguments),
         Ok(Cli { command: Verb::Undrain(arguments) }) => drain("undrain", &arguments),
+        Ok(Cli { command: Verb::Top(TopArgs { admin, interval }) }) => {
+            let interval = Duration::from_secs(interval.into());
+            match top::run(&admin.unwrap_or_default(), interval) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(problem) => {
+                    eprintln!("error: {problem}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
         Ok(Cli { command: Verb::Check(arguments) }) => check(&arguments),
         Ok(Cli { command: Verb::Route(arguments) }) => explain_routes(&arguments),
         Ok(Cli { command: Verb::Import(arguments) }) => import_file(&arguments),
