@@ -105,21 +105,11 @@ fn virtual_macs_move_with_the_address(runtime: Runtime, extra: &str, first: Kind
 }
 
 fn a_virtual_mac_over_keepalived(runtime: Runtime) {
-    virtual_macs_move_with_the_address(
-        runtime,
-        " use_vmac\n",
-        Kind::Ours(runtime),
-        Kind::Genuine,
-    );
+    virtual_macs_move_with_the_address(runtime, " use_vmac\n", Kind::Ours(runtime), Kind::Genuine);
 }
 
 fn a_virtual_mac_under_keepalived(runtime: Runtime) {
-    virtual_macs_move_with_the_address(
-        runtime,
-        " use_vmac\n",
-        Kind::Genuine,
-        Kind::Ours(runtime),
-    );
+    virtual_macs_move_with_the_address(runtime, " use_vmac\n", Kind::Genuine, Kind::Ours(runtime));
 }
 
 fn a_virtual_mac_with_adverts_from_below(runtime: Runtime) {
@@ -175,7 +165,8 @@ fn scapy_makes_the_same_packets(runtime: Runtime) {
     let mut command = std::process::Command::new("python3");
     command.arg(segment.path("judge.py")).arg(segment.path("seen.pcap"));
     let output = command.env("PYTHONPATH", scapy).output().unwrap();
-    let (told, why) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (told, why) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{why}");
     for kind in ["ARP=", "ICMPv6ND_NA=", "VRRP=", "VRRPv3="] {
         assert!(told.contains(kind), "{told}");
@@ -225,7 +216,9 @@ fn liars_are_named_once_and_change_nothing(runtime: Runtime) {
     let kinds = ["checksum", "ttl", "version", "type", "length", "interval", "unicast"];
     eventually("every kind", || {
         let log = segment.log(Host::A);
-        let is_told = |kind: &str| log.contains(&format!("kind=\"{kind}\"")) || log.contains(&format!("kind={kind}"));
+        let is_told = |kind: &str| {
+            log.contains(&format!("kind=\"{kind}\"")) || log.contains(&format!("kind={kind}"))
+        };
         kinds.iter().all(|kind| is_told(kind)).then_some(())
     });
     let log = segment.log(Host::A);
@@ -281,13 +274,15 @@ fn an_interface_that_goes_and_comes_back_is_taken_up_again(runtime: Runtime) {
 fn a_reload_moves_routes_and_prefixes(runtime: Runtime) {
     need!("keepalived", "ip", "tcpdump", "tshark");
     let Some(segment) = Segment::make() else { return };
-    let routes = " virtual_routes {\n 10.99.1.0/24 via 10.77.0.9\n 10.99.2.0/24 via 10.77.0.9\n }\n";
+    let routes =
+        " virtual_routes {\n 10.99.1.0/24 via 10.77.0.9\n 10.99.2.0/24 via 10.77.0.9\n }\n";
     let a = segment.start(Host::A, Kind::Ours(runtime), &config(Host::A, 3, routes, ""));
     segment.wait_for(Host::A, ADDRESS);
     let has = |route: &str| segment.run(Host::A, "ip route show").contains(route);
     eventually("the routes", || (has("10.99.1.0/24") && has("10.99.2.0/24")).then_some(()));
     let fewer = " virtual_routes {\n 10.99.2.0/24 via 10.77.0.9\n }\n";
-    let text = config(Host::A, 3, fewer, "").replace(&format!("{ADDRESS}/24"), &format!("{ADDRESS}/32"));
+    let text =
+        config(Host::A, 3, fewer, "").replace(&format!("{ADDRESS}/24"), &format!("{ADDRESS}/32"));
     segment.scratch.write("a.conf", &text);
     a.signal(Signal::HUP);
     eventually("the end of a route", || (!has("10.99.1.0/24")).then_some(()));
@@ -325,7 +320,8 @@ fn what_is_removed_by_a_reload_is_told_as_deleted(runtime: Runtime) {
     segment.wait_for(Host::A, ADDRESS);
     leave(a);
     let told = segment.scratch.read("told");
-    let expected = ["first", "INSTANCE VI BACKUP 150", "INSTANCE VI MASTER 150", "gone", deleted, "last"];
+    let expected =
+        ["first", "INSTANCE VI BACKUP 150", "INSTANCE VI MASTER 150", "gone", deleted, "last"];
     assert_eq!(told.lines().collect::<Vec<_>>(), expected);
 }
 
@@ -338,7 +334,10 @@ fn a_tracked_program_is_missed_at_once(runtime: Runtime) {
         Process::new(segment.command(Host::A, &program).arg("1000").spawn().unwrap())
     };
     let first = run();
-    let top = format!("vrrp_track_process worker {{\n process {}\n}}\n", segment.path("rk-tracked").display());
+    let top = format!(
+        "vrrp_track_process worker {{\n process {}\n}}\n",
+        segment.path("rk-tracked").display()
+    );
     let tracks = " track_process {\n worker\n }\n";
     let _a = segment.start(Host::A, Kind::Ours(runtime), &config(Host::A, 3, tracks, &top));
     segment.wait_for(Host::A, ADDRESS);
@@ -408,7 +407,8 @@ fn an_upgrade_keeps_the_address_and_says_nothing(runtime: Runtime) {
     let mut monitor = segment.command(Host::A, "ip");
     let monitor = Process::new(monitor.args(["monitor", "address"]).stdout(log).spawn().unwrap());
     let mut upgrade = segment.command(Host::A, env!("CARGO_BIN_EXE_ringkeeper"));
-    let output = upgrade.args(["upgrade", "--control"]).arg(segment.path("control")).output().unwrap();
+    let output =
+        upgrade.args(["upgrade", "--control"]).arg(segment.path("control")).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     eventually("the end of the first", || a.status());
     eventually("the second, Active", || {

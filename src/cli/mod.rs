@@ -16,6 +16,7 @@ mod sentinel;
 mod sentinel_check;
 mod status;
 mod together;
+mod top;
 
 use std::ffi::OsString;
 use std::path::Path;
