@@ -1,5 +1,6 @@
 //! Turns the worker's events into log lines: transitions at info, oddities at warn.
 
+pub(crate) mod balance;
 pub(crate) mod routers;
 
 use std::sync::Arc;
@@ -99,6 +100,7 @@ impl EventLog {
             Event::Router { .. } | Event::Check { .. } | Event::ChannelFailed { .. } => {
                 routers::log(event);
             }
+            Event::Balance { service, news } => balance::log(service, news),
             Event::Exit { code } => tracing::info!(code, "the process was asked to end"),
             Event::Sentinel { loudness, name, message } => say(*loudness, name, message),
         }

@@ -222,7 +222,8 @@ impl Sender {
         }
     }
 
-    fn stop(&self) {
+    /// Ends the worker at once.
+    pub(crate) fn stop(&self) {
         match self {
             #[cfg(all(feature = "uring", target_os = "linux"))]
             Self::Uring(sender) => {

@@ -2,6 +2,7 @@
 
 mod control;
 
+pub mod balance;
 pub mod sentinel;
 pub mod vrrp;
 

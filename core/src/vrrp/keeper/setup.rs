@@ -184,7 +184,9 @@ impl Keeper {
             ChannelSpec::Frames { .. }
             | ChannelSpec::Fifo { .. }
             | ChannelSpec::WatchFile { .. }
-            | ChannelSpec::WatchProcess { .. } => {}
+            | ChannelSpec::WatchProcess { .. }
+            | ChannelSpec::Udp { .. }
+            | ChannelSpec::Ping { .. } => {}
         }
     }
 
@@ -208,6 +210,7 @@ impl Keeper {
             ChannelSpec::Fifo { .. } => "pipe for notifications",
             ChannelSpec::WatchFile { .. } => "watch of a tracked file",
             ChannelSpec::WatchProcess { .. } => "watch of a tracked process",
+            ChannelSpec::Udp { .. } | ChannelSpec::Ping { .. } => "socket",
             ChannelSpec::Guardian => "guardian process",
         };
         if was_open {
@@ -338,6 +341,8 @@ impl Keeper {
                 | ChannelSpec::Fifo { .. }
                 | ChannelSpec::WatchFile { .. }
                 | ChannelSpec::WatchProcess { .. }
+                | ChannelSpec::Udp { .. }
+                | ChannelSpec::Ping { .. }
                 | ChannelSpec::Guardian => false,
             })
             .map(|socket| socket.channel)
