@@ -398,6 +398,10 @@ pub const ANSWER_DEADLINE: Duration = Duration::from_millis(500);
 /// told to try again.
 pub const QUESTIONS_MAX: usize = 256;
 
+/// Things told about masters that are kept for whoever asks why. A fail-over tells some thirty; an
+/// entry is 200 bytes or so.
+pub const CHRONICLE_LEN_MAX: usize = 1024;
+
 /// Connections of the admin listener and of the statistics port together; more are closed at once.
 /// Few programs ask, and each asks seldom.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;

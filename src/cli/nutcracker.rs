@@ -375,6 +375,8 @@ fn serve(
         // twemproxy has no such port, and the program may run beside others by this name.
         admin: AdminLaunch::default(),
         takeover: None,
+        masters: None,
+        leave: None,
         stats: Some(Stats {
             host: asked.stats_host.clone(),
             port: asked.stats_port,

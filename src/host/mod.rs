@@ -14,6 +14,7 @@ pub(crate) mod fleet;
 pub(crate) mod guardian;
 pub(crate) mod listen;
 pub(crate) mod log;
+pub(crate) mod masters;
 pub(crate) mod memory;
 pub(crate) mod notify;
 pub(crate) mod pidfile;

@@ -104,10 +104,20 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
         tracing::warn!("the limit of open files stays as it is: {error}");
     }
     let (selected, _) = runtime::select(launch.runtime)?;
-    let Launch { mut setup, .. } = launch;
-    let port = setup.config.server.port.unwrap_or(PORT_DEFAULT);
-    let listeners = open(&setup.config, port)?;
+    let setup = identify(launch.setup)?;
+    let listeners = open(&setup.config)?;
     let seed = host::seed().context("no seed for the Sentinel")?;
+    let worker = SentinelWorker::new(setup, seed, ringkeeper_core::time::Instant::START);
+    spawn(selected, worker, listeners).context("the Sentinel's thread could not start")
+}
+
+/// Adds what is told of the process.
+///
+/// # Errors
+///
+/// The system's source of entropy can't be read.
+pub(crate) fn identify(mut setup: Setup) -> anyhow::Result<Setup> {
+    let port = setup.config.server.port.unwrap_or(PORT_DEFAULT);
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     setup.process = Process {
         run_id: RunId::from_random(random_bits().context("no ID for this run")?),
@@ -120,8 +130,7 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
         unix_micros_at_start: u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX),
         ..setup.process
     };
-    let worker = SentinelWorker::new(setup, seed, ringkeeper_core::time::Instant::START);
-    spawn(selected, worker, listeners).context("the Sentinel's thread could not start")
+    Ok(setup)
 }
 
 fn random_bits() -> io::Result<[u8; 20]> {
@@ -143,15 +152,15 @@ fn operating_system() -> String {
     )
 }
 
-/// Opens the sockets that the file wants; port 0 wants none.
-fn open(config: &Config, port: u16) -> anyhow::Result<Vec<Listener>> {
-    let mut listeners = Vec::new();
+/// Returns the sockets that the file wants, and whether each may be missing; port 0 wants none.
+pub(crate) fn wanted(config: &Config) -> Vec<(bool, Request)> {
+    let port = config.server.port.unwrap_or(PORT_DEFAULT);
     if port == 0 {
-        return Ok(listeners);
+        return Vec::new();
     }
     let defaults = ["*".to_owned(), "-::*".to_owned()];
     let wanted = if config.server.bind.is_empty() { &defaults[..] } else { &config.server.bind };
-    for host in wanted {
+    let request = |host: &String| {
         let (is_optional, host) = match host.strip_prefix('-') {
             Some(host) => (true, host),
             None => (false, host.as_str()),
@@ -167,6 +176,15 @@ fn open(config: &Config, port: u16) -> anyhow::Result<Vec<Listener>> {
             backlog: BACKLOG,
             reuseport: false,
         };
+        (is_optional, request)
+    };
+    wanted.iter().map(request).collect()
+}
+
+/// Opens the sockets that the file wants.
+fn open(config: &Config) -> anyhow::Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    for (is_optional, request) in wanted(config) {
         match listen::open(&request) {
             Ok(socket) => {
                 let id = ListenerId(u16::try_from(listeners.len()).context("too many addresses")?);

@@ -1,6 +1,8 @@
 //! From a configuration to a running worker, and the main thread's life after that.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -11,6 +13,7 @@ use ringkeeper_core::admin::{AdminRole, Facts};
 use ringkeeper_core::config::native::{self, Limits, Settings};
 use ringkeeper_core::config::nutcracker::Config;
 use ringkeeper_core::io::Command;
+use ringkeeper_core::node::ControlRole;
 use ringkeeper_core::proxy::{ListenerRole, Plan, Policy};
 use ringkeeper_core::stats::FiguresPlan;
 
@@ -21,6 +24,7 @@ use crate::host::drained::{Drained, Target};
 use crate::host::fleet::Fleet;
 use crate::host::listen::{self, Address, OpenError, Request};
 use crate::host::log::Log;
+use crate::host::masters::{self, MastersLaunch};
 use crate::host::memory::Trimmer;
 use crate::host::notify::{self, Watchdog};
 use crate::host::runtime::{self, Choice};
@@ -139,7 +143,14 @@ pub(crate) struct Launch {
     pub(crate) control: Option<Control>,
     /// The process that this one replaces.
     pub(crate) takeover: Option<Takeover>,
+    /// Who knows where the masters of shards are.
+    pub(crate) masters: Option<MastersLaunch>,
+    /// Gives the virtual addresses of this host up, if it has any.
+    pub(crate) leave: Option<Leave>,
 }
+
+/// Gives virtual addresses up: others have them when it returns.
+pub(crate) type Leave = Box<dyn FnOnce()>;
 
 /// The service at work, as the main thread has it.
 pub(crate) struct Service {
@@ -154,6 +165,8 @@ pub(crate) struct Service {
     settings: Settings,
     control: Option<Control>,
     takeover: Option<Takeover>,
+    masters: Option<MastersLaunch>,
+    leave: Option<Leave>,
     /// Another process has taken over.
     is_replaced: bool,
 }
@@ -173,8 +186,10 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
         }
     };
     let (selected, reason) = runtime::select(launch.runtime)?;
+    let known = launch.masters.as_ref().map(MastersLaunch::known).transpose()?;
     let host = HostFacts {
         figures: launch.admin.figures,
+        masters: known.unwrap_or_default(),
         ..HostFacts::new(
             launch.persona,
             descriptors,
@@ -192,15 +207,20 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
         fresh.extend(open_stats(stats, &mut sockets)?);
     }
     fresh.extend(launch.admin.open(&mut sockets)?);
+    if let Some(masters) = &launch.masters {
+        fresh.extend(masters.open(&mut sockets)?);
+    }
     sockets.forget_inherited();
     for listener in &fresh {
         let at = listen::endpoint(&listener.listener.socket)?;
         match &listener.serves {
             Serves::Pool(pool) => tracing::info!(pool, address = %at, "listening"),
-            Serves::Fixed(AdminRole::Stats) => {
+            // Said already.
+            Serves::Fixed(ControlRole::Sentinel) => {}
+            Serves::Fixed(ControlRole::Admin(AdminRole::Stats)) => {
                 tracing::info!(address = %at, "statistics are served");
             }
-            Serves::Fixed(AdminRole::Http { .. }) => {
+            Serves::Fixed(ControlRole::Admin(AdminRole::Http { .. })) => {
                 tracing::info!(address = %at, "metrics and administration are served");
             }
         }
@@ -217,7 +237,10 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
         backend_reason: reason,
         listeners: u64::try_from(fresh.len()).unwrap_or(u64::MAX),
     };
-    let control = launch.admin.plan(facts, host.threads, sockets.fixed());
+    // A process that is being replaced watches until it has given everything away.
+    let masters = launch.masters.as_ref().filter(|_| launch.takeover.is_none());
+    let watch = masters.map(MastersLaunch::plan).transpose()?;
+    let control = launch.admin.plan(facts, host.threads, sockets.fixed(), watch);
     let fleet = Fleet::start(selected, &Arc::new(plan), host.threads, control)?;
     for fresh in fresh {
         if matches!(fresh.serves, Serves::Fixed(_)) {
@@ -248,6 +271,8 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
         settings: launch.settings,
         control: launch.control,
         takeover,
+        masters: launch.masters,
+        leave: launch.leave,
         is_replaced: false,
     })
 }
@@ -276,6 +301,8 @@ struct HostFacts {
     figures: FiguresPlan,
     /// As the configuration in use has them.
     limits: Limits,
+    /// Where the masters of shards were when the process started.
+    masters: BTreeMap<String, SocketAddr>,
 }
 
 impl HostFacts {
@@ -290,12 +317,15 @@ impl HostFacts {
             threads,
             figures: FiguresPlan::default(),
             limits,
+            masters: BTreeMap::new(),
         }
     }
 
     /// Makes the plan of one worker.
     fn plan(&self, config: &Config, roles: Vec<ListenerRole>, drained: &Drained) -> Plan {
-        let mut plan = Plan::new(config, policy(self.persona));
+        let mut config = config.clone();
+        masters::settle(&mut config, &self.masters);
+        let mut plan = Plan::new(&config, policy(self.persona));
         plan.listeners = roles;
         plan.host_name.clone_from(&self.host_name);
         plan.started_unix_seconds = self.started_unix_seconds;
@@ -365,7 +395,7 @@ fn open_stats(stats: &Stats, sockets: &mut Sockets) -> anyhow::Result<Option<Fre
         backlog: STATS_BACKLOG,
         reuseport: false,
     };
-    match sockets.open_fixed(request, AdminRole::Stats) {
+    match sockets.open_fixed(request, ControlRole::Admin(AdminRole::Stats)) {
         Ok(fresh) => Ok(Some(fresh)),
         Err(error) if stats.required => Err(error),
         Err(error) => {
@@ -492,6 +522,16 @@ impl Service {
         if let Some(control) = self.takeover.as_mut().and_then(Takeover::finish) {
             self.control = control;
             self.takeover = None;
+            self.watch();
+        }
+    }
+
+    /// Begins to watch the masters, once the predecessor does so no more.
+    fn watch(&self) {
+        let Some(masters) = &self.masters else { return };
+        match masters.plan() {
+            Ok(plan) => self.fleet.watch(plan),
+            Err(error) => tracing::error!("nobody watches the masters: {error:#}"),
         }
     }
 
@@ -505,6 +545,8 @@ impl Service {
             tracing::error!("no other process takes over: {problem}");
             format!("error: no other process takes over: {problem}; its log may tell more\n")
         })?;
+        // The other one votes with the same state, and begins when it is alone.
+        self.fleet.stop_watching();
         // From here on the other one is to say that all is well.
         notify::main_pid(replaced.id());
         for id in self.sockets.ids() {
@@ -538,6 +580,7 @@ fn for_the_next_start(at_start: &Settings, new: &Settings) -> Option<String> {
         ("stats", at_start.stats != new.stats),
         ("figures", at_start.figures != new.figures),
         ("log", at_start.log != new.log),
+        ("sentinel", at_start.sentinel != new.sentinel),
     ];
     let keys: Vec<&str> =
         changed.iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| *key).collect();
@@ -578,6 +621,8 @@ fn differences(before: &Config, after: &Config) -> String {
 
 /// Obeys signals and commands until the end of the process; returns its exit code.
 pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> ExitCode {
+    let leave = service.leave.take();
+    let mut departure = Departure(leave);
     let mut trimmer = Trimmer::new();
     let mut watchdog = Watchdog::new();
     notify::ready(SERVING);
@@ -631,6 +676,8 @@ pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> E
                     native::format_time(limit)
                 ));
                 notify::stopping("letting clients finish");
+                // First, so that new clients find another host from the first moment on.
+                departure.leave();
                 draining_since = Some(Instant::now());
                 service.fleet.command(&Command::Drain { limit });
             }
@@ -649,6 +696,23 @@ pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> E
                 steer_log(signal, log);
             }
         }
+    }
+}
+
+/// Gives virtual addresses up once, at the latest when it is dropped.
+struct Departure(Option<Leave>);
+
+impl Departure {
+    fn leave(&mut self) {
+        if let Some(leave) = self.0.take() {
+            leave();
+        }
+    }
+}
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod metrics;
 mod page;
 pub mod status;
+pub mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -16,19 +17,22 @@ pub use self::page::{Access, Page, ROUTES, Route};
 
 use crate::buf::Buffer;
 use crate::id::{ConnId, WorkerId};
-use crate::io::{AtCapacity, CloseMode, Deadline, Notice, Output, Recipient};
+use crate::io::{AtCapacity, CloseMode, Deadline, Notice, Output, Recipient, ShardNews};
 use crate::limits::{
     ADMIN_CONNECTIONS_MAX, ADMIN_IDLE, ADMIN_UNSENT_BYTES_MAX, ANSWER_DEADLINE,
     HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX, TAIL_INTERVAL,
 };
 use crate::slab::{Slab, SlabKey};
 use crate::stats::json::{Header, stats_line};
-use crate::stats::{Answer, PoolFigures, Query, Question, Round, SeenRow, WorkerFigures};
+use crate::stats::{
+    Answer, PoolFigures, Query, Question, Round, SeenRow, Told, WatchFigures, WorkerFigures,
+};
 use crate::time::Instant;
 use crate::timer::Timers;
 use crate::wire::http::{self, Body, Method, Request, Status};
 
 use self::metrics::Gathered;
+use self::watch::Watched;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -144,6 +148,7 @@ pub struct Admin {
     timers: Timers<Timer>,
     is_tail_armed: bool,
     reload: Reload,
+    watched: Watched,
     outbox: VecDeque<Output>,
 }
 
@@ -164,6 +169,7 @@ impl Admin {
             next_query: 0,
             timers: Timers::new(),
             is_tail_armed: false,
+            watched: Watched::default(),
             outbox: VecDeque::new(),
         }
     }
@@ -272,6 +278,29 @@ impl Admin {
     pub fn note_reload(&mut self, now: Instant, is_good: bool) {
         self.now = now;
         self.reload = Reload { is_good, unix_seconds: self.unix_micros() / 1_000_000 };
+    }
+
+    /// Tells whether somebody waits for a page.
+    pub fn is_asked(&self) -> bool {
+        !self.rounds.is_empty()
+    }
+
+    /// Takes what is known of masters now.
+    pub fn note_watch(&mut self, figures: WatchFigures) {
+        self.watched.figures = Some(figures);
+    }
+
+    /// Takes what routing is told of a shard.
+    pub fn note_shard(&mut self, now: Instant, news: &ShardNews) {
+        self.now = now;
+        self.watched.shards.insert(news.shard.to_string(), news.clone());
+    }
+
+    /// Takes what was told about a master.
+    pub fn note_event(&mut self, now: Instant, name: &'static str, text: &str) {
+        self.now = now;
+        let unix_micros = self.unix_micros();
+        self.watched.chronicle.note(Told { unix_micros, name, text: text.to_owned() });
     }
 
     /// Takes an answer of a worker.
@@ -407,7 +436,13 @@ impl Admin {
         let answer = round.finish();
         match (page, answer) {
             (
-                Page::Metrics | Page::Status | Page::Stats | Page::Healthz | Page::Readyz,
+                Page::Metrics
+                | Page::Status
+                | Page::StatusText
+                | Page::Explanation
+                | Page::Stats
+                | Page::Healthz
+                | Page::Readyz,
                 answer @ (None | Some(Answer::Figures(_))),
             ) => {
                 let workers = match answer {
@@ -438,7 +473,8 @@ impl Admin {
     ) -> (Status, &'static str, String) {
         let pools = WorkerFigures::sum_pools(workers);
         let (facts, workers_due) = (&self.plan.facts, self.plan.workers);
-        let all = Gathered { facts, reload: self.reload, workers_due, workers, pools: &pools };
+        let (reload, watched) = (self.reload, &self.watched);
+        let all = Gathered { facts, reload, workers_due, workers, pools: &pools, watched };
         let verdict = |problem: Option<String>| match problem {
             Some(problem) => (Status::Unavailable, TEXT, problem),
             None => (Status::Ok, TEXT, "ok\n".to_owned()),
@@ -447,6 +483,12 @@ impl Admin {
             Page::Metrics => (Status::Ok, metrics::KIND, metrics::render(&all)),
             Page::Healthz => verdict(status::silent_worker(&all)),
             Page::Readyz => verdict(status::problem(&all)),
+            Page::Explanation => (Status::Ok, TEXT, watch::explanation(&self.watched)),
+            Page::StatusText => {
+                let problem = status::problem(&all);
+                let now = self.unix_micros() / 1_000_000;
+                (Status::Ok, TEXT, watch::text(&all, problem.as_deref(), now))
+            }
             Page::Stats => (Status::Ok, JSON, self.stats_line(workers, &pools)),
             Page::Index
             | Page::Status

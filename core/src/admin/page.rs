@@ -13,6 +13,10 @@ pub enum Page {
     Metrics,
     /// Everything, for programs.
     Status,
+    /// What matters of it, for people.
+    StatusText,
+    /// Why each master is where it is, for people.
+    Explanation,
     /// The line of the statistics port.
     Stats,
     /// Whether every worker turns.
@@ -63,6 +67,12 @@ pub const ROUTES: &[Route] = &[
     show("/", Page::Index, "this list"),
     show("/metrics", Page::Metrics, "figures for Prometheus"),
     show("/status.json", Page::Status, "everything about pools, servers and workers"),
+    show("/status.txt", Page::StatusText, "what matters of it, for people"),
+    show(
+        "/failovers.txt",
+        Page::Explanation,
+        "what happened to each master, and what is in the way",
+    ),
     show("/stats.json", Page::Stats, "the line of twemproxy's statistics port"),
     show("/healthz", Page::Healthz, "200 if every worker answers, else 503"),
     show("/readyz", Page::Readyz, "200 if clients are taken and every pool can serve, else 503"),
@@ -85,9 +95,13 @@ impl Page {
     pub(super) fn question(self, query: &str) -> Result<Option<Question>, &'static str> {
         Ok(Some(match self {
             Self::Index => return Ok(None),
-            Self::Metrics | Self::Status | Self::Stats | Self::Healthz | Self::Readyz => {
-                Question::Figures
-            }
+            Self::Metrics
+            | Self::Status
+            | Self::StatusText
+            | Self::Explanation
+            | Self::Stats
+            | Self::Healthz
+            | Self::Readyz => Question::Figures,
             Self::Slowlog => Question::Slow(None),
             Self::ResetSlowlog => Question::ForgetSlow(None),
             Self::Keys => Question::Keys,

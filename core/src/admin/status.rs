@@ -1,6 +1,7 @@
 //! The figures as JSON, and what they say of the health of the whole.
 
 use super::metrics::Gathered;
+use super::watch;
 use crate::stats::{
     Class, ClientRow, ErrorKind, FoundKeys, Histogram, LimitKind, PoolFigures, SeenRow,
     ServerFigures,
@@ -49,6 +50,7 @@ pub fn status(all: &Gathered<'_>, now_unix_seconds: u64) -> String {
             }
         });
         json.key("pools").array(|json| all.pools.iter().for_each(|of| pool(json, of)));
+        watch::write(json, all);
     });
     finish(json)
 }

@@ -13,3 +13,4 @@ mod machine;
 mod recorded;
 mod replies;
 mod wire;
+mod workers;

@@ -1,8 +1,9 @@
 //! What a Sentinel begins with.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::names::NameBase;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::sentinel::{self as config, Config, MasterName, PORT_DEFAULT, RunId};
 use crate::hash::Hash;
@@ -19,6 +20,16 @@ pub struct Setup {
     pub process: Process,
     /// Masters that may be down as soon as they refuse connections.
     pub fast_down: BTreeSet<MasterName>,
+    /// Masters for which clients were promised copies, and on how many replicas: then only a replica
+    /// that has all that the furthest has is promoted, and none while fewer are seen than it takes
+    /// to find a copy.
+    pub min_copies: BTreeMap<MasterName, u32>,
+    /// Where its names begin, if it shares a worker.
+    pub names: NameBase,
+    /// Whether workers with clients are told where masters are, by [`Notice::Shard`].
+    ///
+    /// [`Notice::Shard`]: crate::io::Notice::Shard
+    pub tells_workers: bool,
 }
 
 /// Where what must not be forgotten is kept.
@@ -63,16 +74,25 @@ impl Keeping {
     }
 
     /// Returns what the file should hold.
-    pub(super) fn rewrite(&self, config: &Config, fast_down: &BTreeSet<MasterName>) -> String {
+    pub(super) fn rewrite(
+        &self,
+        config: &Config,
+        fast_down: &BTreeSet<MasterName>,
+        min_copies: &BTreeMap<MasterName, u32>,
+    ) -> String {
+        let ours = |text| with_min_copies(with_fast_down(text, fast_down), min_copies);
         match self {
-            Self::InPlace { text, .. } => with_fast_down(config::rewrite(text, config), fast_down),
-            Self::Beside { .. } => sealed(&with_fast_down(config::rewrite("", config), fast_down)),
+            Self::InPlace { text, .. } => ours(config::rewrite(text, config)),
+            Self::Beside { .. } => sealed(&ours(config::rewrite("", config))),
         }
     }
 }
 
 /// How a line of ours begins that a genuine Sentinel takes for a comment.
 const FAST_DOWN: &str = "# ringkeeper fast-down ";
+
+/// How a line of ours begins that says on how many replicas a master's writes are.
+const MIN_COPIES: &str = "# ringkeeper min-copies ";
 
 /// How the first line of a state file begins; its checksum follows.
 const SEAL: &str = "# ringkeeper state ";
@@ -92,6 +112,29 @@ fn with_fast_down(text: String, wanted: &BTreeSet<MasterName>) -> String {
     let mut text: String = others.collect();
     for name in wanted {
         text.push_str(&format!("{FAST_DOWN}{name}\n"));
+    }
+    text
+}
+
+/// Returns on how many replicas the text says that masters' writes are.
+fn min_copies_of(text: &str) -> BTreeMap<MasterName, u32> {
+    let lines = text.lines().filter_map(|line| line.trim().strip_prefix(MIN_COPIES));
+    let pairs = lines.filter_map(|line| line.trim().rsplit_once(' '));
+    let read = |(name, copies): (&str, &str)| {
+        Some((MasterName::new(name.trim())?, copies.parse().ok().filter(|copies| *copies > 0)?))
+    };
+    pairs.filter_map(read).collect()
+}
+
+/// Returns the text with these promises of copies.
+fn with_min_copies(text: String, wanted: &BTreeMap<MasterName, u32>) -> String {
+    if min_copies_of(&text) == *wanted {
+        return text;
+    }
+    let others = text.split_inclusive('\n').filter(|line| !line.trim().starts_with(MIN_COPIES));
+    let mut text: String = others.collect();
+    for (name, copies) in wanted {
+        text.push_str(&format!("{MIN_COPIES}{name} {copies}\n"));
     }
     text
 }
@@ -155,6 +198,9 @@ impl Setup {
                 unix_micros_at_start: 0,
             },
             fast_down: fast_down_of(text),
+            min_copies: min_copies_of(text),
+            names: NameBase::default(),
+            tells_workers: false,
         })
     }
 
@@ -170,6 +216,7 @@ impl Setup {
             let known = config::parse("state", inner).config.ok_or(DamagedState)?;
             take_over(&mut self.config, known);
             self.fast_down.extend(fast_down_of(inner));
+            self.min_copies.extend(min_copies_of(inner));
         }
         self.keeping = Keeping::Beside { path, text: state.unwrap_or_default().to_owned() };
         Ok(self)
@@ -228,7 +275,7 @@ mod tests {
         let mut learnt = setup().config;
         learnt.current_epoch = crate::sentinel::instance::Epoch::new(7).unwrap();
         let keeping = Keeping::Beside { path: "s.state".into(), text: String::new() };
-        let text = keeping.rewrite(&learnt, &setup().fast_down);
+        let text = keeping.rewrite(&learnt, &setup().fast_down, &BTreeMap::new());
         let again = setup().with_state("s.state".into(), Some(&text)).unwrap();
         assert_eq!(again.config.current_epoch.get(), 7);
         assert_eq!(again.fast_down.len(), 1);
@@ -246,5 +293,10 @@ mod tests {
         let none = with_fast_down(FILE.to_owned(), &BTreeSet::new());
         assert_eq!(none, "sentinel monitor m 127.0.0.1 1 2\n");
         assert_eq!(with_fast_down(none, &names), FILE);
+        let copies = BTreeMap::from([(MasterName::new("m").unwrap(), 2)]);
+        let text = with_min_copies(FILE.to_owned(), &copies);
+        assert_eq!(text, format!("{FILE}# ringkeeper min-copies m 2\n"));
+        assert_eq!(min_copies_of(&text), copies);
+        assert_eq!(with_min_copies(text, &BTreeMap::new()), FILE);
     }
 }
