@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
@@ -30,6 +30,9 @@ pub(super) const DOWN_AFTER_MS: u32 = 1000;
 
 /// From one announcement of the shared address to the next.
 pub(super) const ADVERT_SECONDS: &str = "0.1";
+
+/// Hash tags that are tried until each shard has one.
+const TAGS_MAX: u32 = 64;
 
 /// All processes and where they keep their files.
 pub(super) struct Deployment {
@@ -106,32 +109,37 @@ impl Deployment {
     fn configure(&self, node: Host) -> io::Result<()> {
         let place = self.place(node);
         fs::write(place.join("ringkeeper.yml"), self.ringkeeper_yml(node))?;
-        fs::write(place.join("keepalived.conf"), self.keepalived_conf(node))?;
-        fs::write(place.join("sentinel.conf"), self.sentinel_conf(node))?;
-        let script = place.join("reconfig.sh");
-        fs::write(&script, RECONFIG)?;
-        fs::set_permissions(script, fs::Permissions::from_mode(0o755))
+        fs::write(place.join("keepalived.conf"), self.keepalived_conf(node))
     }
 
     fn ringkeeper_yml(&self, node: Host) -> String {
-        let place = self.place(node);
         let own = self.network.address(node);
+        // Of the loopback interface each host has one address only.
         let listen = match self.network.shared() {
             Some(_) => "0.0.0.0".to_owned(),
             None => own.to_string(),
         };
+        let control = self.short.join(node.name()).join("control.sock");
+        let control = std::path::absolute(&control).unwrap_or(control);
         let mut text = format!(
             "control: {}\nthreads: 1\nadmin:\n  listen: {listen}:{ADMIN_PORT}\nstats:\n  listen: \
-             off\npools:\n  lab:\n    listen: {listen}:{REDIS_PORT}\n    hash_tag: \"{{}}\"\n    \
-             timeout: {} ms\n    servers:\n",
-            self.short.join(node.name()).join("control.sock").display(),
-            self.timeout_ms,
+             off\nsentinel:\n  mode: own\n  listen: {own}:{SENTINEL_PORT}\n  announce: \
+             {own}:{SENTINEL_PORT}\n  down_after: {DOWN_AFTER_MS} ms\n  failover_timeout: 6 s\n  \
+             fast_down: true\n  hosts:\n",
+            control.display(),
         );
+        for host in NODES {
+            text.push_str(&format!("    - {}\n", self.network.address(host)));
+        }
+        text.push_str(&format!(
+            "pools:\n  lab:\n    listen: {listen}:{REDIS_PORT}\n    hash_tag: \"{{}}\"\n    \
+             timeout: {} ms\n    servers:\n",
+            self.timeout_ms,
+        ));
         for (shard, name) in SHARDS.iter().enumerate() {
             let Some(master) = self.first_master(shard) else { continue };
             text.push_str(&format!("      - name: {name}\n        address: {master}\n"));
         }
-        let _ = place;
         text
     }
 
@@ -147,28 +155,6 @@ impl Deployment {
             node.name(),
             250_usize.saturating_sub(10 * at),
         )
-    }
-
-    fn sentinel_conf(&self, node: Host) -> String {
-        let own = self.network.address(node);
-        let mut text = format!(
-            "port {SENTINEL_PORT}\nbind {own}\nsentinel announce-ip {own}\n\
-             sentinel announce-port {SENTINEL_PORT}\n"
-        );
-        for (shard, name) in SHARDS.iter().enumerate() {
-            let Some(master) = self.first_master(shard) else { continue };
-            let script = self.place(node).join("reconfig.sh");
-            text.push_str(&format!(
-                "sentinel monitor {name} {} {} 2\n\
-                 sentinel down-after-milliseconds {name} {DOWN_AFTER_MS}\n\
-                 sentinel failover-timeout {name} 6000\n\
-                 sentinel client-reconfig-script {name} {}\n",
-                master.ip(),
-                master.port(),
-                script.display(),
-            ));
-        }
-        text
     }
 
     /// Starts a host's programs.
@@ -196,9 +182,6 @@ impl Deployment {
         if self.network.shared().is_some() {
             command.arg("--keepalived").arg(place.join("keepalived.conf"));
         }
-        self.children.push((node, processes::start(command, &log)?));
-        let mut command = self.network.command(node, &self.program);
-        command.args(["run", "--runtime", runtime, "--sentinel"]).arg(place.join("sentinel.conf"));
         self.children.push((node, processes::start(command, &log)?));
         Ok(())
     }
@@ -320,6 +303,71 @@ impl Deployment {
         Some(Part { is_master, in_step, follows })
     }
 
+    /// Finds two hash tags, one for each shard, by writing through the proxy and looking where it
+    /// went.
+    ///
+    /// # Errors
+    ///
+    /// Nobody takes writes, or all go to one shard.
+    pub(super) fn find_tags(&self, entries: &[SocketAddr]) -> io::Result<[String; 2]> {
+        let gone = || io::Error::other("there is nowhere to write");
+        let entry = *entries.first().ok_or_else(gone)?;
+        let first = self.first_master(0).ok_or_else(gone)?;
+        let mut tags = [None, None];
+        for number in 0..TAGS_MAX {
+            let (tag, key) = (number.to_string(), format!("lab:{{{number}}}"));
+            resp::ask(entry, &["SET", &key, "1"])?;
+            let is_second = resp::ask(first, &["EXISTS", &key])?.text() == "0";
+            resp::ask(entry, &["DEL", &key])?;
+            if let Some(place) = tags.get_mut(usize::from(is_second)) {
+                *place = Some(tag);
+            }
+            if let [Some(one), Some(two)] = &tags {
+                return Ok([one.clone(), two.clone()]);
+            }
+        }
+        Err(io::Error::other("all keys go to one shard"))
+    }
+
+    /// Tells why not every node serves, or not exactly one has the shared address.
+    ///
+    /// # Errors
+    ///
+    /// It is so; the text says what.
+    pub(super) fn judge_nodes(&self) -> Result<(), String> {
+        for node in NODES {
+            for port in [REDIS_PORT, SENTINEL_PORT] {
+                let reply = resp::ask(self.network.socket(node, port), &["PING"]);
+                if !reply.is_ok_and(|reply| reply.text() == "PONG") {
+                    return Err(format!("{} does not answer at {port}", node.name()));
+                }
+            }
+        }
+        match self.network.shared().is_none() || self.network.holder(&NODES).is_some() {
+            true => Ok(()),
+            false => Err("nobody has the address, or more than one".to_owned()),
+        }
+    }
+
+    /// Tells why a node's Sentinel does not see a shard whole.
+    fn judge_view(&self, node: Host, name: &str) -> Result<(), String> {
+        let reply = self.ask_sentinel(node, &["SENTINEL", "MASTER", name]);
+        let reply = reply.map_err(|error| format!("{}: {error}", node.name()))?;
+        let words: Vec<&str> = reply.items().iter().map(resp::Reply::text).collect();
+        let wanted = [("flags", "master"), ("num-slaves", "2"), ("num-other-sentinels", "2")];
+        for (field, value) in wanted {
+            let found = words.chunks_exact(2).find_map(|pair| match pair {
+                [key, value] if *key == field => Some(*value),
+                _ => None,
+            });
+            if found != Some(value) {
+                let found = found.unwrap_or("nothing");
+                return Err(format!("{} sees {field} {found} of {name}", node.name()));
+            }
+        }
+        Ok(())
+    }
+
     /// Returns why a shard is not whole: one master, on which all agree, and two replicas in step.
     ///
     /// # Errors
@@ -345,7 +393,7 @@ impl Deployment {
                 return Err(format!("{} is not in its place: {part:?}", server.name()));
             }
         }
-        Ok(())
+        NODES.iter().try_for_each(|node| self.judge_view(*node, name))
     }
 }
 
@@ -360,15 +408,6 @@ impl Drop for Deployment {
         }
     }
 }
-
-/// Rewrites the address of a master and has the proxy read it.
-const RECONFIG: &str = r#"#!/bin/sh
-# Arguments: master-name role state from-ip from-port to-ip to-port
-cd "$(dirname "$0")" || exit 2
-sed -i "s/address: $4:$5/address: $6:$7/" ringkeeper.yml
-socket=$(sed -n 's/^control: //p' ringkeeper.yml)
-cd "${LAB_HOME:-/}" && "${LAB_PROGRAM:-ringkeeper}" reload --control "$socket"
-"#;
 
 /// Finds a Redis server. Debian's redis-check-rdb is the same program under another name, and its
 /// package brings no service.

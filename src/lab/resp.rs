@@ -115,7 +115,10 @@ impl Client {
                 if count > ITEMS_MAX || depth == 0 {
                     return Err(bad());
                 }
-                (0..count).map(|_| self.reply(depth - 1)).collect::<io::Result<_>>().map(Reply::List)
+                (0..count)
+                    .map(|_| self.reply(depth - 1))
+                    .collect::<io::Result<_>>()
+                    .map(Reply::List)
             }
             _ => Err(bad()),
         }

@@ -3,7 +3,11 @@
 use std::io::{self, IsTerminal as _, Read as _};
 use std::sync::mpsc::Sender;
 
-use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
+};
+
+use super::Wake;
 
 /// Standard input as it was, which it is again when this is dropped.
 pub(super) struct Terminal(Option<Termios>);
@@ -34,21 +38,21 @@ impl Drop for Terminal {
     }
 }
 
-/// Sends every key that is pressed, on a thread of its own; none at the end of the input.
+/// Tells of every key that is pressed, on a thread of its own; the end of the input ends all.
 ///
 /// # Errors
 ///
 /// The system refuses a thread.
-pub(super) fn listen(keys: Sender<Option<char>>) -> io::Result<()> {
+pub(super) fn listen(wakes: Sender<Wake>) -> io::Result<()> {
     std::thread::Builder::new().name("rk-keys".to_owned()).spawn(move || {
         let mut byte = [0];
         while let Ok(1) = io::stdin().read(&mut byte) {
             let [byte] = byte;
-            if !byte.is_ascii_whitespace() && keys.send(Some(char::from(byte))).is_err() {
+            if !byte.is_ascii_whitespace() && wakes.send(Wake::Key(char::from(byte))).is_err() {
                 return;
             }
         }
-        let _ = keys.send(None);
+        let _ = wakes.send(Wake::Leave);
     })?;
     Ok(())
 }

@@ -78,6 +78,15 @@ pub(super) struct Verdict {
     pub(super) unread: u64,
 }
 
+impl Verdict {
+    /// Adds what was found another time.
+    pub(super) const fn add(&mut self, more: Self) {
+        self.checked += more.checked;
+        self.lost += more.lost;
+        self.unread += more.unread;
+    }
+}
+
 #[derive(Debug)]
 struct Tally {
     counts: Counts,
