@@ -6,6 +6,8 @@ mod getopt;
 mod import;
 #[cfg(target_os = "linux")]
 mod keepalived;
+#[cfg(target_os = "linux")]
+mod lab;
 mod load;
 mod manual;
 mod nutcracker;

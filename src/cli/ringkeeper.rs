@@ -13,10 +13,10 @@ use ringkeeper_core::config::native::{self, Settings};
 use ringkeeper_core::stats::FiguresPlan;
 
 use crate::cli::compose::{self, Parts};
-#[cfg(target_os = "linux")]
-use crate::cli::keepalived;
 use crate::cli::load::Loaded;
 use crate::cli::{check, import, load, manual, route, sentinel, status, top};
+#[cfg(target_os = "linux")]
+use crate::cli::{keepalived, lab};
 use crate::host::admin::{self, AdminLaunch, AdminPlace, SlowAfter};
 use crate::host::control::{self, Answer, Control};
 use crate::host::journal;
@@ -157,6 +157,10 @@ enum Verb {
     /// Write a nutcracker.yml in the form of ringkeeper.yml; every key stays where it is.
     #[command(after_help = IMPORT_EXAMPLES)]
     Import(ImportArgs),
+    /// Try it: a whole deployment on this machine, with keys to break things.
+    #[cfg(target_os = "linux")]
+    #[command(after_help = lab::EXAMPLES)]
+    Lab(lab::LabArgs),
     /// Write man pages into a folder.
     #[command(hide = true)]
     Man {
@@ -411,6 +415,8 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
         Ok(Cli { command: Verb::Check(arguments) }) => check::run(&arguments),
         Ok(Cli { command: Verb::Route(arguments) }) => explain_routes(&arguments),
         Ok(Cli { command: Verb::Import(arguments) }) => import_file(&arguments),
+        #[cfg(target_os = "linux")]
+        Ok(Cli { command: Verb::Lab(arguments) }) => lab::main(arguments),
         Ok(Cli { command: Verb::Man { folder } }) => write_pages(&folder),
         Ok(Cli { command: Verb::Completions { shell } }) => {
             let text = manual::completions(Cli::command(), shell);
