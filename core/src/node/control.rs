@@ -84,9 +84,7 @@ impl Drive for Control {
                 }
             }
             // It has no clients of pools, so there is nothing to ask it and nothing to drain.
-            Input::Notice(
-                Notice::Question { .. } | Notice::Shard(_) | Notice::Sighting(_),
-            )
+            Input::Notice(Notice::Question { .. } | Notice::Shard(_) | Notice::Sighting(_))
             | Input::Command(_) => {}
             Input::Connected { .. }
             | Input::Released { .. }
