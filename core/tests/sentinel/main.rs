@@ -13,5 +13,6 @@ mod follow;
 mod machine;
 mod recorded;
 mod replies;
+mod state;
 mod wire;
 mod workers;

@@ -27,6 +27,7 @@ pub(crate) fn log(event: &Event) {
         | Event::ClientRefused { .. }
         | Event::ClientOverLimit { .. }
         | Event::Reloaded(_)
+        | Event::TlsFailed { .. }
         | Event::Exit { .. }
         | Event::Sentinel { .. }
         | Event::Drained => {}

@@ -16,9 +16,11 @@ mod clients;
 mod commands;
 mod copies;
 mod explain;
+mod figures;
 mod hellos;
 mod help;
 mod info_text;
+mod journal;
 mod lead;
 mod links;
 mod master;
@@ -52,7 +54,6 @@ use self::store::Store;
 use super::election::{AskId, Elections};
 use super::failover::{self, State};
 use super::instance::{Address, MasterName, RunId};
-use super::state::Durable;
 use super::tilt::{Change, Tilt};
 use crate::buf::BufferPool;
 use crate::config::sentinel::Config;
@@ -117,10 +118,18 @@ impl Sentinel {
     /// seed and the inputs.
     pub fn new(setup: Setup, seed: u64, now: Instant) -> Self {
         let mut rng = Rng::new(seed);
-        let Setup { mut config, keeping, process, fast_down, min_copies, names, tells_workers } =
-            setup;
+        let durable = setup.durable();
+        let Setup {
+            mut config,
+            keeping,
+            process,
+            fast_down,
+            min_copies,
+            names,
+            tells_workers,
+            records: _,
+        } = setup;
         let myid = *config.myid.get_or_insert_with(|| setup::draw_id(&mut rng));
-        let durable = Durable::from_config(&config);
         let periods = Periods::default();
         let masters = std::mem::take(&mut config.masters);
         let mut sentinel = Self {
@@ -161,6 +170,7 @@ impl Sentinel {
         for master in sentinel.masters.values_mut() {
             master.is_fast_down = fast_down.contains(master.name());
             master.min_copies = min_copies.get(master.name()).copied().unwrap_or(0);
+            master.recall(&durable);
         }
         // The first start has an ID to keep, and the others check that they can still write.
         sentinel.store.want();
