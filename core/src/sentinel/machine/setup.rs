@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::journal;
-use super::names::NameBase;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::sentinel::{self as config, Config, MasterName, PORT_DEFAULT, RunId};
 use crate::rng::Rng;
+use crate::sentinel::names::NameBase;
 use crate::sentinel::state::{Durable, Record};
 
 /// What a Sentinel begins with.
