@@ -7,8 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ringkeeper_core::config::native::{self, Own, Watch};
-use ringkeeper_core::config::nutcracker::Config;
+use ringkeeper_core::config::nutcracker::{Config, HostPort};
 use ringkeeper_core::config::sentinel::{self as conf, MasterName, PORT_DEFAULT, RunId};
+use ringkeeper_core::sentinel::follow::FollowSetup;
 use ringkeeper_core::sentinel::machine::{Keeping, NameBase, Process, Setup};
 
 #[cfg(target_os = "linux")]
@@ -95,8 +96,16 @@ fn masters_of(loaded: &Loaded, path: &Path) -> Result<Option<MastersLaunch>, Str
             let read = move || setup(&own, &path, state.clone(), copies.clone());
             Ok(Some(MastersLaunch::Own { read: Box::new(read) }))
         }
-        Some(Watch::Follow(_)) => {
-            Err("error: this version can't follow other Sentinels\n".to_owned())
+        Some(Watch::Follow(follow)) => {
+            let address = |at: &HostPort| conf::Address::new(&at.host, at.port).ok();
+            Ok(Some(MastersLaunch::Follow(FollowSetup {
+                shards: follow.shards.clone(),
+                sentinels: follow.sentinels.iter().filter_map(address).collect(),
+                user: follow.user.clone(),
+                password: follow.password.clone(),
+                fence: Some(follow.fence),
+                names: NameBase::default(),
+            })))
         }
     }
 }
