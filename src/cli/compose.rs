@@ -7,8 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ringkeeper_core::config::native::{self, Own, Watch};
-use ringkeeper_core::config::nutcracker::Config;
-use ringkeeper_core::config::sentinel::{self as conf, PORT_DEFAULT, RunId};
+use ringkeeper_core::config::nutcracker::{Config, HostPort};
+use ringkeeper_core::config::sentinel::{self as conf, MasterName, PORT_DEFAULT, RunId};
+use ringkeeper_core::sentinel::follow::FollowSetup;
 use ringkeeper_core::sentinel::machine::{Keeping, NameBase, Process, Setup};
 
 #[cfg(target_os = "linux")]
@@ -91,11 +92,20 @@ fn masters_of(loaded: &Loaded, path: &Path) -> Result<Option<MastersLaunch>, Str
         Some(Watch::Own(own)) => {
             let state = state_of(own, loaded, path);
             let (own, path) = (own.clone(), path.to_owned());
-            let read = move || setup(&own, &path, state.clone());
+            let copies = loaded.config.as_ref().map(copies).unwrap_or_default();
+            let read = move || setup(&own, &path, state.clone(), copies.clone());
             Ok(Some(MastersLaunch::Own { read: Box::new(read) }))
         }
-        Some(Watch::Follow(_)) => {
-            Err("error: this version can't follow other Sentinels\n".to_owned())
+        Some(Watch::Follow(follow)) => {
+            let address = |at: &HostPort| conf::Address::new(&at.host, at.port).ok();
+            Ok(Some(MastersLaunch::Follow(FollowSetup {
+                shards: follow.shards.clone(),
+                sentinels: follow.sentinels.iter().filter_map(address).collect(),
+                user: follow.user.clone(),
+                password: follow.password.clone(),
+                fence: Some(follow.fence),
+                names: NameBase::default(),
+            })))
         }
     }
 }
@@ -111,7 +121,26 @@ fn state_of(own: &Own, loaded: &Loaded, path: &Path) -> PathBuf {
     folder.map_or_else(|| sentinel::state_beside(path), |folder| folder.join(STATE_NAME))
 }
 
-fn setup(own: &Own, path: &Path, state: PathBuf) -> Result<Setup, String> {
+/// Returns on how many replicas the writes of each master are, as its pools promise.
+fn copies(config: &Config) -> BTreeMap<MasterName, u32> {
+    let mut copies = BTreeMap::new();
+    for pool in &config.pools {
+        let Some(promised) = pool.failover.replicated else { continue };
+        let shards = pool.servers.iter().filter_map(|server| server.shard.as_deref());
+        for name in shards.filter_map(MasterName::new) {
+            let most: &mut u32 = copies.entry(name).or_default();
+            *most = promised.get().max(*most);
+        }
+    }
+    copies
+}
+
+fn setup(
+    own: &Own,
+    path: &Path,
+    state: PathBuf,
+    min_copies: BTreeMap<MasterName, u32>,
+) -> Result<Setup, String> {
     let port = own.config.server.port.unwrap_or(PORT_DEFAULT);
     let state = std::path::absolute(&state).unwrap_or(state);
     let setup = Setup {
@@ -127,7 +156,7 @@ fn setup(own: &Own, path: &Path, state: PathBuf) -> Result<Setup, String> {
             unix_micros_at_start: 0,
         },
         fast_down: own.fast_down.clone(),
-        min_copies: BTreeMap::new(),
+        min_copies,
         names: NameBase::default(),
         tells_workers: false,
         records: Vec::new(),
