@@ -224,6 +224,9 @@ impl Sentinel {
                 }
                 election::Output::Voted { master, leader, epoch } => {
                     let id = self.names.get(&master).copied();
+                    if let Some(master) = id.and_then(|id| self.masters.get_mut(&id)) {
+                        master.lease.bind(now, epoch);
+                    }
                     self.say(id, Said::of(&Event::VoteForLeader(&leader, epoch)));
                 }
                 election::Output::Elected { master, epoch } => {
@@ -334,6 +337,7 @@ impl Sentinel {
         self.resume_writes(id);
         let Some(master) = self.masters.get_mut(&id) else { return };
         master.reconfiguration = None;
+        master.lease.finish();
         master.is_forced = false;
         master.planned = None;
         master.promote = None;
@@ -344,6 +348,7 @@ impl Sentinel {
     }
 
     fn begin_choice(&mut self, now: Instant, id: MasterId) {
+        self.ask_what_is_left(now, id);
         let Some(master) = self.masters.get_mut(&id) else { return };
         master.selecting_since = Some(now);
         for replica in master.replicas.values_mut() {
@@ -474,7 +479,11 @@ impl Sentinel {
 
     /// Tells the chosen replica that it is the master, as soon as it can be told.
     fn promote(&mut self, now: Instant, id: MasterId, due: &mut Due) {
-        if !self.is_caught_up(now, id, due) {
+        if !self.is_caught_up(now, id, due) || !self.are_leases_over(now, id, due) {
+            return;
+        }
+        if self.is_too_late(now, id) {
+            self.inbox.push_back((id, Input::Superseded));
             return;
         }
         let Some(master) = self.masters.get(&id) else { return };

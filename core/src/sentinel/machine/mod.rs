@@ -22,6 +22,7 @@ mod help;
 mod info_text;
 mod journal;
 mod lead;
+mod lease;
 mod links;
 mod master;
 mod monitor;
@@ -47,6 +48,7 @@ use self::clients::{ClientKey, Clients};
 use self::links::Links;
 use self::master::Master;
 
+pub use self::lease::{Fence, LEASE_MAX};
 pub use self::periods::{PING_PERIOD_MIN, Periods};
 use self::scripts::Scripts;
 pub use self::setup::{DamagedState, Keeping, Process, Setup};
@@ -109,6 +111,9 @@ pub struct Sentinel {
     is_stopping: bool,
     /// Whether workers with clients are told where masters are.
     tells_workers: bool,
+    fence: Fence,
+    /// Tells our words about leases from those of an earlier process.
+    life: u64,
     /// Masters of which they are to be told in this turn.
     news: BTreeSet<MasterId>,
 }
@@ -127,6 +132,7 @@ impl Sentinel {
             min_copies,
             names,
             tells_workers,
+            fence,
             records: _,
         } = setup;
         let myid = *config.myid.get_or_insert_with(|| setup::draw_id(&mut rng));
@@ -161,8 +167,11 @@ impl Sentinel {
             out: VecDeque::new(),
             is_stopping: false,
             tells_workers,
+            fence,
+            life: 0,
             news: BTreeSet::new(),
         };
+        sentinel.life = sentinel.rng.next_u64() >> 1;
         sentinel.note(format!("Sentinel ID is {myid}"));
         for settings in masters {
             sentinel.monitor(now, settings);

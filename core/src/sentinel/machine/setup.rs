@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::journal;
+use super::lease::Fence;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::sentinel::{self as config, Config, MasterName, PORT_DEFAULT, RunId};
 use crate::rng::Rng;
@@ -31,6 +32,9 @@ pub struct Setup {
     ///
     /// [`Notice::Shard`]: crate::io::Notice::Shard
     pub tells_workers: bool,
+    /// Whether they may write to a master while this host is cut off from the other Sentinels. The
+    /// same for all hosts: a leader waits for leases only if it knows of them.
+    pub fence: Fence,
     /// What was promised or seen that a configuration has no words for.
     pub records: Vec<Record>,
 }
@@ -206,6 +210,7 @@ impl Setup {
             min_copies: min_copies_of(text),
             names: NameBase::default(),
             tells_workers: false,
+            fence: Fence::Off,
             records: records_of(text),
         })
     }
