@@ -8,6 +8,7 @@
 mod figures;
 mod memcache;
 mod nutcracker_yml;
+mod sentinel;
 mod vrrp;
 pub mod worker;
 
@@ -32,6 +33,11 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("reply", reply),
     ("request", request),
     ("ringkeeper_yml", ringkeeper_yml),
+    ("sentinel_answer", sentinel_answer),
+    ("sentinel_conf", sentinel_conf),
+    ("sentinel_hello", sentinel_hello),
+    ("sentinel_info", sentinel_info),
+    ("sentinel_machine", sentinel_machine),
     ("stats", stats),
     ("vrrp", vrrp),
     ("worker", worker),
@@ -87,6 +93,31 @@ pub fn netlink(data: &[u8]) {
 /// Adverts of virtual routers, with their IP headers.
 pub fn vrrp(data: &[u8]) {
     vrrp::adverts(data);
+}
+
+/// Answers of peers about a master that is down.
+pub fn sentinel_answer(data: &[u8]) {
+    sentinel::answer(data);
+}
+
+/// The reader and the writer of `sentinel.conf`.
+pub fn sentinel_conf(data: &[u8]) {
+    sentinel::conf(data);
+}
+
+/// Hellos of Sentinels.
+pub fn sentinel_hello(data: &[u8]) {
+    sentinel::hello(data);
+}
+
+/// INFO of servers, as a Sentinel reads it.
+pub fn sentinel_info(data: &[u8]) {
+    sentinel::info(data);
+}
+
+/// A whole Sentinel between servers, peers and clients that do what the input says.
+pub fn sentinel_machine(data: &[u8]) {
+    sentinel::machine(data);
 }
 
 /// A whole worker between clients and servers that do what the input says.
