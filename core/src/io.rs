@@ -52,7 +52,7 @@ use crate::id::{
 use crate::time::Instant;
 
 pub use self::channel::{ChannelSpec, RouterNews, Trouble};
-pub use self::notice::{Evidence, Notice, ShardCondition, ShardNews, Sighting};
+pub use self::notice::{Evidence, Health, HealthNews, Notice, ShardCondition, ShardNews, Sighting};
 
 /// Where a stream socket is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -187,14 +187,14 @@ pub enum Mail {
 
 impl Mail {
     /// Tells whether somebody waits for it, so that it must not be dropped however full the
-    /// mailbox is. There is at most one for each errand under way, one plan at a time, and one for
-    /// each shard and turn of the control worker.
+    /// mailbox is. There is at most one for each errand under way, one plan at a time, one for each
+    /// shard and turn of the control worker, and one for each change of health.
     pub const fn is_answer(&self) -> bool {
         match self {
             Self::Persisted { .. }
             | Self::Exited { .. }
             | Self::Command(Command::Reload { .. })
-            | Self::Notice(Notice::Shard(_)) => true,
+            | Self::Notice(Notice::Shard(_) | Notice::Health(_)) => true,
             Self::Command(_) | Self::Notice(_) => false,
         }
     }
@@ -465,6 +465,8 @@ pub enum Recipient {
     Data,
     /// The worker without clients: administration, Sentinel.
     Control,
+    /// The worker that has the virtual routers, if there are any.
+    Routers,
 }
 
 /// How a connection ends.

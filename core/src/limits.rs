@@ -305,6 +305,15 @@ pub const SENTINEL_SCRIPT_RUNS_MAX: u32 = 10;
 
 const _: () = assert!(SENTINEL_SCRIPTS_RUNNING_MAX < ERRANDS_MAX);
 
+/// Users of a Sentinel; more are refused.
+pub const SENTINEL_USERS_MAX: usize = 1024;
+
+/// Passwords and selectors of one user, and patterns of one selector; more are refused.
+pub const SENTINEL_USER_RULES_MAX: usize = 1024;
+
+/// Refused requests that ACL LOG tells; then the oldest is forgotten. As in Redis.
+pub const SENTINEL_REFUSED_MAX: usize = 128;
+
 /// Bytes of changes behind the text of a Sentinel's state; with more it is written anew. Reading
 /// them at the start takes a millisecond.
 pub const SENTINEL_JOURNAL_BYTES_MAX: usize = 64 * 1024;
@@ -327,6 +336,21 @@ pub const VRRP_REINSTATEMENTS_MAX: u32 = 5;
 
 /// The time in which [`VRRP_REINSTATEMENTS_MAX`] counts.
 pub const VRRP_REINSTATE_WINDOW: Duration = Duration::from_secs(60);
+
+/// How long something that was ill must be well before virtual routers believe it. Each relapse
+/// within [`VRRP_HEALTH_CALM`] doubles that, up to [`VRRP_HEALTH_HOLD_MAX`]: addresses must not
+/// wander to and fro with it.
+pub const VRRP_HEALTH_HOLD: Duration = Duration::from_secs(1);
+
+/// The longest that something must be well before virtual routers believe it.
+pub const VRRP_HEALTH_HOLD_MAX: Duration = Duration::from_secs(60);
+
+/// Being ill again so soon after a recovery counts as a relapse.
+pub const VRRP_HEALTH_CALM: Duration = Duration::from_secs(60);
+
+/// Things whose health virtual routers follow; more are not followed. One for each pool and
+/// listener, and each at most 100 bytes.
+pub const VRRP_HEALTH_SOURCES_MAX: usize = 4096;
 
 /// Unicast peers of one virtual router. Each advert is sent once to each.
 pub const VRRP_PEERS_MAX: usize = 255;
@@ -402,6 +426,10 @@ pub const ANSWER_DEADLINE: Duration = Duration::from_millis(500);
 /// told to try again.
 pub const QUESTIONS_MAX: usize = 256;
 
+/// Things told about masters that are kept for whoever asks why. A fail-over tells some thirty; an
+/// entry is 200 bytes or so.
+pub const CHRONICLE_LEN_MAX: usize = 1024;
+
 /// Connections of the admin listener and of the statistics port together; more are closed at once.
 /// Few programs ask, and each asks seldom.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
@@ -423,6 +451,10 @@ pub const SLOW_AFTER_DEFAULT: Duration = Duration::from_millis(10);
 
 /// How often whoever watches examples of requests is sent new ones.
 pub const TAIL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How often whoever watches the status is sent a new one: what an eye can follow, and at most one
+/// question a second for the workers however many watch.
+pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Unsent bytes of an admin connection above which it gets no more examples.
 pub const ADMIN_UNSENT_BYTES_MAX: usize = 256 * 1024;

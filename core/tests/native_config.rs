@@ -135,11 +135,12 @@ fn every_key_is_in_the_file_of_all_keys_once_with_its_reason() {
     for key in native::keys() {
         let word = key.rsplit('.').next().unwrap();
         // Keys of the same name differ in depth.
-        let indent = match key.matches('.').count() {
-            0 => 0,
-            1 => 2,
-            2 => 4,
-            _ => 8,
+        let indent = match (key.matches('.').count(), key.starts_with("sentinel.")) {
+            (0, _) => 0,
+            (1, _) => 2,
+            (2, _) => 4,
+            (_, true) => 6,
+            (_, false) => 8,
         };
         let places: Vec<usize> = (0..lines.len())
             .filter(|&at| {
@@ -154,8 +155,8 @@ fn every_key_is_in_the_file_of_all_keys_once_with_its_reason() {
         assert!(!places.is_empty(), "{key} is not in conf/ringkeeper.yml");
         let is_explained =
             places.iter().any(|&at| at > 0 && lines[at - 1].trim_start().starts_with("# "));
-        let is_section =
-            ["admin", "stats", "figures", "log", "limits", "pools"].contains(&key.as_str());
+        let is_section = ["admin", "stats", "figures", "log", "limits", "sentinel", "pools"]
+            .contains(&key.as_str());
         assert!(is_explained || is_section, "{key} has no comment above it");
     }
 }

@@ -172,6 +172,7 @@ fn server(bytes: &mut Unstructured<'_>) -> ServerFigures {
     let durations: [Histogram; Class::COUNT] = std::array::from_fn(|_| histogram(bytes));
     ServerFigures {
         name: text(bytes).into(),
+        ring_share: u32::arbitrary(bytes).unwrap_or(0),
         is_in_ring: bool::arbitrary(bytes).unwrap_or(false),
         is_failing: bool::arbitrary(bytes).unwrap_or(false),
         stats: ServerStats {

@@ -1,5 +1,6 @@
 //! Command lines. The name that the program was started under decides which one is spoken.
 
+mod compose;
 mod getopt;
 mod import;
 #[cfg(target_os = "linux")]

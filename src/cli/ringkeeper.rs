@@ -11,6 +11,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use ringkeeper_core::config::native::{self, Settings};
 use ringkeeper_core::stats::FiguresPlan;
 
+use crate::cli::compose::{self, Parts};
 #[cfg(target_os = "linux")]
 use crate::cli::keepalived;
 use crate::cli::load::Loaded;
@@ -19,6 +20,7 @@ use crate::host::admin::{self, AdminLaunch, AdminPlace, SlowAfter};
 use crate::host::control::{self, Answer, Control};
 use crate::host::log::{Format, Log, Verbosity};
 use crate::host::reason;
+use crate::host::routers::Routers;
 use crate::host::runtime::Choice;
 use crate::host::service::{self, Launch, Stats, Threads};
 use crate::host::signal::{Persona, Signals};
@@ -44,6 +46,7 @@ Examples:
   ringkeeper run -c nutcracker.yml --log-format json --stats-addr 0.0.0.0
   ringkeeper run -c nutcracker.yml --runtime tokio
   ringkeeper run --sentinel sentinel.conf
+  ringkeeper run --nutcracker nutcracker.yml --sentinel sentinel.conf --keepalived keepalived.conf
 
 Signals:
   INT, TERM    let clients finish for 5 s, then end with exit code 0; twice: end at once
@@ -163,13 +166,18 @@ enum Verb {
 struct RunArgs {
     /// Configuration file: ringkeeper.yml, or twemproxy's nutcracker.yml. Options say more than it.
     #[arg(short, long = "config", visible_alias = "conf-file", value_name = "FILE")]
-    #[arg(required_unless_present_any = ["keepalived", "sentinel"])]
+    #[arg(required_unless_present_any = ["nutcracker", "keepalived", "sentinel"])]
     config: Option<PathBuf>,
-    /// Virtual routers, in the format of keepalived.conf; alone or beside the pools (Linux).
+    /// Pools, in the format of nutcracker.yml; alone or with the two below. A server at the address
+    /// of a monitored master is that master from then on, wherever it moves.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    nutcracker: Option<PathBuf>,
+    /// Virtual routers, in the format of keepalived.conf; alone or beside the others (Linux).
     #[arg(long, value_name = "FILE")]
     keepalived: Option<PathBuf>,
-    /// Run a Sentinel instead, with this sentinel.conf; what it learns goes into FILE.state.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "keepalived"])]
+    /// A Sentinel, with this sentinel.conf; alone or beside the others. What it learns goes into
+    /// FILE.state.
+    #[arg(long, value_name = "FILE")]
     sentinel: Option<PathBuf>,
     /// What drives the sockets [default: what the file says, else auto]
     #[arg(long, value_enum)]
@@ -376,13 +384,20 @@ fn run(arguments: RunArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let Some(file) = arguments.config.clone() else {
+    let Some(file) = arguments.config.clone().or_else(|| arguments.nutcracker.clone()) else {
         return match &arguments.sentinel {
             Some(file) => watch(&arguments, file, &signals),
             None => run_routers(&arguments, &signals),
         };
     };
-    let mut loaded = load::read(&file);
+    let parts = match compose::read(&file, arguments.sentinel.as_deref()) {
+        Ok(parts) => parts,
+        Err(problem) => {
+            eprint!("{problem}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let Parts { mut loaded, masters, reread } = parts;
     let log_file = loaded.settings.log.file.as_deref().map(|file| loaded.beside(file));
     let (format, verbosity, log_file) = log_settings(&arguments, &loaded.settings, log_file);
     let log = match Log::open(log_file.as_deref(), format, verbosity) {
@@ -400,7 +415,7 @@ fn run(arguments: RunArgs) -> ExitCode {
         loaded.log();
     }
     let Some(config) = loaded.config.take() else { return ExitCode::FAILURE };
-    let Ok(leave) = start_routers(&arguments) else { return ExitCode::FAILURE };
+    let Ok(routers) = start_routers(&arguments) else { return ExitCode::FAILURE };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
@@ -420,7 +435,7 @@ fn run(arguments: RunArgs) -> ExitCode {
     };
     let launch = Launch {
         config,
-        reread: load::reread(&file),
+        reread,
         persona: Persona::Ringkeeper,
         runtime: arguments.runtime.unwrap_or_else(|| choice(loaded.settings.runtime)),
         threads: arguments.threads.unwrap_or(match loaded.settings.threads {
@@ -434,16 +449,16 @@ fn run(arguments: RunArgs) -> ExitCode {
         settings: loaded.settings,
         control,
         takeover,
+        masters,
+        routers,
     };
-    let code = match service::start(launch) {
+    match service::start(launch) {
         Ok(service) => service::supervise(service, &log, &signals),
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
-    };
-    leave();
-    code
+    }
 }
 
 const fn choice(runtime: native::Runtime) -> Choice {
@@ -454,31 +469,22 @@ const fn choice(runtime: native::Runtime) -> Choice {
     }
 }
 
-/// Ends virtual routers in order.
-type Leave = Box<dyn FnOnce()>;
-
 /// Starts the virtual routers that are wanted beside the pools.
 ///
 /// # Errors
 ///
 /// They cannot be started; the log says why.
 #[cfg(target_os = "linux")]
-fn start_routers(arguments: &RunArgs) -> Result<Leave, ()> {
-    let Some(path) = &arguments.keepalived else { return Ok(Box::new(|| ())) };
-    let loaded = keepalived::read(path, None);
-    loaded.log();
-    let runtime = arguments.runtime.unwrap_or_default();
-    let routers = keepalived::start(loaded, runtime).ok_or(())?;
-    Ok(Box::new(move || {
-        routers.leave();
-    }))
+fn start_routers(arguments: &RunArgs) -> Result<Option<Routers>, ()> {
+    let Some(path) = &arguments.keepalived else { return Ok(None) };
+    keepalived::start(path, arguments.runtime.unwrap_or_default()).ok_or(()).map(Some)
 }
 
 /// Virtual routers need what only Linux has.
 #[cfg(not(target_os = "linux"))]
-fn start_routers(arguments: &RunArgs) -> Result<Leave, ()> {
+fn start_routers(arguments: &RunArgs) -> Result<Option<Routers>, ()> {
     if arguments.keepalived.is_none() {
-        return Ok(Box::new(|| ()));
+        return Ok(None);
     }
     tracing::error!("virtual routers are for Linux only");
     Err(())
@@ -526,7 +532,10 @@ fn watch(arguments: &RunArgs, file: &Path, signals: &Signals) -> ExitCode {
     };
     match sentinel::read(file, "", sentinel::State::Beside) {
         Ok(loaded) => {
-            sentinel::serve(loaded, arguments.runtime.unwrap_or_default(), &log, signals, || {})
+            // Dropped at the end: they leave in order.
+            let Ok(_routers) = start_routers(arguments) else { return ExitCode::FAILURE };
+            let runtime = arguments.runtime.unwrap_or_default();
+            sentinel::serve(loaded, runtime, &log, signals, || {})
         }
         Err(problem) => {
             eprint!("{problem}");

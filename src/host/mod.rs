@@ -14,10 +14,12 @@ pub(crate) mod fleet;
 pub(crate) mod guardian;
 pub(crate) mod listen;
 pub(crate) mod log;
+pub(crate) mod masters;
 pub(crate) mod memory;
 pub(crate) mod notify;
 pub(crate) mod pidfile;
 pub(crate) mod pulse;
+pub(crate) mod routers;
 pub(crate) mod runtime;
 #[cfg(target_os = "linux")]
 pub(crate) mod script;

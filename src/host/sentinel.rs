@@ -109,23 +109,40 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
         tracing::warn!("the limit of open files stays as it is: {error}");
     }
     let (selected, _) = runtime::select(launch.runtime)?;
-    let Launch { mut setup, .. } = launch;
-    let server = &setup.config.server;
-    let port = server.port.unwrap_or(PORT_DEFAULT);
-    let tls_port = server.tls.port.unwrap_or(0);
+    let setup = identify(launch.setup)?;
     let mut listeners = Vec::new();
-    open(&setup.config, port, &mut listeners)?;
+    open(wanted(&setup.config), &mut listeners)?;
     let plain = listeners.len();
-    open(&setup.config, tls_port, &mut listeners)?;
+    open(wanted_encrypted(&setup.config), &mut listeners)?;
     let encrypted: BTreeSet<ListenerId> =
         listeners.iter().skip(plain).map(|listener| listener.id).collect();
-    let encryption = tls::plan(&server.tls, encrypted).context("TLS can't be used")?;
+    let plan = tls::plan(&setup.config.server.tls, encrypted).context("TLS can't be used")?;
     let seed = host::seed().context("no seed for the Sentinel")?;
+    let start = ringkeeper_core::time::Instant::START;
+    let worker = SentinelWorker::new(setup, seed, start);
+    match plan {
+        Some(plan) => spawn(selected, Tls::new(worker, plan, start), listeners),
+        None => spawn(selected, worker, listeners),
+    }
+    .context("the Sentinel's thread could not start")
+}
+
+/// Adds what is told of the process.
+///
+/// # Errors
+///
+/// The system's source of entropy can't be read.
+pub(crate) fn identify(mut setup: Setup) -> anyhow::Result<Setup> {
+    let server = &setup.config.server;
+    let port = match server.port.unwrap_or(PORT_DEFAULT) {
+        0 => server.tls.port.unwrap_or(0),
+        port => port,
+    };
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     setup.process = Process {
         run_id: RunId::from_random(random_bits().context("no ID for this run")?),
         id: std::process::id(),
-        port: if port == 0 { tls_port } else { port },
+        port,
         executable: std::env::current_exe()
             .map(|path| path.display().to_string())
             .unwrap_or_default(),
@@ -133,13 +150,7 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
         unix_micros_at_start: u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX),
         ..setup.process
     };
-    let start = ringkeeper_core::time::Instant::START;
-    let worker = SentinelWorker::new(setup, seed, start);
-    match encryption {
-        Some(plan) => spawn(selected, Tls::new(worker, plan, start), listeners),
-        None => spawn(selected, worker, listeners),
-    }
-    .context("the Sentinel's thread could not start")
+    Ok(setup)
 }
 
 fn random_bits() -> io::Result<[u8; 20]> {
@@ -161,14 +172,23 @@ fn operating_system() -> String {
     )
 }
 
-/// Opens the sockets that the file wants; port 0 wants none.
-fn open(config: &Config, port: u16, listeners: &mut Vec<Listener>) -> anyhow::Result<()> {
+/// Returns the sockets that the file wants, and whether each may be missing; port 0 wants none.
+pub(crate) fn wanted(config: &Config) -> Vec<(bool, Request)> {
+    wanted_at(config, config.server.port.unwrap_or(PORT_DEFAULT))
+}
+
+/// Returns the same for encrypted connections.
+pub(crate) fn wanted_encrypted(config: &Config) -> Vec<(bool, Request)> {
+    wanted_at(config, config.server.tls.port.unwrap_or(0))
+}
+
+fn wanted_at(config: &Config, port: u16) -> Vec<(bool, Request)> {
     if port == 0 {
-        return Ok(());
+        return Vec::new();
     }
     let defaults = ["*".to_owned(), "-::*".to_owned()];
     let wanted = if config.server.bind.is_empty() { &defaults[..] } else { &config.server.bind };
-    for host in wanted {
+    let request = |host: &String| {
         let (is_optional, host) = match host.strip_prefix('-') {
             Some(host) => (true, host),
             None => (false, host.as_str()),
@@ -184,6 +204,14 @@ fn open(config: &Config, port: u16, listeners: &mut Vec<Listener>) -> anyhow::Re
             backlog: BACKLOG,
             reuseport: false,
         };
+        (is_optional, request)
+    };
+    wanted.iter().map(request).collect()
+}
+
+/// Opens sockets.
+fn open(wanted: Vec<(bool, Request)>, listeners: &mut Vec<Listener>) -> anyhow::Result<()> {
+    for (is_optional, request) in wanted {
         match listen::open(&request) {
             Ok(socket) => {
                 let id = ListenerId(u16::try_from(listeners.len()).context("too many addresses")?);

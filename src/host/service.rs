@@ -1,6 +1,8 @@
 //! From a configuration to a running worker, and the main thread's life after that.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -11,6 +13,7 @@ use ringkeeper_core::admin::{AdminRole, Facts};
 use ringkeeper_core::config::native::{self, Limits, Settings};
 use ringkeeper_core::config::nutcracker::Config;
 use ringkeeper_core::io::Command;
+use ringkeeper_core::node::ControlRole;
 use ringkeeper_core::proxy::{ListenerRole, Plan, Policy};
 use ringkeeper_core::stats::FiguresPlan;
 
@@ -21,8 +24,10 @@ use crate::host::drained::{Drained, Target};
 use crate::host::fleet::Fleet;
 use crate::host::listen::{self, Address, OpenError, Request};
 use crate::host::log::Log;
+use crate::host::masters::{self, MastersLaunch};
 use crate::host::memory::Trimmer;
 use crate::host::notify::{self, Watchdog};
+use crate::host::routers::Routers;
 use crate::host::runtime::{self, Choice};
 use crate::host::signal::{Persona, Signal, Signals};
 use crate::host::sockets::{self, Fresh, Serves, Sockets};
@@ -139,6 +144,10 @@ pub(crate) struct Launch {
     pub(crate) control: Option<Control>,
     /// The process that this one replaces.
     pub(crate) takeover: Option<Takeover>,
+    /// Who knows where the masters of shards are.
+    pub(crate) masters: Option<MastersLaunch>,
+    /// Virtual routers, at work already.
+    pub(crate) routers: Option<Routers>,
 }
 
 /// The service at work, as the main thread has it.
@@ -154,6 +163,8 @@ pub(crate) struct Service {
     settings: Settings,
     control: Option<Control>,
     takeover: Option<Takeover>,
+    masters: Option<MastersLaunch>,
+    routers: Option<Routers>,
     /// Another process has taken over.
     is_replaced: bool,
 }
@@ -173,8 +184,10 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
         }
     };
     let (selected, reason) = runtime::select(launch.runtime)?;
+    let known = launch.masters.as_ref().map(MastersLaunch::known).transpose()?;
     let host = HostFacts {
         figures: launch.admin.figures,
+        masters: known.unwrap_or_default(),
         ..HostFacts::new(
             launch.persona,
             descriptors,
@@ -192,15 +205,20 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
         fresh.extend(open_stats(stats, &mut sockets)?);
     }
     fresh.extend(launch.admin.open(&mut sockets)?);
+    if let Some(masters) = &launch.masters {
+        fresh.extend(masters.open(&mut sockets)?);
+    }
     sockets.forget_inherited();
     for listener in &fresh {
         let at = listen::endpoint(&listener.listener.socket)?;
         match &listener.serves {
             Serves::Pool(pool) => tracing::info!(pool, address = %at, "listening"),
-            Serves::Fixed(AdminRole::Stats) => {
+            // Said already.
+            Serves::Fixed(ControlRole::Sentinel) => {}
+            Serves::Fixed(ControlRole::Admin(AdminRole::Stats)) => {
                 tracing::info!(address = %at, "statistics are served");
             }
-            Serves::Fixed(AdminRole::Http { .. }) => {
+            Serves::Fixed(ControlRole::Admin(AdminRole::Http { .. })) => {
                 tracing::info!(address = %at, "metrics and administration are served");
             }
         }
@@ -217,8 +235,12 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
         backend_reason: reason,
         listeners: u64::try_from(fresh.len()).unwrap_or(u64::MAX),
     };
-    let control = launch.admin.plan(facts, host.threads, sockets.fixed());
-    let fleet = Fleet::start(selected, &Arc::new(plan), host.threads, control)?;
+    // A process that is being replaced watches until it has given everything away.
+    let masters = launch.masters.as_ref().filter(|_| launch.takeover.is_none());
+    let watch = masters.map(MastersLaunch::plan).transpose()?;
+    let control = launch.admin.plan(facts, host.threads, sockets.fixed(), watch);
+    let line = launch.routers.as_ref().map(Routers::line).unwrap_or_default();
+    let fleet = Fleet::start(selected, &Arc::new(plan), host.threads, control, line)?;
     for fresh in fresh {
         if matches!(fresh.serves, Serves::Fixed(_)) {
             fleet.listen_control(fresh.listener);
@@ -248,6 +270,8 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
         settings: launch.settings,
         control: launch.control,
         takeover,
+        masters: launch.masters,
+        routers: launch.routers,
         is_replaced: false,
     })
 }
@@ -276,6 +300,8 @@ struct HostFacts {
     figures: FiguresPlan,
     /// As the configuration in use has them.
     limits: Limits,
+    /// Where the masters of shards were when the process started.
+    masters: BTreeMap<String, SocketAddr>,
 }
 
 impl HostFacts {
@@ -290,12 +316,15 @@ impl HostFacts {
             threads,
             figures: FiguresPlan::default(),
             limits,
+            masters: BTreeMap::new(),
         }
     }
 
     /// Makes the plan of one worker.
     fn plan(&self, config: &Config, roles: Vec<ListenerRole>, drained: &Drained) -> Plan {
-        let mut plan = Plan::new(config, policy(self.persona));
+        let mut config = config.clone();
+        masters::settle(&mut config, &self.masters);
+        let mut plan = Plan::new(&config, policy(self.persona));
         plan.listeners = roles;
         plan.host_name.clone_from(&self.host_name);
         plan.started_unix_seconds = self.started_unix_seconds;
@@ -365,7 +394,7 @@ fn open_stats(stats: &Stats, sockets: &mut Sockets) -> anyhow::Result<Option<Fre
         backlog: STATS_BACKLOG,
         reuseport: false,
     };
-    match sockets.open_fixed(request, AdminRole::Stats) {
+    match sockets.open_fixed(request, ControlRole::Admin(AdminRole::Stats)) {
         Ok(fresh) => Ok(Some(fresh)),
         Err(error) if stats.required => Err(error),
         Err(error) => {
@@ -383,7 +412,15 @@ impl Service {
     /// What is wrong; nothing has changed then.
     fn reload(&mut self) -> Result<String, String> {
         notify::reloading();
+        let are_routers_good = self.routers.as_mut().is_none_or(Routers::reload);
         let result = self.read_again();
+        let result = result.and_then(|text| match are_routers_good {
+            true => Ok(text),
+            false => Err(format!(
+                "{text}error: the file of the virtual routers has errors, which the log tells; \
+                 their old configuration stays in use\n"
+            )),
+        });
         notify::ready(SERVING);
         result
     }
@@ -492,6 +529,16 @@ impl Service {
         if let Some(control) = self.takeover.as_mut().and_then(Takeover::finish) {
             self.control = control;
             self.takeover = None;
+            self.watch();
+        }
+    }
+
+    /// Begins to watch the masters, once the predecessor does so no more.
+    fn watch(&self) {
+        let Some(masters) = &self.masters else { return };
+        match masters.plan() {
+            Ok(plan) => self.fleet.watch(plan),
+            Err(error) => tracing::error!("nobody watches the masters: {error:#}"),
         }
     }
 
@@ -505,6 +552,8 @@ impl Service {
             tracing::error!("no other process takes over: {problem}");
             format!("error: no other process takes over: {problem}; its log may tell more\n")
         })?;
+        // The other one votes with the same state, and begins when it is alone.
+        self.fleet.stop_watching();
         // From here on the other one is to say that all is well.
         notify::main_pid(replaced.id());
         for id in self.sockets.ids() {
@@ -514,6 +563,9 @@ impl Service {
         let result = replaced.hand_over(&mut self.fleet);
         self.control = None;
         self.is_replaced = true;
+        if let Some(routers) = &mut self.routers {
+            routers.hand_over();
+        }
         match result.and_then(|()| replaced.finish()) {
             Ok(clients) => {
                 let text = format!("process {} has taken over {clients} clients", replaced.id());
@@ -538,6 +590,7 @@ fn for_the_next_start(at_start: &Settings, new: &Settings) -> Option<String> {
         ("stats", at_start.stats != new.stats),
         ("figures", at_start.figures != new.figures),
         ("log", at_start.log != new.log),
+        ("sentinel", at_start.sentinel != new.sentinel),
     ];
     let keys: Vec<&str> =
         changed.iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| *key).collect();
@@ -594,6 +647,9 @@ pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> E
         }
         service.finish_takeover();
         service.obey();
+        if let Some(routers) = &mut service.routers {
+            routers.look(Instant::now());
+        }
         if service.is_replaced {
             log.signal("another process has taken over, ending");
             return match service.fleet.stop() {
@@ -632,6 +688,10 @@ pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> E
                 ));
                 notify::stopping("letting clients finish");
                 draining_since = Some(Instant::now());
+                // First, so that clients that come from now on are another host's.
+                if let Some(routers) = &mut service.routers {
+                    routers.begin_leaving();
+                }
                 service.fleet.command(&Command::Drain { limit });
             }
             (persona, Signal::Hangup) => {

@@ -118,6 +118,11 @@ impl Signals {
     }
 }
 
+/// Ends the process as if the operator had asked for it: clients have time to finish.
+pub(crate) fn end_gently() {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
+}
+
 /// Wakes the main thread out of [`Signals::wait`]; for the other threads of the process.
 pub(crate) fn call_for_attention() {
     // Can't fail for one's own process; and the main thread looks around by itself now and then.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::io;
 
 use anyhow::Context as _;
-use ringkeeper_core::admin::AdminRole;
 use ringkeeper_core::config::nutcracker::{Config, ListenAddress, Pool};
 use ringkeeper_core::id::{ListenerId, PoolId};
+use ringkeeper_core::node::ControlRole;
 use ringkeeper_core::proxy::ListenerRole;
 use socket2::Socket;
 
@@ -25,7 +25,7 @@ pub(crate) enum Serves {
     /// The pool of this name.
     Pool(String),
     /// What does not change with the configuration.
-    Fixed(AdminRole),
+    Fixed(ControlRole),
 }
 
 /// One listening socket.
@@ -157,7 +157,7 @@ impl Sockets {
     pub(crate) fn open_fixed(
         &mut self,
         request: Request,
-        role: AdminRole,
+        role: ControlRole,
     ) -> anyhow::Result<Fresh> {
         let socket = self.obtain(&request)?;
         Ok(self.add(request, socket, false, Serves::Fixed(role))?)
@@ -252,7 +252,7 @@ impl Sockets {
     }
 
     /// Says which listeners do not change with the configuration, and what they are for.
-    pub(crate) fn fixed(&self) -> BTreeMap<ListenerId, AdminRole> {
+    pub(crate) fn fixed(&self) -> BTreeMap<ListenerId, ControlRole> {
         let fixed = |open: &Open| match open.serves {
             Serves::Fixed(role) => Some((open.id, role)),
             Serves::Pool(_) => None,

@@ -145,7 +145,10 @@ impl Proxy {
             Notice::Question { from, query, question } => self.answer_to(from, query, &question),
             Notice::Answer { from, query, answer } => self.take_answer(query, from, answer),
             // The control worker's.
-            Notice::ConfigRead { .. } | Notice::Shard(_) | Notice::Sighting(_) => {}
+            Notice::ConfigRead { .. }
+            | Notice::Shard(_)
+            | Notice::Sighting(_)
+            | Notice::Health(_) => {}
         }
     }
 
@@ -259,9 +262,11 @@ impl Proxy {
                 .map(|(at, (pool, plan))| {
                     let queues = self.queues(at, plan.servers.len());
                     let servers = plan.servers.iter().zip(&pool.servers).zip(&pool.stats.servers);
-                    let servers = servers.zip(queues).map(|(((plan, server), stats), queues)| {
+                    let servers = servers.zip(queues).zip(pool.table.shares());
+                    let servers = servers.map(|((((plan, server), stats), queues), ring_share)| {
                         ServerFigures {
                             name: plan.name.as_str().into(),
+                            ring_share,
                             is_in_ring: server.standing == Standing::Serving && !plan.is_drained,
                             is_failing: server.last_failure.is_some(),
                             stats: ServerStats::clone(stats),

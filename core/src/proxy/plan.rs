@@ -223,6 +223,7 @@ impl ServerPlan {
                 Err(_) => Address::Named { host: at.host.clone(), port: at.port },
             },
         };
-        Self { name: server.name.clone(), address, is_drained: false, shard: None }
+        let shard = server.shard.as_deref().map(Arc::from);
+        Self { name: server.name.clone(), address, is_drained: false, shard }
     }
 }

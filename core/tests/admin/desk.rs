@@ -180,6 +180,11 @@ impl Desk {
         self.pump();
     }
 
+    /// Tells whether the control worker is going to ask for the status by itself.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.control.poll_timeout().is_some_and(|due| due.why == "status for those who watch")
+    }
+
     pub(crate) fn pass(&mut self, time: Duration) {
         let until = self.now + time;
         while let Some(deadline) = self.control.poll_timeout().filter(|due| due.at <= until) {

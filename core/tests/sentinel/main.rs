@@ -14,3 +14,4 @@ mod recorded;
 mod replies;
 mod state;
 mod wire;
+mod workers;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::links::{LinkId, Links, Node, Owner};
 use super::periods::Periods;
+use super::workers::News;
 use super::{MasterId, ms};
 use crate::config::sentinel as config;
 use crate::sentinel::ask::Answer;
@@ -157,6 +158,15 @@ pub(super) enum Planned {
     Ready,
 }
 
+/// Where a master is by a later election that others told of, until it is written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Learnt {
+    /// Who told of it.
+    pub(super) from: RunId,
+    pub(super) epoch: Epoch,
+    pub(super) address: Address,
+}
+
 /// One master.
 #[derive(Debug)]
 pub(super) struct Master {
@@ -164,6 +174,8 @@ pub(super) struct Master {
     pub(super) settings: config::Master,
     pub(super) server: Server,
     pub(super) config_epoch: Epoch,
+    /// What is being written down, and not told before.
+    pub(super) learnt: Option<Learnt>,
     pub(super) replicas: BTreeMap<u32, Server>,
     next_replica: u32,
     pub(super) peers: Peers,
@@ -194,10 +206,14 @@ pub(super) struct Master {
     pub(super) armed: Option<Instant>,
     /// Whether a refused connection, confirmed by others, is enough.
     pub(super) is_fast_down: bool,
+    /// How many replicas have what clients were told is written; 0 promises nothing.
+    pub(super) min_copies: u32,
     /// Whether two addresses are told for one election.
     pub(super) has_conflict: bool,
     /// Peers that an operator had us forget, and when; their hellos are not heard for a while.
     pub(super) forgotten: BTreeMap<RunId, Instant>,
+    /// What workers with clients are told.
+    pub(super) news: News,
 }
 
 pub(super) fn patience(
@@ -242,6 +258,7 @@ impl Master {
         let mut master = Self {
             server,
             config_epoch,
+            learnt: None,
             replicas: BTreeMap::new(),
             next_replica: 0,
             voices: peers.iter().map(|(id, ..)| (*id, Voice::new(now, patience))).collect(),
@@ -262,8 +279,10 @@ impl Master {
             lineage: History::default(),
             armed: None,
             is_fast_down: false,
+            min_copies: 0,
             has_conflict: false,
             forgotten: BTreeMap::new(),
+            news: News::new(&settings.name),
             settings,
         };
         for replica in master.settings.known_replicas.clone() {
@@ -333,6 +352,15 @@ impl Master {
         match self.failover.state().announced() {
             Some(chosen) => Belief { address: &chosen.replica, config_epoch: chosen.epoch },
             None => Belief { address: &self.server.address, config_epoch: self.config_epoch },
+        }
+    }
+
+    /// Returns where the master is by the latest election that we know of, whether or not others
+    /// may be told.
+    pub(super) fn latest_belief(&self) -> Belief<'_> {
+        match &self.learnt {
+            Some(learnt) => Belief { address: &learnt.address, config_epoch: learnt.epoch },
+            None => self.belief(),
         }
     }
 

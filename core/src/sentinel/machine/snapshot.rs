@@ -66,6 +66,9 @@ impl Sentinel {
 /// Returns where the master is to be after a crash: the new place from the moment on that it is
 /// being written down.
 fn durable_belief(master: &Master) -> (&Address, Epoch) {
+    if let Some(learnt) = &master.learnt {
+        return (&learnt.address, learnt.epoch);
+    }
     match master.failover.state() {
         State::Commit(chosen) | State::ReconfSlaves(chosen) | State::UpdateConfig(chosen) => {
             (&chosen.replica, chosen.epoch)

@@ -26,6 +26,8 @@ pub(super) enum Waiter {
     Election(Ticket),
     /// The address that a fail-over gave a master.
     Commit(MasterId, Epoch),
+    /// The address that others told of.
+    Learnt(MasterId, Epoch),
     /// A client that changed a setting, or wants to know that it could.
     Client(ClientKey),
 }
@@ -46,6 +48,7 @@ pub(super) struct Store {
     is_wanted: bool,
     waiting: Vec<Waiter>,
     writing: Option<Writing>,
+    first_ticket: u64,
     last_ticket: u64,
     retry_at: Option<Instant>,
     /// Whether the last write failed, so that nothing is known of the file.
@@ -55,13 +58,15 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub(super) const fn new(keeping: Keeping) -> Self {
+    /// Tickets have higher numbers than `first_ticket`.
+    pub(super) const fn new(keeping: Keeping, first_ticket: u64) -> Self {
         Self {
             keeping,
             is_wanted: false,
             waiting: Vec::new(),
             writing: None,
-            last_ticket: 0,
+            first_ticket,
+            last_ticket: first_ticket,
             retry_at: None,
             is_failing: false,
             extent: None,
@@ -126,10 +131,16 @@ impl Sentinel {
         let config: Config = self.snapshot();
         let fast_down = self.masters.values().filter(|master| master.is_fast_down);
         let fast_down = fast_down.map(|master| master.name().clone()).collect();
-        let text = self.store.keeping.rewrite(&config, &fast_down, &self.records());
+        let promising = self.masters.values().filter(|master| master.min_copies > 0);
+        let copies = promising.map(|m| (m.name().clone(), m.min_copies)).collect();
+        let records = self.records();
+        let text = self.store.keeping.rewrite(&config, &fast_down, &copies, &records, &self.users);
         let covers = std::mem::take(&mut self.store.waiting);
         // What the file says already is durable already.
-        if text == *self.store.text() && !self.store.is_failing && self.store.last_ticket > 0 {
+        if text == *self.store.text()
+            && !self.store.is_failing
+            && self.store.last_ticket > self.store.first_ticket
+        {
             let is_news = !covers.is_empty();
             self.tell_waiters(now, covers, true);
             return is_news;
@@ -185,6 +196,7 @@ impl Sentinel {
                     self.elections.handle_persisted(now, ticket, is_durable);
                 }
                 Waiter::Commit(id, epoch) => self.committed(id, epoch, is_durable),
+                Waiter::Learnt(id, epoch) => self.learn(now, id, epoch),
                 Waiter::Client(key) => self.client_saved(now, key, is_durable),
             }
         }
