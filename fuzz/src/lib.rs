@@ -41,6 +41,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("stats", stats),
     ("vrrp", vrrp),
     ("worker", worker),
+    ("worker_memcache", worker_memcache),
 ];
 
 /// The reader of `nutcracker.yml`: takes any bytes, points into the text, keeps passwords to
@@ -122,6 +123,11 @@ pub fn sentinel_machine(data: &[u8]) {
 /// A whole worker between clients and servers that do what the input says.
 pub fn worker(data: &[u8]) {
     worker::worker(data);
+}
+
+/// The same with memcached's protocol on both sides.
+pub fn worker_memcache(data: &[u8]) {
+    worker::worker_memcache(data);
 }
 
 /// Requests: cuts change nothing; whatever is forwarded byte by byte is what our own encoder

@@ -6,14 +6,18 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ringkeeper_core::config::native::{Own, Watch};
+use ringkeeper_core::config::native::{self, Own, Watch};
 use ringkeeper_core::config::nutcracker::Config;
 use ringkeeper_core::config::sentinel::{self as conf, PORT_DEFAULT, RunId};
 use ringkeeper_core::sentinel::machine::{Keeping, NameBase, Process, Setup};
 
+#[cfg(target_os = "linux")]
+use crate::cli::keepalived;
 use crate::cli::load::{self, Loaded};
 use crate::cli::sentinel::{self, State};
-use crate::host::masters::{self, MastersLaunch};
+use crate::host::masters::MastersLaunch;
+use crate::host::routers::Routers;
+use crate::host::runtime::Choice;
 use crate::host::service::{Reading, Reread};
 
 /// The file in the service's folder where a Sentinel keeps what it learns.
@@ -75,9 +79,9 @@ fn attach(config: &mut Config, file: &Path, learnt: &conf::Config) {
     let name = file.display().to_string();
     let written = fs::read(file).ok().and_then(|text| conf::parse_bytes(&name, &text).config);
     if let Some(written) = &written {
-        masters::attach(config, &written.masters);
+        native::attach(config, &written.masters);
     }
-    masters::attach(config, &learnt.masters);
+    native::attach(config, &learnt.masters);
 }
 
 /// Returns who knows where masters are by the file of the whole.
@@ -126,6 +130,31 @@ fn setup(own: &Own, path: &Path, state: PathBuf) -> Result<Setup, String> {
         min_copies: BTreeMap::new(),
         names: NameBase::default(),
         tells_workers: false,
+        records: Vec::new(),
     };
     sentinel::with_state(setup, state)
+}
+
+/// Starts the virtual routers that are wanted beside the rest.
+///
+/// # Errors
+///
+/// They cannot be started; the log says why.
+#[cfg(target_os = "linux")]
+pub(super) fn start_routers(
+    path: Option<&Path>,
+    runtime: Option<Choice>,
+) -> Result<Option<Routers>, ()> {
+    let Some(path) = path else { return Ok(None) };
+    keepalived::start(path, runtime.unwrap_or_default()).ok_or(()).map(Some)
+}
+
+/// Virtual routers need what only Linux has.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn start_routers(path: Option<&Path>, _: Option<Choice>) -> Result<Option<Routers>, ()> {
+    if path.is_none() {
+        return Ok(None);
+    }
+    tracing::error!("virtual routers are for Linux only");
+    Err(())
 }

@@ -224,7 +224,8 @@ impl Sender {
         }
     }
 
-    fn stop(&self) {
+    /// Ends the worker at once.
+    pub(crate) fn stop(&self) {
         match self {
             #[cfg(all(feature = "uring", target_os = "linux"))]
             Self::Uring(sender) => {
@@ -391,7 +392,9 @@ impl Host for ControlDesk {
             | Event::ClientOverLimit { .. }
             | Event::Router { .. }
             | Event::Check { .. }
-            | Event::ChannelFailed { .. }) => {
+            | Event::ChannelFailed { .. }
+            | Event::Balance { .. }
+            | Event::TlsFailed { .. }) => {
                 debug_assert!(false, "it has no pools and no routers, but told {other:?}");
             }
         }

@@ -75,6 +75,7 @@ impl Host for Desk {
             | Event::ClientRefused { .. }
             | Event::ClientOverLimit { .. }
             | Event::Router { .. }
+            | Event::Balance { .. }
             | Event::Check { .. }
             | Event::ChannelFailed { .. }) => {
                 debug_assert!(false, "a Sentinel has no pools, but gave {other:?}");
@@ -110,17 +111,18 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
     }
     let (selected, _) = runtime::select(launch.runtime)?;
     let setup = identify(launch.setup)?;
+    let server = &setup.config.server;
     let mut listeners = Vec::new();
-    open(wanted(&setup.config), &mut listeners)?;
+    open(&setup.config, server.port.unwrap_or(PORT_DEFAULT), &mut listeners)?;
     let plain = listeners.len();
-    open(wanted_encrypted(&setup.config), &mut listeners)?;
+    open(&setup.config, server.tls.port.unwrap_or(0), &mut listeners)?;
     let encrypted: BTreeSet<ListenerId> =
         listeners.iter().skip(plain).map(|listener| listener.id).collect();
-    let plan = tls::plan(&setup.config.server.tls, encrypted).context("TLS can't be used")?;
+    let encryption = tls::plan(&server.tls, encrypted).context("TLS can't be used")?;
     let seed = host::seed().context("no seed for the Sentinel")?;
     let start = ringkeeper_core::time::Instant::START;
     let worker = SentinelWorker::new(setup, seed, start);
-    match plan {
+    match encryption {
         Some(plan) => spawn(selected, Tls::new(worker, plan, start), listeners),
         None => spawn(selected, worker, listeners),
     }
@@ -133,16 +135,13 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
 ///
 /// The system's source of entropy can't be read.
 pub(crate) fn identify(mut setup: Setup) -> anyhow::Result<Setup> {
-    let server = &setup.config.server;
-    let port = match server.port.unwrap_or(PORT_DEFAULT) {
-        0 => server.tls.port.unwrap_or(0),
-        port => port,
-    };
+    let port = setup.config.server.port.unwrap_or(PORT_DEFAULT);
+    let tls_port = setup.config.server.tls.port.unwrap_or(0);
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     setup.process = Process {
         run_id: RunId::from_random(random_bits().context("no ID for this run")?),
         id: std::process::id(),
-        port,
+        port: if port == 0 { tls_port } else { port },
         executable: std::env::current_exe()
             .map(|path| path.display().to_string())
             .unwrap_or_default(),
@@ -172,17 +171,9 @@ fn operating_system() -> String {
     )
 }
 
-/// Returns the sockets that the file wants, and whether each may be missing; port 0 wants none.
-pub(crate) fn wanted(config: &Config) -> Vec<(bool, Request)> {
-    wanted_at(config, config.server.port.unwrap_or(PORT_DEFAULT))
-}
-
-/// Returns the same for encrypted connections.
-pub(crate) fn wanted_encrypted(config: &Config) -> Vec<(bool, Request)> {
-    wanted_at(config, config.server.tls.port.unwrap_or(0))
-}
-
-fn wanted_at(config: &Config, port: u16) -> Vec<(bool, Request)> {
+/// Returns the sockets that the file wants for a port, and whether each may be missing; port 0 wants
+/// none.
+pub(crate) fn wanted(config: &Config, port: u16) -> Vec<(bool, Request)> {
     if port == 0 {
         return Vec::new();
     }
@@ -209,9 +200,9 @@ fn wanted_at(config: &Config, port: u16) -> Vec<(bool, Request)> {
     wanted.iter().map(request).collect()
 }
 
-/// Opens sockets.
-fn open(wanted: Vec<(bool, Request)>, listeners: &mut Vec<Listener>) -> anyhow::Result<()> {
-    for (is_optional, request) in wanted {
+/// Opens the sockets that the file wants for a port.
+fn open(config: &Config, port: u16, listeners: &mut Vec<Listener>) -> anyhow::Result<()> {
+    for (is_optional, request) in wanted(config, port) {
         match listen::open(&request) {
             Ok(socket) => {
                 let id = ListenerId(u16::try_from(listeners.len()).context("too many addresses")?);

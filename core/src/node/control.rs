@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::health::Overseer;
 use super::wiring::{self, Hearer, Overheard};
 use crate::admin::{Admin, AdminPlan, AdminRole};
 use crate::id::{ConnId, ListenerId};
@@ -34,6 +35,8 @@ pub struct ControlPlan {
     pub admin: Option<Arc<AdminPlan>>,
     /// How it knows where the masters of shards are.
     pub watch: Option<WatchPlan>,
+    /// Workers with clients, if virtual routers are to know how they are.
+    pub overseen: Option<u16>,
 }
 
 /// How it is known where the masters of shards are. Also what [`Command::Reload`] carries to the
@@ -55,6 +58,7 @@ pub struct Control {
     listeners: BTreeMap<ListenerId, ControlRole>,
     admin: Option<Admin>,
     sentinel: Option<Sentinel>,
+    overseer: Option<Overseer>,
     /// The moment of the last input.
     now: Instant,
 }
@@ -71,9 +75,10 @@ const fn is_admin(conn: ConnId) -> bool {
 impl Control {
     /// Makes the worker; its behaviour follows from the plan and the inputs.
     pub fn new(plan: ControlPlan, now: Instant) -> Self {
-        let ControlPlan { listeners, admin, watch } = plan;
+        let ControlPlan { listeners, admin, watch, overseen } = plan;
+        let overseer = overseen.map(|workers| Overseer::new(workers, now));
         let admin = admin.map(|plan| Admin::new(plan, now));
-        let mut control = Self { listeners, admin, sentinel: None, now };
+        let mut control = Self { listeners, admin, sentinel: None, overseer, now };
         if let Some(watch) = watch {
             control.begin_to_watch(now, watch);
         }
@@ -111,7 +116,8 @@ impl Control {
     fn handle_notice(&mut self, now: Instant, notice: Notice) {
         match wiring::hearer(&notice) {
             Hearer::Admin => {
-                let Some(admin) = &mut self.admin else { return };
+                let notice = self.overseen(notice);
+                let (Some(admin), Some(notice)) = (&mut self.admin, notice) else { return };
                 match notice {
                     Notice::Answer { from, query, answer } => {
                         show_watch(admin, self.sentinel.as_ref(), now);
@@ -130,6 +136,17 @@ impl Control {
                 }
             }
             Hearer::Nobody => {}
+        }
+    }
+
+    /// Takes answers that are not the admin machine's out.
+    fn overseen(&mut self, notice: Notice) -> Option<Notice> {
+        match (&mut self.overseer, notice) {
+            (Some(overseer), Notice::Answer { from, query, answer }) => {
+                let answer = overseer.answered(query, from, answer)?;
+                Some(Notice::Answer { from, query, answer })
+            }
+            (_, notice) => Some(notice),
         }
     }
 
@@ -174,10 +191,13 @@ impl Control {
             }
             Overheard::Retired => return None,
         }
-        if let Output::Notice { notice: Notice::Shard(news), .. } = &output
-            && let Some(admin) = &mut self.admin
-        {
-            admin.note_shard(self.now, news);
+        if let Output::Notice { notice: Notice::Shard(news), .. } = &output {
+            if let Some(admin) = &mut self.admin {
+                admin.note_shard(self.now, news);
+            }
+            if let Some(overseer) = &mut self.overseer {
+                overseer.note_shard(news);
+            }
         }
         Some(output)
     }
@@ -243,6 +263,10 @@ impl Drive for Control {
         if let Some(sentinel) = &mut self.sentinel {
             sentinel.handle_timeout(now);
         }
+        if let Some(overseer) = &mut self.overseer {
+            let short_of = self.sentinel.as_ref().and_then(Sentinel::short_of_sentinels);
+            overseer.handle_timeout(now, short_of.map(ToString::to_string));
+        }
         if let Some(admin) = &mut self.admin {
             show_watch(admin, self.sentinel.as_ref(), now);
             admin.handle_timeout(now);
@@ -255,12 +279,16 @@ impl Drive for Control {
                 return Some(output);
             }
         }
+        if let Some(output) = self.overseer.as_mut().and_then(Overseer::poll_output) {
+            return Some(output);
+        }
         self.admin.as_mut()?.poll_output()
     }
 
     fn poll_timeout(&self) -> Option<Deadline> {
         let sentinel = self.sentinel.as_ref().and_then(Sentinel::poll_timeout);
         let admin = self.admin.as_ref().and_then(Admin::poll_timeout);
-        [sentinel, admin].into_iter().flatten().min_by_key(|deadline| deadline.at)
+        let overseer = self.overseer.as_ref().map(Overseer::poll_timeout);
+        [sentinel, overseer, admin].into_iter().flatten().min_by_key(|deadline| deadline.at)
     }
 }

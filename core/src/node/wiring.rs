@@ -44,7 +44,6 @@ pub(super) const fn overheard(output: &Output) -> Overheard {
             Event::Sentinel { .. } => Overheard::Chronicle,
             Event::Drained => Overheard::Retired,
             Event::Exit { .. }
-            | Event::TlsFailed { .. }
             | Event::Reloaded(_)
             | Event::ServerDown { .. }
             | Event::ServerUp { .. }
@@ -57,7 +56,9 @@ pub(super) const fn overheard(output: &Output) -> Overheard {
             | Event::ClientOverLimit { .. }
             | Event::Router { .. }
             | Event::Check { .. }
-            | Event::ChannelFailed { .. } => Overheard::Nothing,
+            | Event::ChannelFailed { .. }
+            | Event::TlsFailed { .. }
+            | Event::Balance { .. } => Overheard::Nothing,
         },
         // A switch goes to every worker with clients, in the same turn.
         Output::Notice { .. }
@@ -71,6 +72,7 @@ pub(super) const fn overheard(output: &Output) -> Overheard {
         | Output::OpenChannel { .. }
         | Output::CloseChannel(_)
         | Output::Datagram { .. }
+        | Output::EndWrite(_)
         | Output::Errand(_) => Overheard::Nothing,
     }
 }

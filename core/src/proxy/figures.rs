@@ -8,7 +8,6 @@ use crate::id::{PoolId, ServerId};
 use crate::io::{Notice, Output, Recipient};
 use crate::proxy::Proxy;
 use crate::proxy::client::{Client, Phase};
-use crate::proxy::local::client_number;
 use crate::proxy::server::{InFlight, ReplyTo, Standing};
 use crate::proxy::shared::{Shared, key_of};
 use crate::rng::Rng;
@@ -335,7 +334,7 @@ impl Shared {
     pub(crate) fn client_row(&self, client: &Client) -> ClientRow {
         let since = |ticks: Ticks| ticks.since(self.now).as_secs();
         ClientRow {
-            id: client_number(self.id, client.id),
+            id: client.number,
             address: client.peer.to_string(),
             pool: self.pool_name(client.pool),
             name: client.name.clone(),
@@ -377,7 +376,13 @@ impl Ticks {
         Self((now.as_nanos() >> TICK_BITS) as u32)
     }
 
-    fn since(self, now: Instant) -> Duration {
+    /// Returns the moment that lies so far before `now`; it may lie before the worker's time.
+    #[expect(clippy::cast_possible_truncation, reason = "wraps after 17 years, and only shown")]
+    pub(crate) const fn ago(now: Instant, age: Duration) -> Self {
+        Self(Self::of(now).0.wrapping_sub((age.as_nanos() >> TICK_BITS) as u32))
+    }
+
+    pub(crate) fn since(self, now: Instant) -> Duration {
         let ticks = Self::of(now).0.wrapping_sub(self.0);
         Duration::from_nanos(u64::from(ticks) << TICK_BITS)
     }

@@ -9,6 +9,7 @@
 
 mod config;
 mod events;
+mod follow;
 mod machine;
 mod recorded;
 mod replies;

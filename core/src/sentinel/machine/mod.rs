@@ -28,7 +28,6 @@ mod lead;
 mod links;
 mod master;
 mod monitor;
-mod names;
 mod ordinary;
 mod periods;
 mod pubsub;
@@ -52,7 +51,7 @@ use self::acl_command::RefusedLog;
 use self::clients::{ClientKey, Clients};
 use self::links::Links;
 use self::master::Master;
-pub use self::names::NameBase;
+
 pub use self::periods::{PING_PERIOD_MIN, Periods};
 use self::scripts::Scripts;
 pub use self::setup::{DamagedState, Keeping, Process, Setup};
@@ -66,6 +65,7 @@ use crate::config::sentinel::Config;
 use crate::id::{ConnId, ListenerId};
 use crate::io::{AtCapacity, Command, Deadline, Endpoint, Event, Input, Notice, Output};
 use crate::rng::Rng;
+pub use crate::sentinel::names::NameBase;
 use crate::time::Instant;
 use crate::timer::Timers;
 

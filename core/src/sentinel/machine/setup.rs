@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use super::acl::Users;
 use super::journal;
-use super::names::NameBase;
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::sentinel::{self as config, Config, MasterName, PORT_DEFAULT, RunId};
 use crate::rng::Rng;
+use crate::sentinel::names::NameBase;
 use crate::sentinel::state::{Durable, Record};
 
 /// What a Sentinel begins with.
