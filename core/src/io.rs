@@ -34,7 +34,10 @@
 //!     was not run for a while reads first and then decides. Datagrams leave in the order of their
 //!     outputs, at once or never: one that the kernel does not take is told as
 //!     [`Trouble::Unsent`] and dropped.
+//! 12. [`Output::EndWrite`] comes when no write is in flight, and no `Transmit` after it. The other
+//!     side hears the end of the stream; reading goes on.
 
+mod balance;
 mod channel;
 mod notice;
 
@@ -51,8 +54,9 @@ use crate::id::{
 };
 use crate::time::Instant;
 
+pub use self::balance::BalanceNews;
 pub use self::channel::{ChannelSpec, RouterNews, Trouble};
-pub use self::notice::{Evidence, Notice, ShardCondition, ShardNews, Sighting};
+pub use self::notice::{Evidence, Health, HealthNews, Notice, ShardCondition, ShardNews, Sighting};
 
 /// Where a stream socket is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -187,14 +191,14 @@ pub enum Mail {
 
 impl Mail {
     /// Tells whether somebody waits for it, so that it must not be dropped however full the
-    /// mailbox is. There is at most one for each errand under way, one plan at a time, and one for
-    /// each shard and turn of the control worker.
+    /// mailbox is. There is at most one for each errand under way, one plan at a time, one for each
+    /// shard and turn of the control worker, and one for each change of health.
     pub const fn is_answer(&self) -> bool {
         match self {
             Self::Persisted { .. }
             | Self::Exited { .. }
             | Self::Command(Command::Reload { .. })
-            | Self::Notice(Notice::Shard(_)) => true,
+            | Self::Notice(Notice::Shard(_) | Notice::Health(_)) => true,
             Self::Command(_) | Self::Notice(_) => false,
         }
     }
@@ -345,6 +349,8 @@ pub enum Output {
         /// How.
         mode: CloseMode,
     },
+    /// Say that nothing more is sent. What was sent arrives before.
+    EndWrite(ConnId),
     /// Stop reading and give the connection away, with what the worker knows of it. No write is in
     /// flight and reading is paused. Decided while outputs are taken, so that `state` has all that
     /// the turn handed over. Answered by `Released`, or by `Closed` if it broke meanwhile; no
@@ -465,6 +471,8 @@ pub enum Recipient {
     Data,
     /// The worker without clients: administration, Sentinel.
     Control,
+    /// The worker that has the virtual routers, if there are any.
+    Routers,
 }
 
 /// How a connection ends.
@@ -585,6 +593,13 @@ pub enum Event {
     ),
     /// All clients are gone after [`Command::Drain`].
     Drained,
+    /// Something about a virtual server.
+    Balance {
+        /// Its name.
+        service: String,
+        /// What.
+        news: BalanceNews,
+    },
     /// Something about a virtual router.
     Router {
         /// Its name.
@@ -607,6 +622,15 @@ pub enum Event {
         purpose: &'static str,
         /// The operating system's error number; zero if its other end is gone.
         errno: i32,
+    },
+    /// A connection could not be encrypted, or not any longer; it is closed.
+    TlsFailed {
+        /// Who is at the other end.
+        peer: Endpoint,
+        /// Whether we connected to it.
+        is_server: bool,
+        /// What went wrong.
+        reason: String,
     },
     /// The process is to end at once: a client said SHUTDOWN, or asked for a crash.
     Exit {

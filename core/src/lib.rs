@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod balance;
 pub mod buf;
 pub mod command;
 pub mod config;
@@ -27,5 +28,6 @@ pub mod slab;
 pub mod stats;
 pub mod time;
 pub mod timer;
+pub mod tls;
 pub mod vrrp;
 pub mod wire;

@@ -342,6 +342,10 @@ pub const SENTINEL_SCRIPT_RUNS_MAX: u32 = 10;
 
 const _: () = assert!(SENTINEL_SCRIPTS_RUNNING_MAX < ERRANDS_MAX);
 
+/// Bytes of changes behind the text of a Sentinel's state; with more it is written anew. Reading
+/// them at the start takes a millisecond.
+pub const SENTINEL_JOURNAL_BYTES_MAX: usize = 64 * 1024;
+
 /// Largest time in a Sentinel's configuration, milliseconds: 24 days, as in Redis' 31 bits.
 pub const SENTINEL_TIME_MS_MAX: u64 = i32::MAX as u64;
 
@@ -360,6 +364,25 @@ pub const VRRP_REINSTATEMENTS_MAX: u32 = 5;
 
 /// The time in which [`VRRP_REINSTATEMENTS_MAX`] counts.
 pub const VRRP_REINSTATE_WINDOW: Duration = Duration::from_secs(60);
+
+/// How often workers are asked whether their pools can serve, for virtual routers. What is told
+/// without being asked does not wait for it.
+pub const HEALTH_PERIOD: Duration = Duration::from_secs(1);
+
+/// How long something that was ill must be well before virtual routers believe it. Each relapse
+/// within [`VRRP_HEALTH_CALM`] doubles that, up to [`VRRP_HEALTH_HOLD_MAX`]: addresses must not
+/// wander to and fro with it.
+pub const VRRP_HEALTH_HOLD: Duration = Duration::from_secs(1);
+
+/// The longest that something must be well before virtual routers believe it.
+pub const VRRP_HEALTH_HOLD_MAX: Duration = Duration::from_secs(60);
+
+/// Being ill again so soon after a recovery counts as a relapse.
+pub const VRRP_HEALTH_CALM: Duration = Duration::from_secs(60);
+
+/// Things whose health virtual routers follow; more are not followed. One for each pool and
+/// listener, and each at most 100 bytes.
+pub const VRRP_HEALTH_SOURCES_MAX: usize = 4096;
 
 /// Unicast peers of one virtual router. Each advert is sent once to each.
 pub const VRRP_PEERS_MAX: usize = 255;
@@ -435,6 +458,10 @@ pub const ANSWER_DEADLINE: Duration = Duration::from_millis(500);
 /// told to try again.
 pub const QUESTIONS_MAX: usize = 256;
 
+/// Things told about masters that are kept for whoever asks why. A fail-over tells some thirty; an
+/// entry is 200 bytes or so.
+pub const CHRONICLE_LEN_MAX: usize = 1024;
+
 /// Connections of the admin listener and of the statistics port together; more are closed at once.
 /// Few programs ask, and each asks seldom.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
@@ -457,5 +484,76 @@ pub const SLOW_AFTER_DEFAULT: Duration = Duration::from_millis(10);
 /// How often whoever watches examples of requests is sent new ones.
 pub const TAIL_INTERVAL: Duration = Duration::from_millis(250);
 
+/// How often whoever watches the status is sent a new one: what an eye can follow, and at most one
+/// question a second for the workers however many watch.
+pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Unsent bytes of an admin connection above which it gets no more examples.
 pub const ADMIN_UNSENT_BYTES_MAX: usize = 256 * 1024;
+
+/// Handshakes that go on in one turn; the others wait for the next. One costs up to a millisecond,
+/// so that many at once do not keep a worker from its timers.
+pub const TLS_HANDSHAKES_PER_TURN: usize = 8;
+
+/// How long a client may take for a handshake.
+pub const TLS_HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Bytes of a client that waits for its turn to shake hands; who sends more is closed. A handshake
+/// has a few thousand.
+pub const TLS_WAITING_BYTES_MAX: usize = 32 * 1024;
+
+/// Bytes that are encrypted at once, so that a large reply is not in memory twice.
+pub const TLS_WRITE_BYTES_MAX: usize = 256 * 1024;
+
+/// How long nothing is said of a host whose handshakes fail for the same reason again and again.
+pub const TLS_SILENCE: Duration = Duration::from_secs(60);
+
+/// Hosts whose failures are remembered for that; then all are forgotten.
+pub const TLS_TOLD_MAX: usize = 1024;
+
+/// Addresses of one virtual server; each is a listening socket.
+pub const VIRTUAL_ADDRESSES_MAX: usize = 256;
+
+/// Bytes of one direction of a relayed connection that may wait behind a write that is under way;
+/// then its sender is not read. What the kernel holds comes on top.
+pub const RELAY_WAITING_BYTES: usize = 64 * 1024;
+
+/// Bytes of one direction that may collect within one turn, before anything can be written.
+pub const RELAY_TURN_BYTES: usize = 4 * RELAY_WAITING_BYTES;
+
+/// How long a server may take to accept a relayed connection; then the next one is tried.
+pub const RELAY_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a relayed connection with one direction closed may be silent. As IPVS keeps them.
+pub const RELAY_HALF_CLOSED_MAX: Duration = Duration::from_secs(120);
+
+/// Relayed connections of one process. Each has two descriptors.
+pub const RELAYS_MAX: usize = 1 << 20;
+
+/// Clients of one virtual server whose server is remembered; then the one that was seen longest
+/// ago is forgotten. About 100 bytes each.
+pub const PERSISTENT_CLIENTS_MAX: usize = 65_536;
+
+/// Bytes of a checked server's reply that are kept to be looked through; more fails the check.
+pub const CHECK_REPLY_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes of a checked server's reply that are read at all; more fails the check.
+pub const CHECK_BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+const _: () = assert!(HTTP_HEAD_BYTES_MAX < CHECK_REPLY_BYTES_MAX);
+
+/// How long a program that is told of a server or a quorum may run; then it is ended, because news
+/// after it wait.
+pub const BALANCE_NOTIFY_TIME: Duration = Duration::from_secs(60);
+
+/// How long the last programs may take when balancing ends.
+pub const BALANCE_STOP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Shortest time between two checks of a server that clients could not reach.
+pub const CHECK_HURRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Places in the table of the scheduler `sh` and `dh`. As IPVS.
+pub const HASH_TABLE_PLACES: usize = 256;
+
+/// Places in the table of the scheduler `mh`, a prime. As IPVS' default.
+pub const MAGLEV_PLACES: usize = 4093;

@@ -37,16 +37,19 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("command", LOW),
     // It checks a pool by laying out its ring.
     ("config", &["routing", "distribution", "hash", "wire", "id", "time", "rng", "limits"]),
+    // Stands between a runtime and any machine.
+    ("tls", &["buf", "timer", "id", "io", "time", "limits"]),
     ("proxy", MACHINE),
     ("sentinel", MACHINE),
     ("vrrp", MACHINE),
     ("admin", MACHINE),
+    ("balance", MACHINE),
     // The only place that may know two machines.
     (
         "node",
         &[
-            "proxy", "sentinel", "vrrp", "admin", "routing", "command", "config", "stats", "id",
-            "io", "time", "limits",
+            "proxy", "sentinel", "vrrp", "balance", "admin", "routing", "command", "config",
+            "stats", "id", "io", "time", "limits",
         ],
     ),
 ];

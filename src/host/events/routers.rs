@@ -30,6 +30,8 @@ pub(crate) fn log(event: &Event) {
         | Event::ClientRefused { .. }
         | Event::ClientOverLimit { .. }
         | Event::Reloaded(_)
+        | Event::TlsFailed { .. }
+        | Event::Balance { .. }
         | Event::Exit { .. }
         | Event::Sentinel { .. }
         | Event::Drained => {}

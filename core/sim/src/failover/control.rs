@@ -117,8 +117,13 @@ impl World {
                 self.nodes[shard][node].copy(&log);
                 continue;
             }
-            let more = self.rng.below((all - have) as u64 + 1) as usize;
-            let ops = self.nodes[shard][master].log[have..have + more].to_vec();
+            let mut end = have + self.rng.below((all - have) as u64 + 1) as usize;
+            let log = &self.nodes[shard][master].log;
+            // A command comes whole or not at all.
+            while end > have && end < all && log[end - 1].id == log[end].id {
+                end += 1;
+            }
+            let ops = log[have..end].to_vec();
             ops.into_iter().for_each(|op| self.nodes[shard][node].apply(op));
         }
     }

@@ -180,7 +180,11 @@ impl Judge {
         if is_replaced || self.may_repeat_sets {
             return Ok(());
         }
-        Err(format!("client {client} request {seq} does not see its own {id:?}"))
+        let verb = |seq: u64| self.records[client][seq as usize].verb;
+        let what = (verb(seq), verb(id.seq), when(&id), writes.first().map(when));
+        let value = value.escape_ascii();
+        let key = key.escape_ascii();
+        Err(format!("client {client} request {seq} for {key} does not see its own {id:?} in {value}: {what:?}"))
     }
 
     /// The run is over: nothing waits, nothing that was not sent has happened, and nothing that was

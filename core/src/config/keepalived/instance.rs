@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::diagnostic::quoted;
 use super::grammar::{Statement, Word};
 use super::model::{
-    Announcing, Command, Config, Group, Notify, Peer, Route, Tracks, VirtualAddress,
+    Announcing, ChecksumForm, Command, Config, Group, Notify, Peer, Route, Tracks, VirtualAddress,
 };
 use super::reader::{Reader, block, items};
 use super::{global, keywords};
@@ -44,6 +44,7 @@ pub(super) fn read(statements: &[Statement], collector: &mut Collector<'_>) -> C
     for statement in named("vrrp_sync_group") {
         reader.group(statement);
     }
+    reader.virtual_servers(statements);
     reader.config
 }
 
@@ -82,6 +83,7 @@ pub(super) struct Draft<'s> {
     pub(super) notify: Notify,
     pub(super) virtual_mac: Option<Option<String>>,
     pub(super) sends_below: bool,
+    pub(super) checksum: ChecksumForm,
 }
 
 impl<'s> Draft<'s> {
@@ -120,6 +122,7 @@ impl<'s> Draft<'s> {
             notify: Notify::default(),
             virtual_mac: None,
             sends_below: false,
+            checksum: ChecksumForm::default(),
         }
     }
 }
@@ -131,10 +134,6 @@ impl Reader<'_, '_> {
         if text.starts_with("include") && keywords::TOP.contains(&text) {
             let message = "the files meant here could not be read";
             self.warn("include-not-followed", &keyword.span, message);
-        } else if text.starts_with("virtual_server") {
-            self.config.has_virtual_servers = true;
-            let message = "virtual servers are not served yet, ignored";
-            self.warn("virtual-server-not-read", &keyword.span, message);
         } else if keywords::TOP_UNUSED.contains(&text) {
             self.unused(keyword);
         } else if !keywords::TOP.contains(&text) {
@@ -213,6 +212,11 @@ impl Reader<'_, '_> {
             "accept" => {}
             "use_vmac" => draft.virtual_mac = Some(first.map(|word| word.text.clone())),
             "vmac_xmit_base" => draft.sends_below = self.flag(inner),
+            "v3_checksum_as_v2" if self.flag(inner) => draft.checksum = ChecksumForm::Plain,
+            "v3_checksum_as_v2" => draft.checksum = ChecksumForm::Learned,
+            // With `never` the old form is not even learned there; here it is only an answer.
+            "old_unicast_checksum" if first.is_none() => draft.checksum = ChecksumForm::Group,
+            "old_unicast_checksum" => {}
             other if other.starts_with("garp_") && other != "garp_extra_if" => {
                 self.announcing(inner, other, &mut draft.announcing);
             }
