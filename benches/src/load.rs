@@ -264,14 +264,14 @@ impl Engine {
         Err(io::Error::other("no reply"))
     }
 
-    /// Drives one workload at a target and measures it.
+    /// Drives one workload at a target and measures it; clients are dealt out over its addresses.
     ///
     /// `meter` is read at both ends of the window. Ends with an error as soon as one reply is not
     /// the one due.
     pub fn run(
         &mut self,
         workload: &Workload,
-        target: SocketAddr,
+        target: &[SocketAddr],
         plan: Plan,
         meter: &dyn Fn() -> io::Result<Metered>,
     ) -> io::Result<Sample> {
@@ -284,7 +284,7 @@ impl Engine {
     fn run_clients(
         &mut self,
         workload: &Workload,
-        target: SocketAddr,
+        target: &[SocketAddr],
         plan: Plan,
         meter: &dyn Fn() -> io::Result<Metered>,
     ) -> io::Result<Sample> {
@@ -326,10 +326,11 @@ impl Engine {
         })
     }
 
-    fn connect(&mut self, workload: &Workload, target: SocketAddr) -> io::Result<()> {
-        assert!(target.ip().is_loopback(), "load goes to this machine only");
-        for at in 0..workload.clients {
-            let stream = TcpStream::connect_timeout(&target, Duration::from_secs(5))?;
+    fn connect(&mut self, workload: &Workload, target: &[SocketAddr]) -> io::Result<()> {
+        let is_here = target.iter().all(|address| address.ip().is_loopback());
+        assert!(is_here, "load goes to this machine only");
+        for (at, address) in (0..workload.clients).zip(target.iter().cycle()) {
+            let stream = TcpStream::connect_timeout(address, Duration::from_secs(5))?;
             stream.set_nodelay(true)?;
             stream.set_nonblocking(true)?;
             servers::choose_reno(&stream);

@@ -106,7 +106,7 @@ fn idle(target: &Target, engine: &mut Engine) -> io::Result<Value> {
     let start = resident(id)?;
     let mut clients = Vec::with_capacity(IDLE_CLIENTS);
     for at in 0..IDLE_CLIENTS {
-        clients.push(connect(target.address)?);
+        clients.push(connect(target.addresses[0])?);
         if at % 128 == 127 {
             engine.pump(Duration::from_millis(2))?;
         }
@@ -193,7 +193,7 @@ fn burst(target: &Target, engine: &mut Engine) -> io::Result<Value> {
     let start = resident(id)?;
     let mut after_burst = Vec::new();
     for _ in 0..2 {
-        engine.run(&workload, target.address, plan, &|| target.metered())?;
+        engine.run(&workload, &target.addresses, plan, &|| target.metered())?;
         after_burst.push(resident(id)?.all);
     }
     let peak = resident(id)?.peak;
@@ -225,7 +225,7 @@ fn slow(target: &Target, engine: &mut Engine) -> io::Result<Value> {
     let id = process(target)?;
     rest(target, engine)?;
     let start = resident(id)?;
-    let mut client = connect(target.address)?;
+    let mut client = connect(target.addresses[0])?;
     // What the kernel would hold for the client is not the proxy's to keep.
     set_socket_recv_buffer_size(&client, 64 << 10)?;
     let mut requests = Vec::new();
@@ -262,7 +262,7 @@ fn slow(target: &Target, engine: &mut Engine) -> io::Result<Value> {
 }
 
 fn process(target: &Target) -> io::Result<u32> {
-    target.id().ok_or_else(|| io::Error::other("no process to look at"))
+    target.ids().next().ok_or_else(|| io::Error::other("no process to look at"))
 }
 
 fn connect(address: SocketAddr) -> io::Result<TcpStream> {

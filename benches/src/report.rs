@@ -31,6 +31,9 @@ pub enum Placement {
 }
 
 impl Placement {
+    /// All of them, in the order of the tables.
+    pub const ALL: [Self; 3] = [Self::Saturated, Self::Memcached, Self::Real];
+
     /// The name in options and files.
     pub fn name(self) -> &'static str {
         match self {
@@ -160,7 +163,7 @@ impl Report {
     /// The tables for people.
     pub fn table(&self) -> String {
         let mut text = String::new();
-        for at in [Placement::Saturated, Placement::Memcached, Placement::Real] {
+        for at in Placement::ALL {
             if !self.cells.keys().any(|(placement, ..)| *placement == at) {
                 continue;
             }
@@ -299,6 +302,8 @@ impl Report {
             for (pair, one, what) in [
                 (Kind::UringPair, Kind::Uring, "two io_uring workers / 1"),
                 (Kind::TokioPair, Kind::Tokio, "two tokio workers / 1"),
+                (Kind::UringPair, Kind::UringApart, "two io_uring w. / 1 + 1"),
+                (Kind::TokioPair, Kind::TokioApart, "two tokio w. / 1 + 1"),
             ] {
                 if let Some(ratio) = self.ratio(at, workload, pair, one) {
                     let (workload, ratio) = (workload.name, ratio.median);
@@ -313,7 +318,7 @@ impl Report {
     /// Everything, for programs.
     pub fn json(&self, facts: &Value) -> Value {
         let mut cells = Vec::new();
-        for at in [Placement::Saturated, Placement::Real] {
+        for at in Placement::ALL {
             for workload in at.workloads() {
                 for kind in self.kinds() {
                     cells.extend(self.cell_json(at, workload, kind));

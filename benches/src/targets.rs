@@ -35,6 +35,11 @@ pub enum Kind {
     UringPair,
     /// The same on tokio.
     TokioPair,
+    /// Two processes on the same two cores with one io_uring worker each, half of the clients each:
+    /// what two workers would cost if they had nothing in common.
+    UringApart,
+    /// The same on tokio.
+    TokioApart,
     /// Any other program that reads the same file.
     Other(&'static Other),
 }
@@ -53,7 +58,7 @@ impl Kind {
         [Self::Nutcracker, Self::Uring, Self::UringBare, Self::Tokio, Self::Direct];
 
     /// Those, and what is measured when it is asked for.
-    pub const NAMED: [Self; 7] = [
+    pub const NAMED: [Self; 9] = [
         Self::Nutcracker,
         Self::Uring,
         Self::UringBare,
@@ -61,12 +66,16 @@ impl Kind {
         Self::Direct,
         Self::UringPair,
         Self::TokioPair,
+        Self::UringApart,
+        Self::TokioApart,
     ];
 
     /// The cores that the program may use.
     fn cores(self) -> &'static [usize] {
         match self {
-            Self::UringPair | Self::TokioPair => &[LOAD_CPU, PROXY_CPU],
+            Self::UringPair | Self::TokioPair | Self::UringApart | Self::TokioApart => {
+                &[LOAD_CPU, PROXY_CPU]
+            }
             Self::Direct
             | Self::Nutcracker
             | Self::Uring
@@ -86,6 +95,8 @@ impl Kind {
             Self::Tokio => "tokio",
             Self::UringPair => "uring-2",
             Self::TokioPair => "tokio-2",
+            Self::UringApart => "uring-apart",
+            Self::TokioApart => "tokio-apart",
             Self::Other(other) => &other.name,
         }
     }
@@ -118,9 +129,9 @@ impl fmt::Display for Kind {
 pub struct Target {
     /// What it is.
     pub kind: Kind,
-    /// Where clients connect.
-    pub address: SocketAddr,
-    program: Option<Program>,
+    /// Where clients connect: in turn, if there is more than one.
+    pub addresses: Vec<SocketAddr>,
+    programs: Vec<Program>,
 }
 
 impl Target {
@@ -133,13 +144,29 @@ impl Target {
     ) -> io::Result<Self> {
         if kind == Kind::Direct {
             let address = *servers.first().ok_or_else(|| io::Error::other("no server"))?;
-            return Ok(Self { kind, address, program: None });
+            return Ok(Self { kind, addresses: vec![address], programs: Vec::new() });
         }
+        let count = if matches!(kind, Kind::UringApart | Kind::TokioApart) { 2 } else { 1 };
+        let mut target = Self { kind, addresses: Vec::new(), programs: Vec::new() };
+        for _ in 0..count {
+            let (address, program) = Self::start_one(kind, servers, folder, engine)?;
+            target.addresses.push(address);
+            target.programs.push(program);
+        }
+        Ok(target)
+    }
+
+    fn start_one(
+        kind: Kind,
+        servers: &[SocketAddr],
+        folder: &Path,
+        engine: &mut Engine,
+    ) -> io::Result<(SocketAddr, Program)> {
         let mut problem = None;
         // Again, because a port found free may be taken by the time the program binds it.
         for _ in 0..3 {
             match Self::start_once(kind, servers, folder, engine) {
-                Ok(target) => return Ok(target),
+                Ok(started) => return Ok(started),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
                 Err(error) => problem = Some(error),
             }
@@ -153,7 +180,7 @@ impl Target {
         servers: &[SocketAddr],
         folder: &Path,
         engine: &mut Engine,
-    ) -> io::Result<Self> {
+    ) -> io::Result<(SocketAddr, Program)> {
         let address = free_address()?;
         let file = folder.join(format!("{kind}.yml"));
         fs::write(&file, pool(address, servers, engine.protocol()))?;
@@ -165,17 +192,23 @@ impl Target {
             return Err(io::Error::other(format!("{error}\n{}", program.log_tail())));
         }
         program.check_alive()?;
-        Ok(Self { kind, address, program: Some(program) })
+        Ok((address, program))
     }
 
-    /// The process id; none without a proxy.
-    pub fn id(&self) -> Option<u32> {
-        self.program.as_ref().map(Program::id)
+    /// The process ids; none without a proxy.
+    pub fn ids(&self) -> impl Iterator<Item = u32> {
+        self.programs.iter().map(Program::id)
     }
 
     /// CPU and waiting time so far; zero without a proxy.
     pub fn metered(&self) -> io::Result<Metered> {
-        self.id().map_or_else(|| Ok(Metered::default()), metered)
+        let mut sum = Metered::default();
+        for id in self.ids() {
+            let of_one = metered(id)?;
+            sum.cpu_ns += of_one.cpu_ns;
+            sum.wait_ns += of_one.wait_ns;
+        }
+        Ok(sum)
     }
 }
 
@@ -221,7 +254,8 @@ fn command(kind: Kind, file: &Path) -> io::Result<Command> {
     let (runtime, threads) = match kind {
         Kind::UringPair => ("uring", "2"),
         Kind::TokioPair => ("tokio", "2"),
-        Kind::UringBare => ("uring", "1"),
+        Kind::UringBare | Kind::UringApart => ("uring", "1"),
+        Kind::TokioApart => ("tokio", "1"),
         Kind::Direct | Kind::Nutcracker | Kind::Uring | Kind::Tokio | Kind::Other(_) => {
             (kind.name(), "1")
         }
@@ -260,9 +294,13 @@ pub fn version(kind: Kind) -> String {
     let output = match kind {
         Kind::Direct | Kind::Other(_) => return String::new(),
         Kind::Nutcracker => Command::new(NUTCRACKER).arg("-V").output(),
-        Kind::Uring | Kind::UringBare | Kind::Tokio | Kind::UringPair | Kind::TokioPair => {
-            Command::new(ringkeeper()).arg("--version").output()
-        }
+        Kind::Uring
+        | Kind::UringBare
+        | Kind::Tokio
+        | Kind::UringPair
+        | Kind::TokioPair
+        | Kind::UringApart
+        | Kind::TokioApart => Command::new(ringkeeper()).arg("--version").output(),
     };
     let Ok(output) = output else { return "missing".to_owned() };
     let text = [output.stdout, output.stderr].concat();

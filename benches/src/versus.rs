@@ -28,7 +28,8 @@ cargo bench --bench versus -- [OPTIONS]
   --window SECONDS     measured time per cell (default 0.7)
   --only a,c,b,...     these workloads only
   --targets A,B        of nutcracker, uring, uring-bare (--figures off), tokio, direct (default:
-                       all of these), and uring-2, tokio-2: two workers on both cores
+                       all of these), and uring-2, tokio-2: two workers on both cores;
+                       uring-apart, tokio-apart: two processes of one worker there
   --target-command NAME=COMMAND
                        one more target; {conf} in the command is the configuration file, which
                        it must serve as nutcracker would (again for each further one)
@@ -59,7 +60,7 @@ impl Options {
             window: Duration::from_millis(700),
             only: None,
             targets: Kind::ALL.to_vec(),
-            placements: vec![Placement::Saturated, Placement::Memcached, Placement::Real],
+            placements: Placement::ALL.to_vec(),
             tries: 3,
             spin: false,
             priority: false,
@@ -115,7 +116,7 @@ fn kinds(text: &str) -> Result<Vec<Kind>, String> {
 }
 
 fn placement(text: &str) -> Result<Placement, String> {
-    [Placement::Saturated, Placement::Memcached, Placement::Real]
+    Placement::ALL
         .into_iter()
         .find(|placement| placement.name() == text)
         .ok_or_else(|| format!("unknown placement {text}"))
@@ -168,7 +169,7 @@ fn run(mut options: Options) -> io::Result<()> {
 }
 
 fn is_ringkeeper(kind: Kind) -> bool {
-    matches!(kind, Kind::Uring | Kind::UringBare | Kind::Tokio | Kind::UringPair | Kind::TokioPair)
+    !matches!(kind, Kind::Direct | Kind::Nutcracker | Kind::Other(_))
 }
 
 /// Starts every target afresh; one that does not start is left out from then on.
@@ -247,8 +248,8 @@ fn run_undisturbed(
     let mut best: Option<Sample> = None;
     for _ in 0..tries {
         wait_for_quiet(PATIENCE, &mut |time| engine.pump(time))?;
-        let result = engine.run(workload, target.address, plan, &|| target.metered());
-        if let Some(id) = target.id() {
+        let result = engine.run(workload, &target.addresses, plan, &|| target.metered());
+        for id in target.ids() {
             // Closing hundreds of clients must not run into the next measurement.
             settle(id, Duration::from_millis(300), &mut |time| engine.pump(time))?;
         }

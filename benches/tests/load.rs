@@ -17,8 +17,8 @@ const PLAN: Plan =
 fn every_workload_runs_against_the_fake_servers() {
     let mut engine = Engine::new(1).expect("fake servers");
     for workload in &SATURATED {
-        let target = *engine.addresses().first().expect("one server");
-        let sample = engine.run(workload, target, PLAN, &no_meter).expect(workload.about);
+        let target = engine.addresses();
+        let sample = engine.run(workload, &target, PLAN, &no_meter).expect(workload.about);
         assert!(sample.requests >= PLAN.requests_max, "{}", workload.about);
         // An MGET is one command for a server without a proxy before it, as every request is.
         assert!(sample.commands >= sample.requests, "{}", workload.about);
@@ -32,8 +32,8 @@ fn every_workload_of_memcached_runs_against_the_fake_servers() {
     let mut engine = Engine::new(1).expect("fake servers");
     engine.speak(Protocol::Memcached);
     for workload in &MEMCACHED {
-        let target = *engine.addresses().first().expect("one server");
-        let sample = engine.run(workload, target, PLAN, &no_meter).expect(workload.about);
+        let target = engine.addresses();
+        let sample = engine.run(workload, &target, PLAN, &no_meter).expect(workload.about);
         assert!(sample.requests >= PLAN.requests_max, "{}", workload.about);
         assert_eq!(sample.latency.len(), sample.requests, "{}", workload.about);
     }
@@ -77,7 +77,7 @@ fn run_against(reply: &'static [u8]) -> io::Result<Sample> {
         Ok(())
     });
     let [base, ..] = SATURATED;
-    let result = Engine::new(1)?.run(&Workload { clients: 1, ..base }, target, PLAN, &no_meter);
+    let result = Engine::new(1)?.run(&Workload { clients: 1, ..base }, &[target], PLAN, &no_meter);
     server.join().expect("the server's thread")?;
     result
 }

@@ -56,7 +56,7 @@ use crate::time::Instant;
 
 pub use self::balance::BalanceNews;
 pub use self::channel::{ChannelSpec, RouterNews, Trouble};
-pub use self::notice::{Evidence, Notice, ShardCondition, ShardNews, Sighting};
+pub use self::notice::{Evidence, Health, HealthNews, Notice, ShardCondition, ShardNews, Sighting};
 
 /// Where a stream socket is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -191,14 +191,14 @@ pub enum Mail {
 
 impl Mail {
     /// Tells whether somebody waits for it, so that it must not be dropped however full the
-    /// mailbox is. There is at most one for each errand under way, one plan at a time, and one for
-    /// each shard and turn of the control worker.
+    /// mailbox is. There is at most one for each errand under way, one plan at a time, one for each
+    /// shard and turn of the control worker, and one for each change of health.
     pub const fn is_answer(&self) -> bool {
         match self {
             Self::Persisted { .. }
             | Self::Exited { .. }
             | Self::Command(Command::Reload { .. })
-            | Self::Notice(Notice::Shard(_)) => true,
+            | Self::Notice(Notice::Shard(_) | Notice::Health(_)) => true,
             Self::Command(_) | Self::Notice(_) => false,
         }
     }
@@ -471,6 +471,8 @@ pub enum Recipient {
     Data,
     /// The worker without clients: administration, Sentinel.
     Control,
+    /// The worker that has the virtual routers, if there are any.
+    Routers,
 }
 
 /// How a connection ends.
@@ -591,6 +593,15 @@ pub enum Event {
         purpose: &'static str,
         /// The operating system's error number; zero if its other end is gone.
         errno: i32,
+    },
+    /// A connection could not be encrypted, or not any longer; it is closed.
+    TlsFailed {
+        /// Who is at the other end.
+        peer: Endpoint,
+        /// Whether we connected to it.
+        is_server: bool,
+        /// What went wrong.
+        reason: String,
     },
     /// The process is to end at once: a client said SHUTDOWN, or asked for a crash.
     Exit {

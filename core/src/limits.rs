@@ -305,6 +305,10 @@ pub const SENTINEL_SCRIPT_RUNS_MAX: u32 = 10;
 
 const _: () = assert!(SENTINEL_SCRIPTS_RUNNING_MAX < ERRANDS_MAX);
 
+/// Bytes of changes behind the text of a Sentinel's state; with more it is written anew. Reading
+/// them at the start takes a millisecond.
+pub const SENTINEL_JOURNAL_BYTES_MAX: usize = 64 * 1024;
+
 /// Largest time in a Sentinel's configuration, milliseconds: 24 days, as in Redis' 31 bits.
 pub const SENTINEL_TIME_MS_MAX: u64 = i32::MAX as u64;
 
@@ -323,6 +327,25 @@ pub const VRRP_REINSTATEMENTS_MAX: u32 = 5;
 
 /// The time in which [`VRRP_REINSTATEMENTS_MAX`] counts.
 pub const VRRP_REINSTATE_WINDOW: Duration = Duration::from_secs(60);
+
+/// How often workers are asked whether their pools can serve, for virtual routers. What is told
+/// without being asked does not wait for it.
+pub const HEALTH_PERIOD: Duration = Duration::from_secs(1);
+
+/// How long something that was ill must be well before virtual routers believe it. Each relapse
+/// within [`VRRP_HEALTH_CALM`] doubles that, up to [`VRRP_HEALTH_HOLD_MAX`]: addresses must not
+/// wander to and fro with it.
+pub const VRRP_HEALTH_HOLD: Duration = Duration::from_secs(1);
+
+/// The longest that something must be well before virtual routers believe it.
+pub const VRRP_HEALTH_HOLD_MAX: Duration = Duration::from_secs(60);
+
+/// Being ill again so soon after a recovery counts as a relapse.
+pub const VRRP_HEALTH_CALM: Duration = Duration::from_secs(60);
+
+/// Things whose health virtual routers follow; more are not followed. One for each pool and
+/// listener, and each at most 100 bytes.
+pub const VRRP_HEALTH_SOURCES_MAX: usize = 4096;
 
 /// Unicast peers of one virtual router. Each advert is sent once to each.
 pub const VRRP_PEERS_MAX: usize = 255;
@@ -398,6 +421,10 @@ pub const ANSWER_DEADLINE: Duration = Duration::from_millis(500);
 /// told to try again.
 pub const QUESTIONS_MAX: usize = 256;
 
+/// Things told about masters that are kept for whoever asks why. A fail-over tells some thirty; an
+/// entry is 200 bytes or so.
+pub const CHRONICLE_LEN_MAX: usize = 1024;
+
 /// Connections of the admin listener and of the statistics port together; more are closed at once.
 /// Few programs ask, and each asks seldom.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
@@ -419,6 +446,10 @@ pub const SLOW_AFTER_DEFAULT: Duration = Duration::from_millis(10);
 
 /// How often whoever watches examples of requests is sent new ones.
 pub const TAIL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How often whoever watches the status is sent a new one: what an eye can follow, and at most one
+/// question a second for the workers however many watch.
+pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Unsent bytes of an admin connection above which it gets no more examples.
 pub const ADMIN_UNSENT_BYTES_MAX: usize = 256 * 1024;
@@ -469,3 +500,23 @@ pub const HASH_TABLE_PLACES: usize = 256;
 
 /// Places in the table of the scheduler `mh`, a prime. As IPVS' default.
 pub const MAGLEV_PLACES: usize = 4093;
+
+/// Handshakes that go on in one turn; the others wait for the next. One costs up to a millisecond,
+/// so that many at once do not keep a worker from its timers.
+pub const TLS_HANDSHAKES_PER_TURN: usize = 8;
+
+/// How long a client may take for a handshake.
+pub const TLS_HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Bytes of a client that waits for its turn to shake hands; who sends more is closed. A handshake
+/// has a few thousand.
+pub const TLS_WAITING_BYTES_MAX: usize = 32 * 1024;
+
+/// Bytes that are encrypted at once, so that a large reply is not in memory twice.
+pub const TLS_WRITE_BYTES_MAX: usize = 256 * 1024;
+
+/// How long nothing is said of a host whose handshakes fail for the same reason again and again.
+pub const TLS_SILENCE: Duration = Duration::from_secs(60);
+
+/// Hosts whose failures are remembered for that; then all are forgotten.
+pub const TLS_TOLD_MAX: usize = 1024;

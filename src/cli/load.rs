@@ -36,7 +36,12 @@ pub(crate) struct Loaded {
 pub(crate) fn read(path: &Path) -> Loaded {
     let mut loaded = check(path);
     if let Some(config) = &mut loaded.config {
-        loaded.diagnostics.extend(secrets::fetch(path, &loaded.secrets, config));
+        loaded.diagnostics.extend(secrets::fetch(
+            path,
+            &loaded.secrets,
+            config,
+            &mut loaded.settings,
+        ));
         if loaded.diagnostics.iter().any(|one| one.severity == Severity::Error) {
             loaded.config = None;
         }

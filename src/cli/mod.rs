@@ -1,5 +1,7 @@
 //! Command lines. The name that the program was started under decides which one is spoken.
 
+mod check;
+mod compose;
 mod getopt;
 mod import;
 #[cfg(target_os = "linux")]
@@ -12,6 +14,8 @@ mod route;
 mod secrets;
 mod sentinel;
 mod sentinel_check;
+mod status;
+mod together;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -375,12 +375,14 @@ fn serve(
         // twemproxy has no such port, and the program may run beside others by this name.
         admin: AdminLaunch::default(),
         takeover: None,
+        masters: None,
         stats: Some(Stats {
             host: asked.stats_host.clone(),
             port: asked.stats_port,
             required: true,
         }),
         settings: loaded.settings,
+        routers: None,
     };
     match service::start(launch) {
         Ok(service) => {

@@ -11,12 +11,14 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use ringkeeper_core::config::native::{self, Settings};
 use ringkeeper_core::stats::FiguresPlan;
 
+use crate::cli::compose::{self, Parts};
 #[cfg(target_os = "linux")]
 use crate::cli::keepalived;
 use crate::cli::load::Loaded;
-use crate::cli::{import, load, manual, route, sentinel, sentinel_check};
+use crate::cli::{check, import, load, manual, route, sentinel, status};
 use crate::host::admin::{self, AdminLaunch, AdminPlace, SlowAfter};
 use crate::host::control::{self, Answer, Control};
+use crate::host::journal;
 use crate::host::log::{Format, Log, Verbosity};
 use crate::host::reason;
 use crate::host::runtime::Choice;
@@ -44,6 +46,7 @@ Examples:
   ringkeeper run -c nutcracker.yml --log-format json --stats-addr 0.0.0.0
   ringkeeper run -c nutcracker.yml --runtime tokio
   ringkeeper run --sentinel sentinel.conf
+  ringkeeper run --nutcracker nutcracker.yml --sentinel sentinel.conf --keepalived keepalived.conf
 
 Signals:
   INT, TERM    let clients finish for 5 s, then end with exit code 0; twice: end at once
@@ -96,6 +99,7 @@ Exit codes:
 const IMPORT_EXAMPLES: &str = "\
 Examples:
   ringkeeper import nutcracker.yml > ringkeeper.yml
+  ringkeeper import nutcracker.yml --sentinel sentinel.conf > ringkeeper.yml
   ringkeeper check ringkeeper.yml
 
 Comments in the result say what differs and why. The result holds the passwords of the original.";
@@ -135,9 +139,14 @@ enum Verb {
     /// Take what was drained into service again.
     #[command(after_help = DRAIN_EXAMPLES)]
     Undrain(DrainArgs),
+    /// Tell how the running service is: pools, shards and their masters, who watches them.
+    Status(StatusArgs),
+    /// Tell why something is as it is.
+    #[command(subcommand)]
+    Explain(Explain),
     /// Tell what is wrong with configuration files; opens nothing else.
     #[command(after_help = CHECK_EXAMPLES)]
-    Check(CheckArgs),
+    Check(check::Arguments),
     /// Tell which server a key belongs to, and why.
     #[command(after_help = ROUTE_EXAMPLES)]
     Route(RouteArgs),
@@ -163,13 +172,18 @@ enum Verb {
 struct RunArgs {
     /// Configuration file: ringkeeper.yml, or twemproxy's nutcracker.yml. Options say more than it.
     #[arg(short, long = "config", visible_alias = "conf-file", value_name = "FILE")]
-    #[arg(required_unless_present_any = ["keepalived", "sentinel"])]
+    #[arg(required_unless_present_any = ["nutcracker", "keepalived", "sentinel"])]
     config: Option<PathBuf>,
-    /// Virtual routers, in the format of keepalived.conf; alone or beside the pools (Linux).
+    /// Pools, in the format of nutcracker.yml; alone or with the two below. A server at the address
+    /// of a monitored master is that master from then on, wherever it moves.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    nutcracker: Option<PathBuf>,
+    /// Virtual routers, in the format of keepalived.conf; alone or beside the others (Linux).
     #[arg(long, value_name = "FILE")]
     keepalived: Option<PathBuf>,
-    /// Run a Sentinel instead, with this sentinel.conf; what it learns goes into FILE.state.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "keepalived"])]
+    /// A Sentinel, with this sentinel.conf; alone or beside the others. What it learns goes into
+    /// FILE.state.
+    #[arg(long, value_name = "FILE")]
     sentinel: Option<PathBuf>,
     /// What drives the sockets [default: what the file says, else auto]
     #[arg(long, value_enum)]
@@ -190,7 +204,8 @@ struct RunArgs {
     /// How much to log [default: what the file says, else info]
     #[arg(long, value_enum)]
     log_level: Option<LogLevel>,
-    /// Log here; opened again on HUP [default: what the file says, else standard error]
+    /// Log here; opened again on HUP; with `--log-format journald` the journal's socket [default:
+    /// what the file says, else standard error or the journal's usual socket]
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
     /// Address of the statistics port [default: what the file says, else 127.0.0.1]
@@ -278,6 +293,8 @@ enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+    /// Entries with fields in systemd's journal.
+    Journald,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -295,28 +312,30 @@ enum LogLevel {
 }
 
 #[derive(Debug, Args)]
-struct CheckArgs {
-    /// Configuration files.
-    #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
-    /// Of a sentinel.conf: also ask the masters that it names, for 2 s at most.
-    #[arg(long)]
-    live: bool,
-    /// Treat warnings as a failure.
-    #[arg(long)]
-    strict: bool,
-    /// For people, or for programs.
-    #[arg(long, value_enum, default_value_t)]
-    format: ReportFormat,
+struct AdminArgs {
+    /// Where the service is administered: HOST:PORT or unix:PATH [default: 127.0.0.1:22280]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<AdminPlace>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum ReportFormat {
-    /// Sentences, with the lines of the file that they are about.
-    #[default]
-    Human,
-    /// One JSON object a file, each on its line.
-    Json,
+#[derive(Debug, Args)]
+struct StatusArgs {
+    /// Everything, for programs.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    at: AdminArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Explain {
+    /// What happened to a shard's master, and what stands in the way of a failover.
+    Failover {
+        /// The Sentinels' name of the master.
+        name: String,
+        #[command(flatten)]
+        at: AdminArgs,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -324,6 +343,12 @@ struct ImportArgs {
     /// twemproxy's configuration file.
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// The sentinel.conf of the same host; servers at the addresses of its masters follow them.
+    #[arg(long, value_name = "FILE")]
+    sentinel: Option<PathBuf>,
+    /// The keepalived.conf of the same host.
+    #[arg(long, value_name = "FILE")]
+    keepalived: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -351,7 +376,15 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
         }
         Ok(Cli { command: Verb::Drain(arguments) }) => drain("drain", &arguments),
         Ok(Cli { command: Verb::Undrain(arguments) }) => drain("undrain", &arguments),
-        Ok(Cli { command: Verb::Check(arguments) }) => check(&arguments),
+        Ok(Cli { command: Verb::Status(StatusArgs { json, at }) }) => {
+            let path = if json { "/status.json" } else { "/status.txt" };
+            tell(status::page(&at.admin.unwrap_or_default(), path))
+        }
+        Ok(Cli { command: Verb::Explain(Explain::Failover { name, at }) }) => {
+            let page = status::page(&at.admin.unwrap_or_default(), "/failovers.txt");
+            tell(page.and_then(|text| status::about(&text, &name)))
+        }
+        Ok(Cli { command: Verb::Check(arguments) }) => check::run(&arguments),
         Ok(Cli { command: Verb::Route(arguments) }) => explain_routes(&arguments),
         Ok(Cli { command: Verb::Import(arguments) }) => import_file(&arguments),
         Ok(Cli { command: Verb::Man { folder } }) => write_pages(&folder),
@@ -376,13 +409,20 @@ fn run(arguments: RunArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let Some(file) = arguments.config.clone() else {
+    let Some(file) = arguments.config.clone().or_else(|| arguments.nutcracker.clone()) else {
         return match &arguments.sentinel {
             Some(file) => watch(&arguments, file, &signals),
             None => run_routers(&arguments, &signals),
         };
     };
-    let mut loaded = load::read(&file);
+    let parts = match compose::read(&file, arguments.sentinel.as_deref()) {
+        Ok(parts) => parts,
+        Err(problem) => {
+            eprint!("{problem}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let Parts { mut loaded, masters, reread } = parts;
     let log_file = loaded.settings.log.file.as_deref().map(|file| loaded.beside(file));
     let (format, verbosity, log_file) = log_settings(&arguments, &loaded.settings, log_file);
     let log = match Log::open(log_file.as_deref(), format, verbosity) {
@@ -400,7 +440,10 @@ fn run(arguments: RunArgs) -> ExitCode {
         loaded.log();
     }
     let Some(config) = loaded.config.take() else { return ExitCode::FAILURE };
-    let Ok(leave) = start_routers(&arguments) else { return ExitCode::FAILURE };
+    let Ok(routers) = compose::start_routers(arguments.keepalived.as_deref(), arguments.runtime)
+    else {
+        return ExitCode::FAILURE;
+    };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
@@ -420,7 +463,7 @@ fn run(arguments: RunArgs) -> ExitCode {
     };
     let launch = Launch {
         config,
-        reread: load::reread(&file),
+        reread,
         persona: Persona::Ringkeeper,
         runtime: arguments.runtime.unwrap_or_else(|| choice(loaded.settings.runtime)),
         threads: arguments.threads.unwrap_or(match loaded.settings.threads {
@@ -434,16 +477,16 @@ fn run(arguments: RunArgs) -> ExitCode {
         settings: loaded.settings,
         control,
         takeover,
+        masters,
+        routers,
     };
-    let code = match service::start(launch) {
+    match service::start(launch) {
         Ok(service) => service::supervise(service, &log, &signals),
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
-    };
-    leave();
-    code
+    }
 }
 
 const fn choice(runtime: native::Runtime) -> Choice {
@@ -452,36 +495,6 @@ const fn choice(runtime: native::Runtime) -> Choice {
         native::Runtime::Uring => Choice::Uring,
         native::Runtime::Tokio => Choice::Tokio,
     }
-}
-
-/// Ends virtual routers in order.
-type Leave = Box<dyn FnOnce()>;
-
-/// Starts the virtual routers that are wanted beside the pools.
-///
-/// # Errors
-///
-/// They cannot be started; the log says why.
-#[cfg(target_os = "linux")]
-fn start_routers(arguments: &RunArgs) -> Result<Leave, ()> {
-    let Some(path) = &arguments.keepalived else { return Ok(Box::new(|| ())) };
-    let loaded = keepalived::read(path, None);
-    loaded.log();
-    let runtime = arguments.runtime.unwrap_or_default();
-    let routers = keepalived::start(loaded, runtime).ok_or(())?;
-    Ok(Box::new(move || {
-        routers.leave();
-    }))
-}
-
-/// Virtual routers need what only Linux has.
-#[cfg(not(target_os = "linux"))]
-fn start_routers(arguments: &RunArgs) -> Result<Leave, ()> {
-    if arguments.keepalived.is_none() {
-        return Ok(Box::new(|| ()));
-    }
-    tracing::error!("virtual routers are for Linux only");
-    Err(())
 }
 
 /// Runs virtual routers and nothing else.
@@ -526,7 +539,13 @@ fn watch(arguments: &RunArgs, file: &Path, signals: &Signals) -> ExitCode {
     };
     match sentinel::read(file, "", sentinel::State::Beside) {
         Ok(loaded) => {
-            sentinel::serve(loaded, arguments.runtime.unwrap_or_default(), &log, signals, || {})
+            // Dropped at the end: they leave in order.
+            let (path, runtime) = (arguments.keepalived.as_deref(), arguments.runtime);
+            let Ok(_routers) = compose::start_routers(path, runtime) else {
+                return ExitCode::FAILURE;
+            };
+            let runtime = arguments.runtime.unwrap_or_default();
+            sentinel::serve(loaded, runtime, &log, signals, || {})
         }
         Err(problem) => {
             eprint!("{problem}");
@@ -580,6 +599,20 @@ fn command(control: Option<&Path>, words: &[&str]) -> ExitCode {
     }
 }
 
+/// Prints what was found out, or why nothing was.
+fn tell(found: Result<String, String>) -> ExitCode {
+    match found {
+        Ok(text) => {
+            say(&text);
+            ExitCode::SUCCESS
+        }
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn drain(verb: &str, arguments: &DrainArgs) -> ExitCode {
     let control = arguments.control.as_deref();
     match &arguments.what {
@@ -620,6 +653,7 @@ fn log_settings(
     let format = match (arguments.log_format, settings.log.format) {
         (Some(LogFormat::Text), _) | (None, native::Format::Text) => Format::Text,
         (Some(LogFormat::Json), _) | (None, native::Format::Json) => Format::Json,
+        (Some(LogFormat::Journald), _) | (None, native::Format::Journald) => Format::Journald,
     };
     let level = arguments.log_level.unwrap_or(match settings.log.level {
         native::Level::Error => LogLevel::Error,
@@ -635,7 +669,8 @@ fn log_settings(
         LogLevel::Debug => Verbosity::DEBUG,
         LogLevel::Trace => Verbosity::TRACE,
     };
-    (format, verbosity, arguments.log_file.clone().or(file))
+    let journal = || (format == Format::Journald).then(|| PathBuf::from(journal::SOCKET));
+    (format, verbosity, arguments.log_file.clone().or(file).or_else(journal))
 }
 
 /// Returns where the statistics are: as the options say, else as the file does; none: nowhere.
@@ -657,7 +692,8 @@ fn stats(arguments: &RunArgs, settings: &Settings) -> Option<Stats> {
 }
 
 fn import_file(arguments: &ImportArgs) -> ExitCode {
-    match import::import(&arguments.file) {
+    let (sentinel, keepalived) = (arguments.sentinel.as_deref(), arguments.keepalived.as_deref());
+    match import::import(&arguments.file, sentinel, keepalived) {
         Ok(text) => {
             say(&text);
             ExitCode::SUCCESS
@@ -676,54 +712,6 @@ fn write_pages(folder: &Path) -> ExitCode {
             eprintln!("error: {} can't be written: {}", folder.display(), reason(&error));
             ExitCode::FAILURE
         }
-    }
-}
-
-fn check(arguments: &CheckArgs) -> ExitCode {
-    let mut has_errors = false;
-    let mut has_warnings = false;
-    for file in &arguments.files {
-        if let Some(report) = sentinel_check::check(file, arguments.live) {
-            has_errors |= report.has_errors();
-            has_warnings |= report.has_warnings();
-            match arguments.format {
-                ReportFormat::Json => say(&report.json()),
-                ReportFormat::Human => {
-                    eprint!("{}", report.human());
-                    say(&report.verdict());
-                }
-            }
-            continue;
-        }
-        #[cfg(target_os = "linux")]
-        if keepalived::is_one(file) {
-            let loaded = keepalived::read(file, None);
-            has_errors |= loaded.config.is_none();
-            has_warnings |= loaded.has_warnings();
-            match arguments.format {
-                ReportFormat::Json => say(&loaded.json()),
-                ReportFormat::Human => {
-                    eprint!("{}", loaded.human());
-                    say(&loaded.verdict());
-                }
-            }
-            continue;
-        }
-        let loaded = load::check(file);
-        has_errors |= loaded.has_errors();
-        has_warnings |= loaded.has_warnings();
-        match arguments.format {
-            ReportFormat::Json => say(&loaded.json()),
-            ReportFormat::Human => {
-                eprint!("{}", loaded.human());
-                say(&loaded.verdict());
-            }
-        }
-    }
-    match (has_errors, has_warnings && arguments.strict) {
-        (true, _) => ExitCode::from(1),
-        (false, true) => ExitCode::from(2),
-        (false, false) => ExitCode::SUCCESS,
     }
 }
 
@@ -746,7 +734,7 @@ fn explain_routes(arguments: &RouteArgs) -> ExitCode {
 }
 
 /// Prints to standard output; a reader that left early (`| head`) is no mistake.
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use ringkeeper_core::config::diagnostic::{Diagnostic, Severity};
-use ringkeeper_core::config::native::SecretFile;
+use ringkeeper_core::config::native::{SecretFile, SecretOf, Settings, Watch};
 use ringkeeper_core::config::nutcracker::{Config, Secret};
 
 use crate::host::reason;
@@ -14,9 +14,14 @@ use crate::host::reason;
 /// Longest password that is read, bytes; Redis itself takes no longer lines before AUTH.
 const SECRET_BYTES_MAX: u64 = 16 * 1024;
 
-/// Puts each password into its pool; returns what is to be said about their files. A relative path
-/// is meant from the folder of the configuration at `path`.
-pub(super) fn fetch(path: &Path, secrets: &[SecretFile], config: &mut Config) -> Vec<Diagnostic> {
+/// Puts each password where it belongs; returns what is to be said about their files. A relative
+/// path is meant from the folder of the configuration at `path`.
+pub(super) fn fetch(
+    path: &Path,
+    secrets: &[SecretFile],
+    config: &mut Config,
+    settings: &mut Settings,
+) -> Vec<Diagnostic> {
     let folder = path.parent().unwrap_or_else(|| Path::new(""));
     let mut found = Vec::new();
     for secret in secrets {
@@ -31,9 +36,8 @@ pub(super) fn fetch(path: &Path, secrets: &[SecretFile], config: &mut Config) ->
                 (None, Some((Severity::Error, "secret-unreadable", message)))
             }
         };
-        let pool = config.pools.iter_mut().find(|pool| pool.name == secret.pool);
-        if let Some((pool, password)) = pool.zip(password) {
-            pool.redis_auth = Some(password);
+        if let Some(password) = password {
+            place(&secret.of, &password, config, settings);
         }
         found.extend(complaint.map(|(severity, code, message)| Diagnostic {
             severity,
@@ -48,6 +52,49 @@ pub(super) fn fetch(path: &Path, secrets: &[SecretFile], config: &mut Config) ->
         }));
     }
     found
+}
+
+fn place(of: &SecretOf, password: &Secret, config: &mut Config, settings: &mut Settings) {
+    if let SecretOf::Pool(name) = of {
+        if let Some(pool) = config.pools.iter_mut().find(|pool| pool.name == *name) {
+            pool.redis_auth = Some(password.clone());
+        }
+    }
+    let own = match (&mut settings.sentinel, of) {
+        (Some(Watch::Own(own)), _) => own,
+        (Some(Watch::Follow(follow)), SecretOf::Sentinel) => {
+            follow.password = Some(password.clone());
+            return;
+        }
+        (Some(Watch::Follow(_)) | None, _) => return,
+    };
+    match of {
+        SecretOf::Sentinel => {
+            own.config.server.requirepass = Some(password.clone());
+            own.config.sentinel_pass = Some(password.clone());
+        }
+        SecretOf::Master(name) => {
+            let masters = own.config.masters.iter_mut();
+            for master in masters.filter(|master| master.name.as_str() == name) {
+                master.auth_pass = Some(password.clone());
+            }
+        }
+        SecretOf::Masters => {
+            for master in own.config.masters.iter_mut().filter(|one| one.auth_pass.is_none()) {
+                master.auth_pass = Some(password.clone());
+            }
+        }
+        // What clients of the pool say is what its servers ask for.
+        SecretOf::Pool(name) => {
+            let pool = config.pools.iter().find(|pool| pool.name == *name);
+            let servers = pool.map_or(&[][..], |pool| pool.servers.as_slice());
+            let is_its = |name: &str| servers.iter().any(|one| one.shard.as_deref() == Some(name));
+            let masters = own.config.masters.iter_mut().filter(|one| one.auth_pass.is_none());
+            for master in masters.filter(|master| is_its(master.name.as_str())) {
+                master.auth_pass = Some(password.clone());
+            }
+        }
+    }
 }
 
 /// Returns the first line of a file, and whether everybody may read it.

@@ -124,9 +124,19 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
 
 /// A file that can be served.
 pub(crate) struct Loaded {
-    setup: Setup,
+    /// What the Sentinel begins with.
+    pub(crate) setup: Setup,
     name: String,
     warnings: Vec<Diagnostic>,
+}
+
+impl Loaded {
+    /// Logs what is to be said about the file.
+    pub(crate) fn log(&self) {
+        for warning in &self.warnings {
+            tracing::info!("{}:{}: {}", self.name, warning.line, warning.message);
+        }
+    }
 }
 
 /// Reads the file and what the command line adds to it.
@@ -167,18 +177,26 @@ pub(crate) fn read(file: &Path, options: &str, state: State) -> Result<Loaded, S
             })?;
             setup.keeping = Keeping::InPlace { path, text };
         }
-        State::Beside => setup = with_state(setup, &path)?,
+        State::Beside => setup = with_state(setup, state_beside(&path))?,
     }
     Ok(Loaded { setup, name: shown.to_string(), warnings })
 }
 
-/// Takes over what the file beside holds.
-fn with_state(setup: Setup, path: &Path) -> Result<Setup, String> {
+/// Returns the file beside another one where a Sentinel keeps what it learns.
+pub(crate) fn state_beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".state");
-    let path = path.with_file_name(name);
+    path.with_file_name(name)
+}
+
+/// Takes over what a state file holds.
+///
+/// # Errors
+///
+/// What to tell the operator.
+pub(crate) fn with_state(setup: Setup, path: PathBuf) -> Result<Setup, String> {
     let shown = path.display().to_string();
-    let state = match std::fs::read_to_string(&path) {
+    let state = match std::fs::read(&path) {
         Ok(state) => Some(state),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(format!("error: {shown} can't be read: {}\n", reason(&error))),
@@ -288,9 +306,7 @@ pub(crate) fn serve(
     signals: &Signals,
     is_up: impl FnOnce(),
 ) -> ExitCode {
-    for warning in &loaded.warnings {
-        tracing::info!("{}:{}: {}", loaded.name, warning.line, warning.message);
-    }
+    loaded.log();
     let port = loaded.setup.config.server.port.unwrap_or(config::PORT_DEFAULT);
     tracing::info!("Running mode=sentinel, port={port}.");
     match sentinel::start(Launch { setup: loaded.setup, runtime }) {

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use ringkeeper_core::admin::{Access, AdminPlan, AdminRole, Facts};
 use ringkeeper_core::config::nutcracker::{Listen, ListenAddress};
 use ringkeeper_core::id::ListenerId;
-use ringkeeper_core::node::ControlPlan;
+use ringkeeper_core::node::{ControlPlan, ControlRole, WatchPlan};
 use ringkeeper_core::stats::FiguresPlan;
 
 use crate::host::listen::{Address, Request};
@@ -155,7 +155,8 @@ impl AdminLaunch {
             backlog: BACKLOG,
             reuseport: false,
         };
-        match sockets.open_fixed(request, AdminRole::Http { is_unix }) {
+        let role = ControlRole::Admin(AdminRole::Http { is_unix });
+        match sockets.open_fixed(request, role) {
             Ok(fresh) => Ok(Some(fresh)),
             Err(error) if self.required => Err(error),
             Err(error) => {
@@ -170,13 +171,15 @@ impl AdminLaunch {
         &self,
         facts: Facts,
         workers: u16,
-        listeners: BTreeMap<ListenerId, AdminRole>,
+        listeners: BTreeMap<ListenerId, ControlRole>,
+        watch: Option<WatchPlan>,
+        has_routers: bool,
     ) -> ControlPlan {
         let mut host_names = self.host_names.clone();
         host_names.push(facts.host_name.clone());
         let access = Access { token: self.token.clone(), host_names };
         let admin = Some(Arc::new(AdminPlan { facts, access, workers }));
-        ControlPlan { listeners, admin }
+        ControlPlan { listeners, admin, watch, overseen: has_routers.then_some(workers) }
     }
 }
 

@@ -59,6 +59,7 @@ impl Host for Desk {
             | Event::Router { .. }
             | Event::Check { .. }
             | Event::ChannelFailed { .. }
+            | Event::TlsFailed { .. }
             | Event::Exit { .. }
             | Event::Sentinel { .. } => {}
         }

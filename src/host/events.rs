@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringkeeper_core::id::{PoolId, ServerId};
-use ringkeeper_core::io::{Event, Failure, Limit, Loudness};
+use ringkeeper_core::io::{Endpoint, Event, Failure, Limit, Loudness};
 use ringkeeper_core::proxy::{Plan, PoolPlan};
 
 /// Events that clients or broken servers cause leave at most one line in this time, so that
@@ -101,6 +101,7 @@ impl EventLog {
                 routers::log(event);
             }
             Event::Balance { service, news } => balance::log(service, news),
+            Event::TlsFailed { peer, is_server, reason } => tls_failed(peer, *is_server, reason),
             Event::Exit { code } => tracing::info!(code, "the process was asked to end"),
             Event::Sentinel { loudness, name, message } => say(*loudness, name, message),
         }
@@ -129,6 +130,12 @@ pub(crate) fn say(loudness: Loudness, name: &str, message: &str) {
         Loudness::Notice => tracing::info!("{name}{gap}{message}"),
         Loudness::Warning => tracing::warn!("{name}{gap}{message}"),
     }
+}
+
+/// Writes that a connection could not be encrypted.
+pub(crate) fn tls_failed(peer: &Endpoint, is_server: bool, reason: &str) {
+    let (verb, role) = if is_server { ("to", "server") } else { ("from", "client") };
+    tracing::warn!("TLS failed on a connection {verb} {role} {peer}: {reason}");
 }
 
 fn cause(failure: Failure) -> &'static str {

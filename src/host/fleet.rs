@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use ringkeeper_core::id::{ListenerId, WorkerId};
 use ringkeeper_core::io::{Command, Mail, Notice, Parcel};
-use ringkeeper_core::node::{Control, ControlPlan, Worker};
+use ringkeeper_core::node::{Control, ControlPlan, WatchPlan, Worker};
 use ringkeeper_core::proxy::Plan;
 
 use crate::host;
 use crate::host::acceptor::{Acceptor, Candidate, Share};
+use crate::host::errands::Errands;
 use crate::host::events::EventLog;
 use crate::host::pulse::{Finding, Pulse, Shown, Watch};
+use crate::host::routers::Line;
 use crate::host::runtime::{
     self, ControlDesk, Desk, Listener, News, Releases, Running, Selected, Switchboard,
 };
@@ -38,7 +40,7 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     /// Starts `count` workers on the same plan, and the one that watches them. They listen nowhere
-    /// yet.
+    /// yet. `routers` is the way to the virtual routers.
     ///
     /// # Errors
     ///
@@ -48,9 +50,10 @@ impl Fleet {
         plan: &Arc<Plan>,
         count: u16,
         control: ControlPlan,
+        routers: Line,
     ) -> anyhow::Result<Self> {
         let (sender, news) = mpsc::channel();
-        let switchboard = Arc::new(Switchboard::default());
+        let switchboard = Arc::new(Switchboard::new(routers));
         let start = Instant::now();
         let mut workers = Vec::new();
         let mut pulses = Vec::new();
@@ -72,12 +75,15 @@ impl Fleet {
             workers.push(running);
             pulses.push(pulse);
         }
+        switchboard.connect(workers.iter().map(|worker| worker.sender().clone()).collect());
         let drive = Control::new(control, ringkeeper_core::time::Instant::START);
-        let desk = ControlDesk { switchboard: Arc::clone(&switchboard) };
+        let answers = Arc::clone(&switchboard);
+        let errands = Errands::start(move |answer| answers.mail_control(answer))
+            .context("no thread to write files")?;
+        let desk = ControlDesk { switchboard: Arc::clone(&switchboard), errands };
         let control = runtime::start(selected, "rk-watch".to_owned(), drive, start, desk)
             .context("the thread that watches the workers could not start")?;
         switchboard.connect_control(control.sender().clone());
-        switchboard.connect(workers.iter().map(|worker| worker.sender().clone()).collect());
         let acceptor = if workers.len() > 1 {
             let candidates = workers.iter().zip(&pulses).map(|(worker, pulse)| Candidate {
                 sender: worker.sender().clone(),
@@ -115,6 +121,19 @@ impl Fleet {
     /// Tells the worker without clients how reading the configuration again went.
     pub(crate) fn note_reload(&self, is_good: bool) {
         self.control.sender().mail(Mail::Notice(Notice::ConfigRead { is_good }));
+    }
+
+    /// Lets the worker without clients watch the masters of shards.
+    pub(crate) fn watch(&self, plan: WatchPlan) {
+        let plan = Parcel::new(Arc::new(plan));
+        let limit = Duration::ZERO;
+        self.control.sender().mail(Mail::Command(Command::Reload { plan, limit }));
+    }
+
+    /// Lets it stop, because another process does so from here on.
+    pub(crate) fn stop_watching(&self) {
+        let limit = Duration::ZERO;
+        self.control.sender().mail(Mail::Command(Command::HandOver { limit }));
     }
 
     /// Sets how many clients a listener may have.

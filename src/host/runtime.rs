@@ -10,7 +10,9 @@ use ringkeeper_core::id::{ListenerId, WorkerId};
 use ringkeeper_core::io::{Drive, Errand, Event, Host, Mail, Notice, Parcel, Recipient};
 use socket2::Socket;
 
-use crate::host::events::EventLog;
+use crate::host::errands::Errands;
+use crate::host::events::{self, EventLog};
+use crate::host::routers::Line;
 use crate::host::signal;
 
 /// Which runtime the operator wants.
@@ -270,11 +272,13 @@ pub(crate) enum News {
     Reloaded(WorkerId),
 }
 
-/// Passes notices on between workers. Filled once, when all of them have started.
+/// Passes notices on between workers. Filled when they have started; the worker without clients
+/// starts when those with clients can be reached, because news of a shard are never dropped.
 #[derive(Default)]
 pub(crate) struct Switchboard {
     data: OnceLock<Vec<Sender>>,
     control: OnceLock<Sender>,
+    routers: Line,
 }
 
 impl Switchboard {
@@ -283,9 +287,19 @@ impl Switchboard {
         let _ = self.data.set(data);
     }
 
+    /// Makes one that reaches the virtual routers.
+    pub(crate) fn new(routers: Line) -> Self {
+        Self { routers, ..Self::default() }
+    }
+
     /// Tells how the worker without clients is reached.
     pub(crate) fn connect_control(&self, control: Sender) {
         let _ = self.control.set(control);
+    }
+
+    /// Leaves mail for the worker without clients; waits until it can be reached.
+    pub(crate) fn mail_control(&self, mail: Mail) {
+        self.control.wait().mail(mail);
     }
 
     fn pass(&self, to: Recipient, notice: &Notice) {
@@ -304,6 +318,7 @@ impl Switchboard {
                     sender.mail(Mail::Notice(notice.clone()));
                 }
             }
+            Recipient::Routers => self.routers.pass(notice),
         }
     }
 }
@@ -348,15 +363,42 @@ impl Host for Desk {
 pub(crate) struct ControlDesk {
     /// How other workers are reached.
     pub(crate) switchboard: Arc<Switchboard>,
+    /// Writes files and runs programs for it.
+    pub(crate) errands: Errands,
 }
 
 impl Host for ControlDesk {
     fn event(&mut self, event: Event) {
-        debug_assert!(false, "nothing that it does is an event, but it told {event:?}");
+        match event {
+            Event::Sentinel { loudness, name, message } => events::say(loudness, name, &message),
+            Event::Exit { .. } => {
+                tracing::warn!("a client of the Sentinel asked the process to end");
+                signal::end_gently();
+            }
+            // Whoever takes over has the Sentinel now.
+            Event::Drained => {}
+            other @ (Event::Reloaded(_)
+            | Event::ServerDown { .. }
+            | Event::ServerUp { .. }
+            | Event::ServerSilent { .. }
+            | Event::Ejected { .. }
+            | Event::Returned { .. }
+            | Event::GreetingRefused { .. }
+            | Event::ServerProtocolError { .. }
+            | Event::ClientRefused { .. }
+            | Event::ClientOverLimit { .. }
+            | Event::Router { .. }
+            | Event::Balance { .. }
+            | Event::Check { .. }
+            | Event::ChannelFailed { .. }
+            | Event::TlsFailed { .. }) => {
+                debug_assert!(false, "it has no pools and no routers, but told {other:?}");
+            }
+        }
     }
 
     fn errand(&mut self, errand: Errand) {
-        debug_assert!(false, "it has no errands, but gave {errand:?}");
+        self.errands.take(errand);
     }
 
     fn notice(&mut self, to: Recipient, notice: Notice) {

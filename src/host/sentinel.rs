@@ -1,5 +1,6 @@
 //! From a `sentinel.conf` to a running Sentinel, and the main thread's life after that.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,9 +12,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use ringkeeper_core::config::sentinel::{Config, PORT_DEFAULT, RunId};
 use ringkeeper_core::id::ListenerId;
-use ringkeeper_core::io::{Errand, Event, Host, Mail, Notice, Recipient};
+use ringkeeper_core::io::{Drive, Errand, Event, Host, Mail, Notice, Recipient};
 use ringkeeper_core::node::sentinel::SentinelWorker;
 use ringkeeper_core::sentinel::machine::{Process, Setup};
+use ringkeeper_core::tls::Tls;
 
 use crate::host::errands::Errands;
 use crate::host::events;
@@ -22,7 +24,7 @@ use crate::host::log::Log;
 use crate::host::reason;
 use crate::host::runtime::{self, Choice, Listener, Selected};
 use crate::host::signal::{self, Signal, Signals};
-use crate::host::{self, sys};
+use crate::host::{self, sys, tls};
 
 /// Connections that may wait to be accepted. As Redis' `tcp-backlog`.
 const BACKLOG: i32 = 511;
@@ -51,6 +53,9 @@ impl Host for Desk {
     fn event(&mut self, event: Event) {
         match event {
             Event::Sentinel { loudness, name, message } => events::say(loudness, name, &message),
+            Event::TlsFailed { peer, is_server, reason } => {
+                events::tls_failed(&peer, is_server, &reason);
+            }
             Event::Exit { code } => {
                 self.exit.store(i32::from(code), Ordering::Release);
                 signal::call_for_attention();
@@ -105,15 +110,38 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
         tracing::warn!("the limit of open files stays as it is: {error}");
     }
     let (selected, _) = runtime::select(launch.runtime)?;
-    let Launch { mut setup, .. } = launch;
-    let port = setup.config.server.port.unwrap_or(PORT_DEFAULT);
-    let listeners = open(&setup.config, port)?;
+    let setup = identify(launch.setup)?;
+    let server = &setup.config.server;
+    let mut listeners = Vec::new();
+    open(&setup.config, server.port.unwrap_or(PORT_DEFAULT), &mut listeners)?;
+    let plain = listeners.len();
+    open(&setup.config, server.tls.port.unwrap_or(0), &mut listeners)?;
+    let encrypted: BTreeSet<ListenerId> =
+        listeners.iter().skip(plain).map(|listener| listener.id).collect();
+    let encryption = tls::plan(&server.tls, encrypted).context("TLS can't be used")?;
     let seed = host::seed().context("no seed for the Sentinel")?;
+    let start = ringkeeper_core::time::Instant::START;
+    let worker = SentinelWorker::new(setup, seed, start);
+    match encryption {
+        Some(plan) => spawn(selected, Tls::new(worker, plan, start), listeners),
+        None => spawn(selected, worker, listeners),
+    }
+    .context("the Sentinel's thread could not start")
+}
+
+/// Adds what is told of the process.
+///
+/// # Errors
+///
+/// The system's source of entropy can't be read.
+pub(crate) fn identify(mut setup: Setup) -> anyhow::Result<Setup> {
+    let port = setup.config.server.port.unwrap_or(PORT_DEFAULT);
+    let tls_port = setup.config.server.tls.port.unwrap_or(0);
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     setup.process = Process {
         run_id: RunId::from_random(random_bits().context("no ID for this run")?),
         id: std::process::id(),
-        port,
+        port: if port == 0 { tls_port } else { port },
         executable: std::env::current_exe()
             .map(|path| path.display().to_string())
             .unwrap_or_default(),
@@ -121,8 +149,7 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
         unix_micros_at_start: u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX),
         ..setup.process
     };
-    let worker = SentinelWorker::new(setup, seed, ringkeeper_core::time::Instant::START);
-    spawn(selected, worker, listeners).context("the Sentinel's thread could not start")
+    Ok(setup)
 }
 
 fn random_bits() -> io::Result<[u8; 20]> {
@@ -144,15 +171,15 @@ fn operating_system() -> String {
     )
 }
 
-/// Opens the sockets that the file wants; port 0 wants none.
-fn open(config: &Config, port: u16) -> anyhow::Result<Vec<Listener>> {
-    let mut listeners = Vec::new();
+/// Returns the sockets that the file wants for a port, and whether each may be missing; port 0 wants
+/// none.
+pub(crate) fn wanted(config: &Config, port: u16) -> Vec<(bool, Request)> {
     if port == 0 {
-        return Ok(listeners);
+        return Vec::new();
     }
     let defaults = ["*".to_owned(), "-::*".to_owned()];
     let wanted = if config.server.bind.is_empty() { &defaults[..] } else { &config.server.bind };
-    for host in wanted {
+    let request = |host: &String| {
         let (is_optional, host) = match host.strip_prefix('-') {
             Some(host) => (true, host),
             None => (false, host.as_str()),
@@ -168,6 +195,14 @@ fn open(config: &Config, port: u16) -> anyhow::Result<Vec<Listener>> {
             backlog: BACKLOG,
             reuseport: false,
         };
+        (is_optional, request)
+    };
+    wanted.iter().map(request).collect()
+}
+
+/// Opens the sockets that the file wants for a port.
+fn open(config: &Config, port: u16, listeners: &mut Vec<Listener>) -> anyhow::Result<()> {
+    for (is_optional, request) in wanted(config, port) {
         match listen::open(&request) {
             Ok(socket) => {
                 let id = ListenerId(u16::try_from(listeners.len()).context("too many addresses")?);
@@ -177,12 +212,12 @@ fn open(config: &Config, port: u16) -> anyhow::Result<Vec<Listener>> {
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(listeners)
+    Ok(())
 }
 
-fn spawn(
+fn spawn<D: Drive + Send + 'static>(
     selected: Selected,
-    worker: SentinelWorker,
+    worker: D,
     listeners: Vec<Listener>,
 ) -> io::Result<Running> {
     let exit = Arc::new(AtomicI32::new(RUNNING));

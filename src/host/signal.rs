@@ -103,6 +103,8 @@ impl Signals {
         set.block()?;
         // Writes to a closed connection are answered by an error, not by a signal.
         sys::ignore_signal(libc::SIGPIPE);
+        // So are writes beyond the largest file that the process may have.
+        sys::ignore_signal(libc::SIGXFSZ);
         sys::log_crashes()?;
         Ok(Self(set))
     }
@@ -116,6 +118,11 @@ impl Signals {
         let number = self.0.wait(timeout)?;
         Ok(number.and_then(|number| Signal::ALL.into_iter().find(|s| s.number() == number)))
     }
+}
+
+/// Ends the process as if the operator had asked for it: clients have time to finish.
+pub(crate) fn end_gently() {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
 }
 
 /// Wakes the main thread out of [`Signals::wait`]; for the other threads of the process.

@@ -23,6 +23,7 @@ use crate::host::channels::Channels;
 use crate::host::errands::Errands;
 use crate::host::events::routers;
 use crate::host::log::Log;
+use crate::host::routers::Post;
 use crate::host::runtime::{self, Choice, Selected};
 use crate::host::signal::{self, Signal, Signals};
 use crate::host::{reason, sys};
@@ -81,18 +82,16 @@ impl Host for Desk {
     }
 }
 
-/// How the worker is reached.
-type Post = Box<dyn Fn(Option<Mail>) + Send>;
-
 /// The virtual routers, on a thread of their own.
 pub(crate) struct Running {
     thread: JoinHandle<io::Result<()>>,
-    /// Leaves mail; none ends the thread.
     post: Post,
     is_drained: Arc<AtomicBool>,
     selected: Selected,
     /// Virtual servers, where the file has any.
     balance: Option<balance::Running>,
+    /// How long it may take to leave.
+    patience: Duration,
 }
 
 /// Starts the virtual routers.
@@ -105,13 +104,15 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
     let (selected, _) = runtime::select(launch.runtime)?;
     lock_memory();
     let scheduling = launch.config.global.scheduling.clone();
+    let shutdown = launch.config.global.shutdown.as_ref();
+    let patience = LEAVE_LIMIT + shutdown.map_or(Duration::ZERO, |framed| framed.limit);
     let names: Vec<_> = launch.config.instances.iter().map(|one| one.name.as_str()).collect();
     tracing::info!("virtual routers: {}", names.join(" "));
     let now = ringkeeper_core::time::Instant::START;
     // Before the routers: an address must not come without those who serve it.
     let balance = balance::start(&launch.config, selected)?;
     let worker = VrrpWorker::new(launch.config, launch.has_guardian, now);
-    let running = spawn(selected, worker, scheduling);
+    let running = spawn(selected, worker, scheduling, patience);
     let running = running.context("the virtual routers' thread could not start")?;
     Ok(Running { balance, ..running })
 }
@@ -173,7 +174,12 @@ fn desk(post: impl Fn(Mail) + Send + Sync + 'static) -> io::Result<(Desk, Arc<At
     Ok((Desk { work: sender, is_drained: Arc::clone(&is_drained) }, is_drained))
 }
 
-fn spawn(selected: Selected, worker: VrrpWorker, scheduling: Scheduling) -> io::Result<Running> {
+fn spawn(
+    selected: Selected,
+    worker: VrrpWorker,
+    scheduling: Scheduling,
+    patience: Duration,
+) -> io::Result<Running> {
     let start = Instant::now();
     let mut channels = Channels::default();
     match selected {
@@ -187,11 +193,11 @@ fn spawn(selected: Selected, worker: VrrpWorker, scheduling: Scheduling) -> io::
             })?;
             let run = move || rt_uring::run(worker, start, Vec::new(), mailbox, desk);
             let thread = thread(scheduling, run)?;
-            let post: Post = Box::new(move |mail| {
+            let post: Post = Arc::new(move |mail| {
                 let message = mail.map_or(rt_uring::Message::Stop, rt_uring::Message::Mail);
                 let _ = sender.send(message);
             });
-            Ok(Running { thread, post, is_drained, selected, balance: None })
+            Ok(Running { thread, post, is_drained, selected, balance: None, patience })
         }
         Selected::Tokio => {
             let (sender, mut mailbox) = rt_tokio::mailbox()?;
@@ -202,11 +208,11 @@ fn spawn(selected: Selected, worker: VrrpWorker, scheduling: Scheduling) -> io::
             })?;
             let run = move || rt_tokio::run(worker, start, Vec::new(), mailbox, desk);
             let thread = thread(scheduling, run)?;
-            let post: Post = Box::new(move |mail| {
+            let post: Post = Arc::new(move |mail| {
                 let message = mail.map_or(rt_tokio::Message::Stop, rt_tokio::Message::Mail);
                 let _ = sender.send(message);
             });
-            Ok(Running { thread, post, is_drained, selected, balance: None })
+            Ok(Running { thread, post, is_drained, selected, balance: None, patience })
         }
     }
 }
@@ -249,12 +255,27 @@ impl Running {
         (self.post)(Some(Mail::Command(Command::Reload { plan, limit })));
     }
 
+    /// Returns how the worker is reached from any thread.
+    pub(crate) fn post(&self) -> Post {
+        Arc::clone(&self.post)
+    }
+
+    /// Has goodbyes said, addresses removed and programs told, without waiting for it.
+    pub(crate) fn begin_leaving(&self) {
+        (self.post)(Some(Mail::Command(Command::Drain { limit: LEAVE_LIMIT })));
+    }
+
     /// Leaves: goodbyes are said, addresses removed, programs told; then the thread is ended.
     pub(crate) fn leave(self) -> ExitCode {
-        (self.post)(Some(Mail::Command(Command::Drain { limit: LEAVE_LIMIT })));
+        self.end(&Command::Drain { limit: LEAVE_LIMIT })
+    }
+
+    /// Gives a command that ends the work, and ends the thread when it has been obeyed.
+    pub(crate) fn end(self, command: &Command) -> ExitCode {
+        (self.post)(Some(Mail::Command(command.clone())));
         let since = Instant::now();
         while !self.is_drained.load(Ordering::Acquire) && !self.thread.is_finished() {
-            if since.elapsed() > LEAVE_LIMIT {
+            if since.elapsed() > self.patience {
                 tracing::error!("the virtual routers do not leave in time");
                 break;
             }

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::families::FAMILIES;
+use super::watch::Watched;
 use super::{Facts, Reload};
 use crate::stats::{
-    Class, Counters, ErrorKind, Histogram, LimitKind, PoolFigures, ServerFigures, WorkerFigures,
+    Class, Counters, ErrorKind, Histogram, LimitKind, MasterFigures, PoolFigures, ServerFigures,
+    WorkerFigures,
 };
 
 /// The media type.
@@ -61,6 +63,8 @@ pub struct Family {
 #[derive(Clone, Copy, Debug)]
 enum Source {
     Process(fn(&Gathered<'_>, &mut Samples<'_>)),
+    /// Of each master, behind its name and address.
+    Master(fn(&MasterFigures) -> u64),
     Pool(fn(&PoolFigures) -> u64),
     PoolErrors,
     PoolLimits,
@@ -86,6 +90,15 @@ pub struct Gathered<'a> {
     pub workers: &'a [Arc<WorkerFigures>],
     /// Their pools, added up.
     pub pools: &'a [PoolFigures],
+    /// What is known of shards' masters.
+    pub watched: &'a Watched,
+}
+
+impl Gathered<'_> {
+    /// Returns the masters that are watched.
+    fn masters(&self) -> &[MasterFigures] {
+        self.watched.figures.as_ref().map_or(&[], |figures| figures.masters.as_slice())
+    }
 }
 
 /// Writes everything.
@@ -109,6 +122,12 @@ impl Source {
     fn write(self, all: &Gathered<'_>, out: &mut Samples<'_>) {
         match self {
             Self::Process(write) => write(all, out),
+            Self::Master(value) => {
+                for of in all.masters() {
+                    let labels = [("master_name", &*of.name), ("master_address", &*of.address)];
+                    out.add(&labels, value(of));
+                }
+            }
             Self::Pool(_) | Self::PoolErrors | Self::PoolLimits | Self::PoolClosed => {
                 all.pools.iter().for_each(|pool| self.write_pool(pool, out));
             }
@@ -139,6 +158,7 @@ impl Source {
                 out.add(&[pool, ("how", "error")], of.stats.client_err);
             }
             Self::Process(_)
+            | Self::Master(_)
             | Self::Server(_)
             | Self::ServerClosed
             | Self::ServerQueue(_)
@@ -172,6 +192,7 @@ impl Source {
                 }
             }
             Self::Process(_)
+            | Self::Master(_)
             | Self::Pool(_)
             | Self::PoolErrors
             | Self::PoolLimits

@@ -7,6 +7,7 @@
 pub mod metrics;
 mod page;
 pub mod status;
+pub mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -16,23 +17,30 @@ pub use self::page::{Access, Page, ROUTES, Route};
 
 use crate::buf::Buffer;
 use crate::id::{ConnId, WorkerId};
-use crate::io::{AtCapacity, CloseMode, Deadline, Notice, Output, Recipient};
+use crate::io::{AtCapacity, CloseMode, Deadline, Notice, Output, Recipient, ShardNews};
 use crate::limits::{
     ADMIN_CONNECTIONS_MAX, ADMIN_IDLE, ADMIN_UNSENT_BYTES_MAX, ANSWER_DEADLINE,
-    HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX, TAIL_INTERVAL,
+    HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX, TAIL_INTERVAL, WATCH_INTERVAL,
 };
 use crate::slab::{Slab, SlabKey};
 use crate::stats::json::{Header, stats_line};
-use crate::stats::{Answer, PoolFigures, Query, Question, Round, SeenRow, WorkerFigures};
+use crate::stats::{
+    Answer, PoolFigures, Query, Question, Round, SeenRow, Told, WatchFigures, WorkerFigures,
+};
 use crate::time::Instant;
 use crate::timer::Timers;
 use crate::wire::http::{self, Body, Method, Request, Status};
 
 use self::metrics::Gathered;
+use self::watch::Watched;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const JSON_LINES: &str = "application/x-ndjson";
+const EVENT_STREAM: &str = "text/event-stream";
+
+/// The page for people: everything that it needs is in it.
+const VIEW: &str = include_str!("view.html");
 
 /// What is known of the process and does not change.
 #[derive(Clone, Debug, Default)]
@@ -96,6 +104,8 @@ enum Phase {
     Asking,
     /// Examples are sent as they come.
     Streaming,
+    /// The status is sent again and again.
+    Watching,
     /// The last reply is on its way.
     Ending,
     /// `Close` was said.
@@ -131,6 +141,7 @@ enum Timer {
     Answers(Query),
     Idle(ConnId),
     Tail,
+    Watch,
 }
 
 /// The machine.
@@ -143,7 +154,9 @@ pub struct Admin {
     next_query: u64,
     timers: Timers<Timer>,
     is_tail_armed: bool,
+    is_watch_armed: bool,
     reload: Reload,
+    watched: Watched,
     outbox: VecDeque<Output>,
 }
 
@@ -164,6 +177,8 @@ impl Admin {
             next_query: 0,
             timers: Timers::new(),
             is_tail_armed: false,
+            watched: Watched::default(),
+            is_watch_armed: false,
             outbox: VecDeque::new(),
         }
     }
@@ -206,7 +221,8 @@ impl Admin {
         conn.used_at = now;
         match (conn.role, conn.phase) {
             // Whatever is said to the statistics port, and after the last request, is ignored.
-            (AdminRole::Stats, _) | (_, Phase::Streaming | Phase::Ending | Phase::Closing) => {}
+            (AdminRole::Stats, _)
+            | (_, Phase::Streaming | Phase::Watching | Phase::Ending | Phase::Closing) => {}
             (AdminRole::Http { .. }, Phase::Reading | Phase::Asking) => {
                 conn.input.extend_from_slice(bytes);
                 let is_long = conn.input.len() > HTTP_HEAD_BYTES_MAX + HTTP_BODY_BYTES_MAX;
@@ -227,7 +243,7 @@ impl Admin {
         match conn.phase {
             // A client that shuts its side down still wants the reply to what it asked.
             Phase::Asking | Phase::Ending | Phase::Closing => {}
-            Phase::Reading | Phase::Streaming => {
+            Phase::Reading | Phase::Streaming | Phase::Watching => {
                 conn.phase = Phase::Ending;
                 self.settle(id);
             }
@@ -275,6 +291,29 @@ impl Admin {
         self.reload = Reload { is_good, unix_seconds: self.unix_micros() / 1_000_000 };
     }
 
+    /// Tells whether somebody waits for a page.
+    pub fn is_asked(&self) -> bool {
+        !self.rounds.is_empty()
+    }
+
+    /// Takes what is known of masters now.
+    pub fn note_watch(&mut self, figures: WatchFigures) {
+        self.watched.figures = Some(figures);
+    }
+
+    /// Takes what routing is told of a shard.
+    pub fn note_shard(&mut self, now: Instant, news: &ShardNews) {
+        self.now = now;
+        self.watched.shards.insert(news.shard.to_string(), news.clone());
+    }
+
+    /// Takes what was told about a master.
+    pub fn note_event(&mut self, now: Instant, name: &'static str, text: &str) {
+        self.now = now;
+        let unix_micros = self.unix_micros();
+        self.watched.chronicle.note(Told { unix_micros, name, text: text.to_owned() });
+    }
+
     /// Takes an answer of a worker.
     pub fn answered(&mut self, now: Instant, query: Query, from: WorkerId, answer: Answer) {
         self.now = now;
@@ -293,6 +332,10 @@ impl Admin {
                 Timer::Answers(query) => self.end_round(query),
                 Timer::Idle(id) => self.end_if_idle(id),
                 Timer::Tail => self.ask_for_examples(),
+                Timer::Watch => {
+                    self.is_watch_armed = false;
+                    self.ask_for_status();
+                }
             }
         }
     }
@@ -308,6 +351,7 @@ impl Admin {
             Timer::Answers(_) => "answers of workers",
             Timer::Idle(_) => "idle admin connection",
             Timer::Tail => "examples of requests",
+            Timer::Watch => "status for those who watch",
         };
         self.timers.next().map(|(at, timer)| Deadline { at, why: why(timer) })
     }
@@ -362,6 +406,11 @@ impl Admin {
                 self.ask(Waiting { conn: id, page, is_persistent, is_to_head }, question);
             }
             Ok((Page::Tail, None)) if !is_to_head => self.begin_tail(id),
+            Ok((Page::Events, None)) if !is_to_head => self.begin_watch(id),
+            Ok((Page::View, None)) => {
+                let text = VIEW.as_bytes();
+                self.reply(id, Status::Ok, http::HTML, text, is_persistent, is_to_head);
+            }
             Ok((_, None)) => {
                 let text = index();
                 self.reply(id, Status::Ok, TEXT, text.as_bytes(), is_persistent, is_to_head);
@@ -391,6 +440,10 @@ impl Admin {
             return;
         }
         let (status, kind, body) = self.page(waiting.page, round);
+        if waiting.page == Page::Events {
+            self.show_status(&body);
+            return;
+        }
         let Waiting { conn, is_persistent, is_to_head, .. } = waiting;
         if waiting.page == Page::Stats
             && let Some(at) = self.conns.get_mut(key_of(conn))
@@ -408,7 +461,14 @@ impl Admin {
         let answer = round.finish();
         match (page, answer) {
             (
-                Page::Metrics | Page::Status | Page::Stats | Page::Healthz | Page::Readyz,
+                Page::Metrics
+                | Page::Status
+                | Page::StatusText
+                | Page::Explanation
+                | Page::Events
+                | Page::Stats
+                | Page::Healthz
+                | Page::Readyz,
                 answer @ (None | Some(Answer::Figures(_))),
             ) => {
                 let workers = match answer {
@@ -439,7 +499,8 @@ impl Admin {
     ) -> (Status, &'static str, String) {
         let pools = WorkerFigures::sum_pools(workers);
         let (facts, workers_due) = (&self.plan.facts, self.plan.workers);
-        let all = Gathered { facts, reload: self.reload, workers_due, workers, pools: &pools };
+        let (reload, watched) = (self.reload, &self.watched);
+        let all = Gathered { facts, reload, workers_due, workers, pools: &pools, watched };
         let verdict = |problem: Option<String>| match problem {
             Some(problem) => (Status::Unavailable, TEXT, problem),
             None => (Status::Ok, TEXT, "ok\n".to_owned()),
@@ -448,9 +509,17 @@ impl Admin {
             Page::Metrics => (Status::Ok, metrics::KIND, metrics::render(&all)),
             Page::Healthz => verdict(status::silent_worker(&all)),
             Page::Readyz => verdict(status::problem(&all)),
+            Page::Explanation => (Status::Ok, TEXT, watch::explanation(&self.watched)),
+            Page::StatusText => {
+                let problem = status::problem(&all);
+                let now = self.unix_micros() / 1_000_000;
+                (Status::Ok, TEXT, watch::text(&all, problem.as_deref(), now))
+            }
             Page::Stats => (Status::Ok, JSON, self.stats_line(workers, &pools)),
             Page::Index
+            | Page::View
             | Page::Status
+            | Page::Events
             | Page::Slowlog
             | Page::Keys
             | Page::Clients
@@ -523,7 +592,7 @@ impl Admin {
                 }
                 self.serve(id);
             }
-            Phase::Asking | Phase::Streaming | Phase::Closing => {}
+            Phase::Asking | Phase::Streaming | Phase::Watching | Phase::Closing => {}
         }
     }
 
@@ -532,7 +601,8 @@ impl Admin {
         let Some(conn) = self.conns.get_mut(key_of(id)) else { return };
         let due = conn.used_at + ADMIN_IDLE;
         // A stream without examples is not idle: there may be no traffic.
-        let is_idle = due <= now && (conn.phase != Phase::Streaming || conn.is_writing);
+        let is_stream = matches!(conn.phase, Phase::Streaming | Phase::Watching);
+        let is_idle = due <= now && (!is_stream || conn.is_writing);
         if conn.phase == Phase::Closing {
             return;
         }
@@ -552,6 +622,41 @@ impl Admin {
         http::begin_stream(&mut conn.out, JSON_LINES);
         self.settle(id);
         self.arm_tail();
+    }
+
+    fn begin_watch(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(key_of(id)) else { return };
+        conn.phase = Phase::Watching;
+        http::begin_stream(&mut conn.out, EVENT_STREAM);
+        self.settle(id);
+        // The first one at once, for everybody; who watches already sees it a little early.
+        self.ask_for_status();
+    }
+
+    /// Asks on behalf of all who watch, as long as there is one.
+    fn ask_for_status(&mut self) {
+        let watching = self.conns.iter().find(|(_, conn)| conn.phase == Phase::Watching);
+        let Some(id) = watching.map(|(_, conn)| conn.id) else { return };
+        let waiting =
+            Waiting { conn: id, page: Page::Events, is_persistent: false, is_to_head: false };
+        self.ask(waiting, Question::Figures);
+        if !std::mem::replace(&mut self.is_watch_armed, true) {
+            self.timers.arm(self.now + WATCH_INTERVAL, Timer::Watch);
+        }
+    }
+
+    fn show_status(&mut self, status: &str) {
+        let event = format!("data: {}\n\n", status.trim_end());
+        let watching = self.conns.iter().filter(|(_, conn)| conn.phase == Phase::Watching);
+        let watching: Vec<ConnId> = watching.map(|(_, conn)| conn.id).collect();
+        for id in watching {
+            let Some(conn) = self.conns.get_mut(key_of(id)) else { continue };
+            // Who reads slower than this misses some: each event says everything.
+            if conn.out.is_empty() {
+                http::stream_piece(&mut conn.out, event.as_bytes());
+                self.settle(id);
+            }
+        }
     }
 
     fn arm_tail(&mut self) {

@@ -1,6 +1,7 @@
 //! The figures as JSON, and what they say of the health of the whole.
 
 use super::metrics::Gathered;
+use super::watch;
 use crate::stats::{
     Class, ClientRow, ErrorKind, FoundKeys, Histogram, LimitKind, PoolFigures, SeenRow,
     ServerFigures,
@@ -49,6 +50,7 @@ pub fn status(all: &Gathered<'_>, now_unix_seconds: u64) -> String {
             }
         });
         json.key("pools").array(|json| all.pools.iter().for_each(|of| pool(json, of)));
+        watch::write(json, all);
     });
     finish(json)
 }
@@ -92,6 +94,7 @@ fn server(json: &mut Json, of: &ServerFigures) {
         json.key("name").text(&of.name);
         json.key("is_up").boolean(!of.is_failing);
         json.key("is_in_ring").boolean(of.is_in_ring);
+        json.key("ring_share_millionths").number(u64::from(of.ring_share));
         json.key("connections").number(stats.server_connections);
         json.key("requests").number(stats.requests);
         json.key("request_bytes").number(stats.request_bytes);

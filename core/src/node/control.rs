@@ -6,88 +6,160 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::health::Overseer;
+use super::wiring::{self, Hearer, Overheard};
 use crate::admin::{Admin, AdminPlan, AdminRole};
 use crate::id::{ConnId, ListenerId};
-use crate::io::{AtCapacity, Deadline, Drive, Endpoint, Input, Notice, Output};
+use crate::io::{
+    AtCapacity, Command, Deadline, Drive, Endpoint, Event, Input, Notice, Output, Parcel,
+};
+use crate::limits::ADMIN_CONNECTIONS_MAX;
+use crate::sentinel::machine::{Sentinel, Setup};
 use crate::time::Instant;
+
+/// What a listener of the control worker is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlRole {
+    /// Figures and administration.
+    Admin(AdminRole),
+    /// Clients of the Sentinel and its peers.
+    Sentinel,
+}
 
 /// What the control worker does.
 #[derive(Clone, Debug, Default)]
 pub struct ControlPlan {
     /// What each of its listeners is for.
-    pub listeners: BTreeMap<ListenerId, AdminRole>,
+    pub listeners: BTreeMap<ListenerId, ControlRole>,
     /// The admin listener and the statistics port.
     pub admin: Option<Arc<AdminPlan>>,
+    /// How it knows where the masters of shards are.
+    pub watch: Option<WatchPlan>,
+    /// Workers with clients, if virtual routers are to know how they are.
+    pub overseen: Option<u16>,
+}
+
+/// How it is known where the masters of shards are. Also what [`Command::Reload`] carries to the
+/// control worker: it begins to watch then.
+#[derive(Clone, Debug)]
+pub enum WatchPlan {
+    /// By a Sentinel of this process.
+    Own {
+        /// What it begins with.
+        setup: Box<Setup>,
+        /// Its chance.
+        seed: u64,
+    },
 }
 
 /// The control thread's logic.
 #[derive(Debug)]
 pub struct Control {
-    listeners: BTreeMap<ListenerId, AdminRole>,
+    listeners: BTreeMap<ListenerId, ControlRole>,
     admin: Option<Admin>,
+    sentinel: Option<Sentinel>,
+    overseer: Option<Overseer>,
+    /// The moment of the last input.
+    now: Instant,
+}
+
+/// First index of the connections that are not the admin machine's.
+#[expect(clippy::cast_possible_truncation, reason = "a small constant")]
+const BASE: u32 = ADMIN_CONNECTIONS_MAX as u32;
+
+/// Tells whether a connection belongs to the admin machine.
+const fn is_admin(conn: ConnId) -> bool {
+    conn.index() < BASE
 }
 
 impl Control {
     /// Makes the worker; its behaviour follows from the plan and the inputs.
     pub fn new(plan: ControlPlan, now: Instant) -> Self {
-        let admin = plan.admin.map(|plan| Admin::new(plan, now));
-        Self { listeners: plan.listeners, admin }
+        let ControlPlan { listeners, admin, watch, overseen } = plan;
+        let overseer = overseen.map(|workers| Overseer::new(workers, now));
+        let admin = admin.map(|plan| Admin::new(plan, now));
+        let mut control = Self { listeners, admin, sentinel: None, overseer, now };
+        if let Some(watch) = watch {
+            control.begin_to_watch(now, watch);
+        }
+        control
     }
 
-    /// Finds the machine that a connection belongs to.
-    fn admin_of(&mut self, _conn: ConnId) -> Option<&mut Admin> {
-        self.admin.as_mut()
-    }
-}
-
-impl Drive for Control {
-    fn accept(
-        &mut self,
-        now: Instant,
-        on: ListenerId,
-        _peer: Endpoint,
-    ) -> Result<ConnId, AtCapacity> {
-        let role = *self.listeners.get(&on).ok_or(AtCapacity)?;
-        self.admin.as_mut().ok_or(AtCapacity)?.accept(now, role)
+    fn begin_to_watch(&mut self, now: Instant, plan: WatchPlan) {
+        // A second Sentinel with the same state would vote twice.
+        if self.sentinel.is_some() {
+            return;
+        }
+        match plan {
+            WatchPlan::Own { mut setup, seed } => {
+                setup.names.conn = BASE;
+                setup.tells_workers = true;
+                self.sentinel = Some(Sentinel::new(*setup, seed, now));
+            }
+        }
     }
 
-    fn handle(&mut self, now: Instant, input: Input<'_>) {
+    fn handle_command(&mut self, now: Instant, command: &Command) {
+        match command {
+            Command::Reload { plan, .. } => {
+                if let Some(plan) = plan.open::<WatchPlan>() {
+                    self.begin_to_watch(now, WatchPlan::clone(&plan));
+                }
+            }
+            // Clients of pools have time to finish, and until then somebody watches their masters.
+            Command::Drain { .. } => {}
+            // Whoever takes over will vote with the same state.
+            Command::HandOver { .. } => self.sentinel = None,
+        }
+    }
+
+    fn handle_notice(&mut self, now: Instant, notice: Notice) {
+        match wiring::hearer(&notice) {
+            Hearer::Admin => {
+                let notice = self.overseen(notice);
+                let (Some(admin), Some(notice)) = (&mut self.admin, notice) else { return };
+                match notice {
+                    Notice::Answer { from, query, answer } => {
+                        show_watch(admin, self.sentinel.as_ref(), now);
+                        admin.answered(now, query, from, answer);
+                    }
+                    Notice::ConfigRead { is_good } => admin.note_reload(now, is_good),
+                    Notice::Question { .. }
+                    | Notice::Shard(_)
+                    | Notice::Sighting(_)
+                    | Notice::Health(_) => {}
+                }
+            }
+            Hearer::Watch => {
+                if let Some(sentinel) = &mut self.sentinel {
+                    sentinel.handle(now, Input::Notice(notice));
+                }
+            }
+            Hearer::Nobody => {}
+        }
+    }
+
+    /// Takes answers that are not the admin machine's out.
+    fn overseen(&mut self, notice: Notice) -> Option<Notice> {
+        match (&mut self.overseer, notice) {
+            (Some(overseer), Notice::Answer { from, query, answer }) => {
+                let answer = overseer.answered(query, from, answer)?;
+                Some(Notice::Answer { from, query, answer })
+            }
+            (_, notice) => Some(notice),
+        }
+    }
+
+    fn handle_admin(&mut self, now: Instant, input: Input<'_>) {
+        let Some(admin) = &mut self.admin else { return };
         match input {
-            Input::Received { conn, bytes } => {
-                if let Some(admin) = self.admin_of(conn) {
-                    admin.received(now, conn, bytes);
-                }
-            }
-            Input::Eof { conn } => {
-                if let Some(admin) = self.admin_of(conn) {
-                    admin.eof(now, conn);
-                }
-            }
-            Input::Sent { conn, buffer } => {
-                if let Some(admin) = self.admin_of(conn) {
-                    admin.sent(now, conn, buffer);
-                }
-            }
-            Input::Closed { conn, .. } => {
-                if let Some(admin) = self.admin_of(conn) {
-                    admin.closed(now, conn);
-                }
-            }
-            Input::Notice(Notice::Answer { from, query, answer }) => {
-                if let Some(admin) = &mut self.admin {
-                    admin.answered(now, query, from, answer);
-                }
-            }
-            Input::Notice(Notice::ConfigRead { is_good }) => {
-                if let Some(admin) = &mut self.admin {
-                    admin.note_reload(now, is_good);
-                }
-            }
-            // It has no clients of pools, so there is nothing to ask it and nothing to drain.
-            Input::Notice(Notice::Question { .. } | Notice::Shard(_) | Notice::Sighting(_))
-            | Input::Command(_) => {}
+            Input::Received { conn, bytes } => admin.received(now, conn, bytes),
+            Input::Eof { conn } => admin.eof(now, conn),
+            Input::Sent { conn, buffer } => admin.sent(now, conn, buffer),
+            Input::Closed { conn, .. } | Input::Released { conn } => admin.closed(now, conn),
             Input::Connected { .. }
-            | Input::Released { .. }
+            | Input::Notice(_)
+            | Input::Command(_)
             | Input::ChannelOpened { .. }
             | Input::Datagram { .. }
             | Input::Trouble { .. }
@@ -99,17 +171,124 @@ impl Drive for Control {
         }
     }
 
+    fn handle_watch(&mut self, now: Instant, input: Input<'_>) {
+        // What comes for one that has retired comes too late.
+        if let Some(sentinel) = &mut self.sentinel {
+            sentinel.handle(now, input);
+        }
+    }
+
+    /// Lets others of this worker know what a machine says; returns what the host is to know.
+    fn overhear(&mut self, output: Output) -> Option<Output> {
+        match wiring::overheard(&output) {
+            Overheard::Nothing => {}
+            Overheard::Chronicle => {
+                if let Output::Event(Event::Sentinel { name, message, .. }) = &output
+                    && let Some(admin) = &mut self.admin
+                {
+                    admin.note_event(self.now, name, message);
+                }
+            }
+            Overheard::Retired => return None,
+        }
+        if let Output::Notice { notice: Notice::Shard(news), .. } = &output {
+            if let Some(admin) = &mut self.admin {
+                admin.note_shard(self.now, news);
+            }
+            if let Some(overseer) = &mut self.overseer {
+                overseer.note_shard(news);
+            }
+        }
+        Some(output)
+    }
+}
+
+/// Gives the admin machine what there is to show, if somebody waits for it.
+fn show_watch(admin: &mut Admin, sentinel: Option<&Sentinel>, now: Instant) {
+    if admin.is_asked()
+        && let Some(sentinel) = sentinel
+    {
+        admin.note_watch(sentinel.figures(now));
+    }
+}
+
+impl Drive for Control {
+    fn accept(
+        &mut self,
+        now: Instant,
+        on: ListenerId,
+        peer: Endpoint,
+    ) -> Result<ConnId, AtCapacity> {
+        match *self.listeners.get(&on).ok_or(AtCapacity)? {
+            ControlRole::Admin(role) => self.admin.as_mut().ok_or(AtCapacity)?.accept(now, role),
+            ControlRole::Sentinel => {
+                self.sentinel.as_mut().ok_or(AtCapacity)?.accept(now, on, peer)
+            }
+        }
+    }
+
+    fn adopt(&mut self, _: Instant, _: ListenerId, _: &Parcel) -> Result<ConnId, AtCapacity> {
+        // Its clients are not handed over: they ask again.
+        Err(AtCapacity)
+    }
+
+    fn handle(&mut self, now: Instant, input: Input<'_>) {
+        self.now = now;
+        match input {
+            Input::Received { conn, .. }
+            | Input::Eof { conn }
+            | Input::Sent { conn, .. }
+            | Input::Closed { conn, .. }
+            | Input::Released { conn } => {
+                if is_admin(conn) {
+                    self.handle_admin(now, input);
+                } else {
+                    self.handle_watch(now, input);
+                }
+            }
+            Input::Notice(notice) => self.handle_notice(now, notice),
+            Input::Command(command) => self.handle_command(now, &command),
+            Input::Connected { .. }
+            | Input::Resolved { .. }
+            | Input::Persisted { .. }
+            | Input::Exited { .. } => self.handle_watch(now, input),
+            Input::ChannelOpened { .. } | Input::Datagram { .. } | Input::Trouble { .. } => {
+                debug_assert!(false, "an answer to what was never asked: {input:?}");
+            }
+        }
+    }
+
     fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        if let Some(sentinel) = &mut self.sentinel {
+            sentinel.handle_timeout(now);
+        }
+        if let Some(overseer) = &mut self.overseer {
+            let short_of = self.sentinel.as_ref().and_then(Sentinel::short_of_sentinels);
+            overseer.handle_timeout(now, short_of.map(ToString::to_string));
+        }
         if let Some(admin) = &mut self.admin {
+            show_watch(admin, self.sentinel.as_ref(), now);
             admin.handle_timeout(now);
         }
     }
 
     fn poll_output(&mut self) -> Option<Output> {
+        while let Some(output) = self.sentinel.as_mut().and_then(Sentinel::poll_output) {
+            if let Some(output) = self.overhear(output) {
+                return Some(output);
+            }
+        }
+        if let Some(output) = self.overseer.as_mut().and_then(Overseer::poll_output) {
+            return Some(output);
+        }
         self.admin.as_mut()?.poll_output()
     }
 
     fn poll_timeout(&self) -> Option<Deadline> {
-        self.admin.as_ref()?.poll_timeout()
+        let sentinel = self.sentinel.as_ref().and_then(Sentinel::poll_timeout);
+        let admin = self.admin.as_ref().and_then(Admin::poll_timeout);
+        let overseer = self.overseer.as_ref().map(Overseer::poll_timeout);
+        [sentinel, overseer, admin].into_iter().flatten().min_by_key(|deadline| deadline.at)
     }
 }

@@ -1,6 +1,8 @@
 //! The workers: what a runtime drives, made of machines that do not know each other.
 
 mod control;
+mod health;
+mod wiring;
 
 pub mod balance;
 pub mod sentinel;
@@ -8,7 +10,7 @@ pub mod vrrp;
 
 use std::sync::Arc;
 
-pub use self::control::{Control, ControlPlan};
+pub use self::control::{Control, ControlPlan, ControlRole, WatchPlan};
 
 use crate::id::{ConnId, ListenerId, WorkerId};
 use crate::io::{AtCapacity, Deadline, Drive, Endpoint, Input, Output, Parcel};

@@ -118,9 +118,11 @@ impl Proxy {
             return Err(AtCapacity);
         }
         let (is_authenticated, is_memcache) = (plan.auth.is_none(), plan.is_memcache);
+        let number = self.shared.next_client_number();
         let key = self.clients.insert_with(|key| {
             let name = ConnId::client(key.index, key.generation);
             let mut client = Client::new(name, id, is_authenticated, peer, now);
+            client.number = number;
             client.is_memcache = is_memcache;
             client
         });

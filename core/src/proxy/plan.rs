@@ -156,6 +156,9 @@ pub struct Plan {
     pub process_id: u32,
     /// Workers with clients; questions go to all of them.
     pub workers: u16,
+    /// Processes that have handed their clients on, one to the next, the last of them to this one.
+    /// Keeps the numbers of clients apart.
+    pub predecessors: u16,
     /// What is counted beside the plain numbers. Of the plan at start; later ones do not change it.
     pub figures: FiguresPlan,
 }
@@ -179,6 +182,7 @@ impl Plan {
             version: String::from(env!("CARGO_PKG_VERSION")),
             process_id: 0,
             workers: 1,
+            predecessors: 0,
             figures: FiguresPlan::default(),
         }
     }
@@ -223,6 +227,7 @@ impl ServerPlan {
                 Err(_) => Address::Named { host: at.host.clone(), port: at.port },
             },
         };
-        Self { name: server.name.clone(), address, is_drained: false, shard: None }
+        let shard = server.shard.as_deref().map(Arc::from);
+        Self { name: server.name.clone(), address, is_drained: false, shard }
     }
 }

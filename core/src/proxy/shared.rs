@@ -79,7 +79,8 @@ impl Pool {
             stats,
             limits: Self::limits_of(plan),
             is_removed: false,
-            drains_until: None,
+            // Drained from the start: there is nobody to wait for.
+            drains_until: plan.is_drained.then_some(Instant::START),
         }
     }
 

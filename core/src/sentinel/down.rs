@@ -282,6 +282,8 @@ pub struct Agreement {
     address: Address,
     config_epoch: Epoch,
     answers: BTreeMap<RunId, Confirmation>,
+    /// Answers to questions from before this suspicion began say nothing about it.
+    since: Instant,
     is_down: bool,
 }
 
@@ -289,6 +291,17 @@ pub struct Agreement {
 struct Confirmation {
     at: Instant,
     is_down: bool,
+}
+
+/// What a peer was asked about, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Where the master was.
+    pub address: Address,
+    /// Since which election.
+    pub config_epoch: Epoch,
+    /// When the question left.
+    pub at: Instant,
 }
 
 /// How many see the master down.
@@ -312,7 +325,13 @@ pub enum CommonEdge {
 impl Agreement {
     /// Begins without an answer.
     pub const fn new(address: Address, config_epoch: Epoch) -> Self {
-        Self { address, config_epoch, answers: BTreeMap::new(), is_down: false }
+        Self {
+            address,
+            config_epoch,
+            answers: BTreeMap::new(),
+            since: Instant::START,
+            is_down: false,
+        }
     }
 
     /// Takes in where the master is; every answer is forgotten if that is news.
@@ -324,17 +343,22 @@ impl Agreement {
         }
     }
 
-    /// Takes in what a peer answered to a question about `asked` that was sent under
-    /// `asked_epoch`.
-    pub fn handle_answer(
-        &mut self,
-        now: Instant,
-        peer: RunId,
-        asked: &Address,
-        asked_epoch: Epoch,
-        is_down: bool,
-    ) {
-        let is_about_it = *asked == self.address && asked_epoch == self.config_epoch;
+    /// Takes in that we began to suspect the master: only what peers are asked from here on counts.
+    ///
+    /// Deviates: genuine Sentinels count answers that are up to five seconds old, from another
+    /// suspicion.
+    pub fn handle_suspicion(&mut self, now: Instant) {
+        if !self.is_down {
+            self.answers.clear();
+            self.since = now;
+        }
+    }
+
+    /// Takes in what a peer answered.
+    pub fn handle_answer(&mut self, now: Instant, peer: RunId, asked: &Asked, is_down: bool) {
+        let is_about_it = asked.address == self.address
+            && asked.config_epoch == self.config_epoch
+            && asked.at >= self.since;
         let is_known = self.answers.contains_key(&peer);
         if is_about_it && (is_known || self.answers.len() < limits::PEERS_PER_MASTER_MAX) {
             self.answers.insert(peer, Confirmation { at: now, is_down });
@@ -495,12 +519,35 @@ mod tests {
 
     const FRESH: Duration = Duration::from_secs(5);
 
+    fn asked(address: &Address, config_epoch: Epoch, ms: u64) -> Asked {
+        Asked { address: address.clone(), config_epoch, at: at(ms) }
+    }
+
+    #[test]
+    fn answers_from_before_a_suspicion_do_not_confirm_it() {
+        let address = Address::new("h", 1).unwrap();
+        let mut agreement = Agreement::new(address.clone(), Epoch::ZERO);
+        let old = asked(&address, Epoch::ZERO, 0);
+        agreement.handle_answer(at(1), id(b'1'), &old, true);
+        agreement.handle_suspicion(at(2));
+        assert_eq!(agreement.evaluate(at(2), true, FRESH, 2), None);
+        // This one was on its way.
+        agreement.handle_answer(at(3), id(b'1'), &old, true);
+        assert_eq!(agreement.evaluate(at(3), true, FRESH, 2), None);
+        agreement.handle_answer(at(4), id(b'1'), &asked(&address, Epoch::ZERO, 2), true);
+        assert!(matches!(agreement.evaluate(at(4), true, FRESH, 2), Some(CommonEdge::Down(_))));
+        // Another reason for what is agreed on already changes nothing.
+        agreement.handle_suspicion(at(5));
+        assert_eq!(agreement.evaluate(at(5), true, FRESH, 2), None);
+        assert!(agreement.is_down());
+    }
+
     #[test]
     fn enough_fresh_answers_about_this_address_make_it_objectively_down() {
         let address = Address::new("h", 1).unwrap();
         let mut agreement = Agreement::new(address.clone(), Epoch::ZERO);
         assert_eq!(agreement.evaluate(at(0), true, FRESH, 2), None);
-        agreement.handle_answer(at(0), id(b'1'), &address, Epoch::ZERO, true);
+        agreement.handle_answer(at(0), id(b'1'), &asked(&address, Epoch::ZERO, 0), true);
         let tally = Tally { agree: 2, quorum: 2 };
         assert_eq!(agreement.evaluate(at(5000), true, FRESH, 2), Some(CommonEdge::Down(tally)));
         assert_eq!(agreement.evaluate(at(5001), true, FRESH, 2), Some(CommonEdge::Up));
@@ -513,12 +560,12 @@ mod tests {
         let new = Address::new("h", 2).unwrap();
         let one = Epoch::new(1).unwrap();
         let mut agreement = Agreement::new(old.clone(), Epoch::ZERO);
-        agreement.handle_answer(at(0), id(b'1'), &old, Epoch::ZERO, true);
+        agreement.handle_answer(at(0), id(b'1'), &asked(&old, Epoch::ZERO, 0), true);
         agreement.handle_switch(&new, one);
-        agreement.handle_answer(at(1), id(b'2'), &old, Epoch::ZERO, true);
+        agreement.handle_answer(at(1), id(b'2'), &asked(&old, Epoch::ZERO, 1), true);
         assert_eq!(agreement.tally(at(1), FRESH, 2).agree, 1);
         agreement.handle_switch(&new, one);
-        agreement.handle_answer(at(2), id(b'2'), &new, one, true);
+        agreement.handle_answer(at(2), id(b'2'), &asked(&new, one, 2), true);
         agreement.handle_switch(&new, one);
         assert_eq!(agreement.tally(at(2), FRESH, 2).agree, 2);
     }

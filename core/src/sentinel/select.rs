@@ -41,6 +41,8 @@ pub struct Rule {
     /// Whether a replica of another history may be chosen when there is no other: it loses
     /// whatever it does not have.
     pub allows_stale: bool,
+    /// What a replica must have at least, bytes: with a promise of copies, what the furthest has.
+    pub offset_min: u64,
 }
 
 /// Why a replica is not chosen.
@@ -64,6 +66,10 @@ pub enum Unfit {
     NeverSynced,
     /// Its history is not that of the last master, so its offset compares with nothing.
     Lineage,
+    /// Another has more, and copies were promised.
+    Behind,
+    /// Copies were promised, and fewer replicas are seen than it takes to find one.
+    TooFewSeen,
 }
 
 /// What the rule says.
@@ -145,6 +151,9 @@ fn judge<'a>(
     if replica.priority == 0 {
         return Err(Unfit::Priority);
     }
+    if replica.offset < rule.offset_min {
+        return Err(Unfit::Behind);
+    }
     let down_max = rule.master_down_for.unwrap_or_default() + rule.down_after * 10;
     match replica.link {
         MasterLink::Up => {}
@@ -191,6 +200,7 @@ mod tests {
             info_period: Duration::from_secs(10),
             lineage: Some(id(b'a')),
             allows_stale: false,
+            offset_min: 0,
         }
     }
 

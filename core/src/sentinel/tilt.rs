@@ -7,8 +7,13 @@ use crate::time::Instant;
 /// A gap between two looks at the clock that is longer means that the process did not run.
 pub const TRIGGER: Duration = Duration::from_secs(2);
 
-/// How long nothing is decided after the last such gap, unless configured otherwise.
-pub const PERIOD: Duration = Duration::from_secs(30);
+/// How long nothing is decided after the last such gap, unless configured otherwise: three PING
+/// periods, so that whoever is alive has answered.
+///
+/// Deviates: genuine Sentinels decide nothing for 30 s, because a wall clock that was set wrong
+/// tells nothing about what is true now. Here only the process stood still, silence from before it
+/// ran again does not count, and a fresh PING has to go unanswered for the whole down-after.
+pub const PERIOD: Duration = Duration::from_secs(3);
 
 /// What changed at a look at the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

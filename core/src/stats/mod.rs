@@ -10,6 +10,7 @@ mod question;
 mod samples;
 mod sketch;
 mod slow;
+mod watch;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ pub use self::question::{
 pub use self::samples::Samples;
 pub use self::sketch::{BigValue, FoundKeys, HotKey, KeyWatch};
 pub use self::slow::{Seen, SeenRow, SlowLog, newest_first};
+pub use self::watch::{Chronicle, MasterFigures, PeerFigures, ReplicaFigures, Told, WatchFigures};
 
 /// What happened at one pool. The first six are named as on twemproxy's statistics port.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -8,33 +8,38 @@ use std::time::Duration;
 use proptest::prelude::*;
 use ringkeeper_core::id::{ConnId, ListenerId, Ticket};
 use ringkeeper_core::io::{
-    Change, CloseReason, Drive, Endpoint, Errand, Event, Input, Output, PersistError,
+    Change, CloseReason, Drive, Endpoint, Errand, Event, Input, Notice, Output, PersistError,
+    Recipient, ShardNews,
 };
 use ringkeeper_core::node::sentinel::SentinelWorker;
 use ringkeeper_core::sentinel::machine::Setup;
 use ringkeeper_core::time::Instant;
 
-const ME: &str = "1111111111111111111111111111111111111111";
-const PEER: &str = "2222222222222222222222222222222222222222";
+pub(crate) const ME: &str = "1111111111111111111111111111111111111111";
+pub(crate) const PEER: &str = "2222222222222222222222222222222222222222";
 
 /// The machine, and what came out of it.
-struct Bench {
-    worker: SentinelWorker,
-    now: Instant,
-    connects: VecDeque<(ConnId, SocketAddr)>,
-    writes: Vec<(ConnId, String)>,
-    files: VecDeque<(Ticket, String)>,
-    events: Vec<(String, String)>,
-    closed: Vec<ConnId>,
+pub(crate) struct Bench {
+    pub(crate) worker: SentinelWorker,
+    pub(crate) now: Instant,
+    pub(crate) connects: VecDeque<(ConnId, SocketAddr)>,
+    pub(crate) writes: Vec<(ConnId, String)>,
+    pub(crate) files: VecDeque<(Ticket, String)>,
+    pub(crate) events: Vec<(String, String)>,
+    pub(crate) closed: Vec<ConnId>,
+    pub(crate) news: Vec<ShardNews>,
 }
 
 impl Bench {
-    fn new(more: &str) -> Self {
+    pub(crate) fn new(more: &str) -> Self {
         let text = format!(
             "sentinel myid {ME}\nsentinel monitor m 127.0.0.1 7000 2\n\
              sentinel down-after-milliseconds m 1000\n{more}"
         );
-        let setup = Setup::from_text("s.conf".into(), &text).unwrap();
+        Self::with(Setup::from_text("s.conf".into(), &text).unwrap())
+    }
+
+    pub(crate) fn with(setup: Setup) -> Self {
         let now = Instant::from_nanos(1_000_000_000);
         let mut bench = Self {
             worker: SentinelWorker::new(setup, 7, now),
@@ -44,12 +49,13 @@ impl Bench {
             files: VecDeque::new(),
             events: Vec::new(),
             closed: Vec::new(),
+            news: Vec::new(),
         };
         bench.take();
         bench
     }
 
-    fn take(&mut self) {
+    pub(crate) fn take(&mut self) {
         while let Some(output) = self.worker.poll_output() {
             match output {
                 Output::Connect { conn, endpoint: Endpoint::Tcp(at), .. } => {
@@ -72,18 +78,21 @@ impl Bench {
                 Output::Event(Event::Sentinel { name, message, .. }) => {
                     self.events.push((name.to_owned(), message));
                 }
+                Output::Notice { to: Recipient::Data, notice: Notice::Shard(news) } => {
+                    self.news.push(news);
+                }
                 other => panic!("{other:?}"),
             }
         }
     }
 
-    fn input(&mut self, input: Input<'_>) {
+    pub(crate) fn input(&mut self, input: Input<'_>) {
         self.worker.handle(self.now, input);
         self.take();
     }
 
     /// Lets time pass, timer by timer.
-    fn pass(&mut self, time: Duration) {
+    pub(crate) fn pass(&mut self, time: Duration) {
         let until = self.now + time;
         while let Some(deadline) = self.worker.poll_timeout().filter(|d| d.at <= until) {
             self.now = self.now.max(deadline.at);
@@ -96,7 +105,7 @@ impl Bench {
     }
 
     /// Lets all connections come about that are asked for; returns them.
-    fn connect(&mut self) -> Vec<(ConnId, SocketAddr)> {
+    pub(crate) fn connect(&mut self) -> Vec<(ConnId, SocketAddr)> {
         let mut made = Vec::new();
         while let Some((conn, at)) = self.connects.pop_front() {
             let local = Some("127.0.0.1:50000".parse().unwrap());
@@ -106,7 +115,7 @@ impl Bench {
         made
     }
 
-    fn save(&mut self, is_durable: bool) {
+    pub(crate) fn save(&mut self, is_durable: bool) {
         while let Some((ticket, _)) = self.files.pop_front() {
             let message = "disk full".to_owned();
             let result = if is_durable { Ok(()) } else { Err(PersistError { message }) };
@@ -114,25 +123,25 @@ impl Bench {
         }
     }
 
-    fn client(&mut self) -> ConnId {
+    pub(crate) fn client(&mut self) -> ConnId {
         let peer = Endpoint::Tcp("127.0.0.1:40000".parse().unwrap());
         self.worker.accept(self.now, ListenerId(0), peer).unwrap()
     }
 
     /// Sends an inline request; returns what the client got meanwhile.
-    fn ask(&mut self, conn: ConnId, line: &str) -> String {
+    pub(crate) fn ask(&mut self, conn: ConnId, line: &str) -> String {
         self.writes.clear();
         let bytes = format!("{line}\r\n");
         self.input(Input::Received { conn, bytes: bytes.as_bytes() });
         self.got(conn)
     }
 
-    fn got(&self, conn: ConnId) -> String {
+    pub(crate) fn got(&self, conn: ConnId) -> String {
         let texts = self.writes.iter().filter(|(to, _)| *to == conn).map(|(_, text)| text.as_str());
         texts.collect()
     }
 
-    fn heard(&self, name: &str) -> usize {
+    pub(crate) fn heard(&self, name: &str) -> usize {
         self.events.iter().filter(|(heard, _)| heard == name).count()
     }
 }
@@ -228,9 +237,9 @@ fn a_stopped_process_decides_nothing_for_a_while() {
     let text = bench.ask(client, "INFO sentinel");
     assert!(text.contains("sentinel_tilt:1"), "{text}");
     assert_eq!(bench.heard("+tilt"), 1);
-    bench.pass(Duration::from_secs(29));
+    bench.pass(Duration::from_millis(2_900));
     assert_eq!(bench.heard("+sdown"), 0);
-    bench.pass(Duration::from_secs(3));
+    bench.pass(Duration::from_secs(1));
     assert_eq!((bench.heard("-tilt"), bench.heard("+sdown")), (1, 1));
 }
 

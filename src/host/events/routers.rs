@@ -28,6 +28,7 @@ pub(crate) fn log(event: &Event) {
         | Event::ClientOverLimit { .. }
         | Event::Reloaded(_)
         | Event::Balance { .. }
+        | Event::TlsFailed { .. }
         | Event::Exit { .. }
         | Event::Sentinel { .. }
         | Event::Drained => {}

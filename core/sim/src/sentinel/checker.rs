@@ -13,9 +13,6 @@ use super::tap::{Answer, Ask};
 /// Answers older than this confirm nothing: five seconds by a clock that may be slow.
 const ANSWER_FRESH: Duration = Duration::from_millis(5_200);
 
-/// The slowest disk takes less than this.
-const DISK_GRACE: Duration = Duration::from_secs(1);
-
 /// A belief that changed a moment ago may still be on its way in an order.
 const BELIEF_GRACE: Duration = Duration::from_millis(200);
 
@@ -68,8 +65,6 @@ struct View {
     /// The election that it leads, and when that was over.
     leads: Option<u64>,
     led_until: Option<Instant>,
-    /// When it first announced its configuration epoch.
-    config_since: Instant,
     /// What it says next need not be more than what it said before.
     is_excused: bool,
     config_epoch: u64,
@@ -201,16 +196,6 @@ impl Checker {
                 let config_epoch = view.config_epoch;
                 let is_excused = is_excused || view.is_excused;
                 *view = View { config_epoch, is_excused, ..View::default() };
-            }
-        }
-    }
-
-    /// A Sentinel has died. What it learnt from others a moment ago may not have reached its disk,
-    /// and it will learn it again; what it was elected for has.
-    pub(crate) fn died(&mut self, at: Instant, node: NodeId) {
-        for ((of, _), view) in &mut self.views {
-            if *of == node && at.since(view.config_since) < DISK_GRACE {
-                view.is_excused = true;
             }
         }
     }
@@ -414,9 +399,6 @@ impl Checker {
         if config_epoch < before && !is_excused {
             let what = format!("goes back from configuration {before} to {config_epoch}");
             self.breach(at, "S3", Some(from), what);
-        }
-        if config_epoch > before {
-            self.view(from, master).config_since = at;
         }
         let announced = &mut self.view(from, master).announced;
         let before = announced.replace((config_epoch, address));

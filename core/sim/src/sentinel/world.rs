@@ -335,7 +335,6 @@ impl World {
         for conn in std::mem::take(&mut self.nodes[id].links) {
             self.net_close(self.now, id, conn, CloseReason::Reset);
         }
-        self.checker.died(self.now, id);
         self.crashed(id);
     }
 
@@ -357,7 +356,6 @@ impl World {
             let side = usize::from(link.ends[0].node != id);
             link.ends[side].is_gone = true;
         }
-        self.checker.died(self.now, id);
         self.crashed(id);
     }
 

@@ -2,7 +2,11 @@
 
 use super::Kind::{Counter, Gauge};
 use super::{Family, Gathered, Kind, Samples, Source};
-use crate::stats::{PoolFigures, ServerFigures, WorkerFigures};
+use std::time::Duration;
+
+use crate::admin::watch::condition;
+use crate::io::ShardCondition;
+use crate::stats::{MasterFigures, PoolFigures, ServerFigures, WatchFigures, WorkerFigures};
 
 const fn process(
     name: &'static str,
@@ -40,6 +44,27 @@ const fn special(
     source: Source,
 ) -> Family {
     Family { name, kind, labels, help, source }
+}
+
+/// A figure of a master, under the name that redis_exporter gives it.
+const fn master(
+    name: &'static str,
+    help: &'static str,
+    value: fn(&MasterFigures) -> u64,
+) -> Family {
+    let labels = "master_name, master_address";
+    Family { name, kind: Gauge, labels, help, source: Source::Master(value) }
+}
+
+/// Writes a figure of the Sentinel, if there is one.
+fn of_watch(all: &Gathered<'_>, out: &mut Samples<'_>, value: fn(&WatchFigures) -> u64) {
+    if let Some(figures) = &all.watched.figures {
+        out.add(&[], value(figures));
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn sum(all: &Gathered<'_>, value: fn(&WorkerFigures) -> u64) -> u64 {
@@ -154,4 +179,80 @@ pub const FAMILIES: &[Family] = &[
     special("ringkeeper_request_duration_seconds", Kind::Histogram, "pool, server, class",
         "From the queue for the server to the end of the reply, or to the time-out.",
         Source::Durations),
+    process("ringkeeper_shard_epoch", Gauge, "shard, address",
+        "Configuration epoch that routing follows, of the master at this address.", |all, out| {
+            for (shard, news) in &all.watched.shards {
+                out.add(&[("shard", shard), ("address", &news.address.to_string())], news.epoch);
+            }
+        }),
+    process("ringkeeper_shard_condition", Gauge, "shard, condition",
+        "1 for the condition that the shard's master is in, 0 for the others.", |all, out| {
+            use ShardCondition::{Fenced, Moving, Serving, Suspected};
+            for (shard, news) in &all.watched.shards {
+                for each in [Serving, Suspected, Moving, Fenced] {
+                    let labels = [("shard", &**shard), ("condition", condition(each))];
+                    out.add(&labels, u64::from(news.condition == each));
+                }
+            }
+        }),
+    process("ringkeeper_shard_last_switch_timestamp_seconds", Gauge, "shard",
+        "When the shard's master last moved, seconds since 1970.", |all, out| {
+            for shard in all.watched.shards.keys() {
+                if let Some(at) = all.watched.chronicle.last_switch(shard) {
+                    out.add_time(&[("shard", shard)], Duration::from_micros(at));
+                }
+            }
+        }),
+    process("redis_sentinel_masters", Gauge, "", "Masters that are watched.",
+        |all, out| of_watch(all, out, |of| of.masters.len() as u64)),
+    process("redis_sentinel_tilt", Gauge, "",
+        "1 if nothing is decided because the process was stopped a moment ago, else 0.",
+        |all, out| of_watch(all, out, |of| u64::from(of.is_in_tilt))),
+    process("redis_sentinel_running_scripts", Gauge, "", "Scripts that run.",
+        |all, out| of_watch(all, out, |of| of.scripts_running)),
+    process("redis_sentinel_scripts_queue_length", Gauge, "", "Scripts that run or wait.",
+        |all, out| of_watch(all, out, |of| of.scripts_queued)),
+    process("redis_sentinel_simulate_failure_flags", Gauge, "",
+        "Always 0: failures are simulated by tests only.", |all, out| of_watch(all, out, |_| 0)),
+    process("redis_sentinel_master_status", Gauge, "master_name, master_address, master_status",
+        "Always 1; the status is a label: ok, sdown or odown.", |all, out| {
+            for of in all.masters() {
+                out.add(&[("master_name", &*of.name), ("master_address", &*of.address),
+                    ("master_status", of.status)], 1);
+            }
+        }),
+    master("redis_sentinel_master_slaves", "Replicas of the master.",
+        |of| of.replicas.len() as u64),
+    master("redis_sentinel_master_ok_slaves", "Replicas that are not seen down.",
+        |of| of.replicas.iter().filter(|one| one.is_up).count() as u64),
+    master("redis_sentinel_master_sentinels", "Sentinels that watch the master, this one included.",
+        |of| of.peers.len() as u64 + 1),
+    master("redis_sentinel_master_ok_sentinels",
+        "Sentinels that are not seen down, this one included.",
+        |of| of.peers.iter().filter(|one| one.is_up).count() as u64 + 1),
+    process("redis_sentinel_master_ckquorum_status", Gauge, "master_name, message",
+        "1 if enough Sentinels can be reached to replace the master, else 0.", |all, out| {
+            for of in all.masters() {
+                let labels = [("master_name", &*of.name), ("message", &*of.quorum_text)];
+                out.add(&labels, u64::from(of.has_quorum));
+            }
+        }),
+    master("redis_sentinel_master_setting_ckquorum", "Sentinels that must agree.", |of| of.quorum),
+    master("redis_sentinel_master_setting_down_after_milliseconds",
+        "Silence after which the master counts as down.", |of| millis(of.down_after)),
+    master("redis_sentinel_master_setting_failover_timeout", "Milliseconds that bound a fail-over.",
+        |of| millis(of.failover_timeout)),
+    master("redis_sentinel_master_setting_parallel_syncs",
+        "Replicas that may follow a new master at the same time.", |of| of.parallel_syncs),
+    master("redis_sentinel_master_config_epoch", "The election that gave the master its address.",
+        |of| of.config_epoch),
+    process("redis_sentinel_master_last_ok_ping_reply_seconds", Gauge, "master_name, master_address",
+        "How long ago the master last answered acceptably.", |all, out| {
+            for of in all.masters() {
+                if let Some(ago) = of.answered_ago {
+                    let labels = [("master_name", &*of.name), ("master_address", &*of.address)];
+                    out.add_time(&labels, ago);
+                }
+            }
+        }),
 ];

@@ -25,9 +25,9 @@ mod virtual_server;
 pub use checker::{Check, Checker, HttpVersion, Pattern, RedisCheck, RedisRole, Timing, Url};
 pub use include::{Assembled, Matches, Source, assemble};
 pub use model::{
-    Announcing, Command, Config, Fifo, File, Global, Group, Instance, ListCheck, Notify, Peer,
-    Preempt, Probe, Process, Route, Scheduling, Script, Tracked, Tracks, User, VirtualAddress,
-    VirtualMac,
+    Announcing, ChecksumForm, Command, Config, Fifo, File, Framed, Global, Group, HealthEffect,
+    HealthRule, Instance, ListCheck, Notify, Peer, Preempt, Probe, Process, Route, Scheduling,
+    Script, Tracked, Tracks, User, VirtualAddress, VirtualMac,
 };
 pub use virtual_server::{Persistence, RealServer, Scheduler, Sorry, VirtualServer};
 

@@ -1,8 +1,10 @@
 //! Every word that a `ringkeeper.yml` may have before a colon.
 
 /// Keys at the top of the file.
-pub(super) const TOP: &[&str] =
-    &["threads", "runtime", "control", "admin", "stats", "figures", "log", "limits", "pools"];
+pub(super) const TOP: &[&str] = &[
+    "threads", "runtime", "control", "admin", "stats", "figures", "log", "limits", "sentinel",
+    "pools",
+];
 
 /// Keys of `admin`.
 pub(super) const ADMIN: &[&str] = &["listen", "token_file", "host_names"];
@@ -19,6 +21,40 @@ pub(super) const LOG: &[&str] = &["level", "format", "file"];
 /// Keys of `limits`.
 pub(super) const LIMITS: &[&str] =
     &["clients_max", "clients_input_bytes_max", "clients_output_bytes_max", "drain_timeout"];
+
+/// Keys of `sentinel`.
+pub(super) const SENTINEL: &[&str] = &[
+    "mode",
+    "listen",
+    "announce",
+    "hosts",
+    "state",
+    "user",
+    "password_file",
+    "quorum",
+    "down_after",
+    "failover_timeout",
+    "parallel_syncs",
+    "fast_down",
+    "auth_user",
+    "auth_password_file",
+    "follow",
+    "masters",
+];
+
+/// Keys of a master.
+pub(super) const MASTER: &[&str] = &[
+    "address",
+    "quorum",
+    "down_after",
+    "failover_timeout",
+    "parallel_syncs",
+    "fast_down",
+    "auth_user",
+    "auth_password_file",
+    "notification_script",
+    "client_reconfig_script",
+];
 
 /// Keys of a pool. What means the same as in twemproxy has the same name.
 pub(super) const POOL: &[&str] = &[
@@ -47,7 +83,7 @@ pub(super) const POOL: &[&str] = &[
 ];
 
 /// Keys of a server.
-pub(super) const SERVER: &[&str] = &["name", "address", "weight"];
+pub(super) const SERVER: &[&str] = &["name", "shard", "address", "weight"];
 
 /// Words that people bring from other files, and what to write instead.
 const ELSEWHERE: &[(&str, &str)] = &[
@@ -55,6 +91,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("workers", "write \"threads\""),
     ("pool", "write \"pools\", and below it a pool's name"),
     ("port", "the port stands behind the host: \"host:port\""),
+    ("monitor", "write \"masters\", and below it a master's name"),
     ("host", "write \"address: host:port\""),
 ];
 
@@ -66,13 +103,15 @@ pub(super) fn elsewhere(word: &str) -> Option<&'static str> {
 /// Returns every key with those above it, such as `log.level`; `*` stands for a pool's name and for
 /// an item of a list.
 pub fn keys() -> impl Iterator<Item = String> {
-    let sections: [(&str, &[&str]); 8] = [
+    let sections: [(&str, &[&str]); 10] = [
         ("", TOP),
         ("admin.", ADMIN),
         ("stats.", STATS),
         ("figures.", FIGURES),
         ("log.", LOG),
         ("limits.", LIMITS),
+        ("sentinel.", SENTINEL),
+        ("sentinel.masters.*.", MASTER),
         ("pools.*.", POOL),
         ("pools.*.servers.*.", SERVER),
     ];

@@ -12,11 +12,14 @@
 //! - lists in brackets, mappings in braces and a leading `---` are allowed. Anchors, aliases, tags
 //!   and a second document are not.
 
+mod attach;
 mod keys;
 mod pool;
 mod section;
+mod sentinel;
 mod value;
 mod write;
+mod write_sentinel;
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -32,9 +35,11 @@ use crate::routing::server_order;
 
 use self::section::{Entry, Section};
 
+pub use self::attach::attach;
 pub use self::keys::keys;
+pub use self::sentinel::{Follow, Own, Watch};
 pub use self::value::format_time;
-pub use self::write::write;
+pub use self::write::{Old, write};
 
 /// Default of a pool's `timeout`. Redis itself gives scripts five seconds before it calls itself
 /// busy; whoever is silent for longer must not make its clients hang.
@@ -62,15 +67,28 @@ pub struct Parsed {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// A file that holds the password of a pool.
+/// A file that holds a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretFile {
-    /// The pool's name.
-    pub pool: String,
+    /// What it is the password of.
+    pub of: SecretOf,
     /// The file as written; a relative one is meant from the directory of the configuration.
     pub path: String,
     /// Where it is written.
     pub place: Place,
+}
+
+/// What a password is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretOf {
+    /// The pool of this name.
+    Pool(String),
+    /// Sentinels: what clients of ours say, and what we say to others.
+    Sentinel,
+    /// The master of this name, and its replicas.
+    Master(String),
+    /// All masters that have no password of their own.
+    Masters,
 }
 
 /// What a file says about the process rather than about a pool.
@@ -92,6 +110,8 @@ pub struct Settings {
     pub log: Log,
     /// Bounds of the whole process.
     pub limits: Limits,
+    /// How it knows where the masters of shards are; none: servers stay where the file has them.
+    pub sentinel: Option<Watch>,
 }
 
 impl Default for Settings {
@@ -118,6 +138,7 @@ impl Default for Settings {
                 clients_output_bytes_max: limits::CLIENTS_OUTPUT_BYTES_MAX,
                 drain_timeout: DRAIN_TIMEOUT_DEFAULT,
             },
+            sentinel: None,
         }
     }
 }
@@ -189,7 +210,7 @@ pub struct Log {
     pub level: Level,
     /// The shape of a line.
     pub format: Format,
-    /// The file; none: standard error.
+    /// The file, or the journal's socket; none: standard error, or the journal's usual socket.
     pub file: Option<String>,
 }
 
@@ -215,6 +236,8 @@ pub enum Format {
     Text,
     /// One JSON object a line.
     Json,
+    /// Entries with fields in systemd's journal.
+    Journald,
 }
 
 /// Bounds of the whole process.
@@ -281,7 +304,8 @@ pub fn parse(name: &str, text: &str) -> Parsed {
     }
     let document = Document::read(text);
     let mut out = Collector::new(text);
-    let mut reader = Reader { out: &mut out, listens: BTreeMap::new(), secrets: Vec::new() };
+    let mut reader =
+        Reader { out: &mut out, listens: Vec::new(), secrets: Vec::new(), notes: BTreeMap::new() };
     let (settings, pools) = reader.document(name, &document).unwrap_or_default();
     let secrets = reader.secrets;
     let config = if out.has_errors() { None } else { Some(Config { pools }) };
@@ -296,8 +320,10 @@ fn faulty(diagnostics: Vec<Diagnostic>) -> Parsed {
 struct Reader<'r, 'c> {
     out: &'r mut Collector<'c>,
     /// Whose each address is, and where it is written.
-    listens: BTreeMap<String, (String, Range<usize>)>,
+    listens: Vec<(Listen, (String, Range<usize>))>,
     secrets: Vec<SecretFile>,
+    /// What the file has about the servers of each pool.
+    notes: BTreeMap<String, Vec<pool::ServerNote>>,
 }
 
 impl Reader<'_, '_> {
@@ -326,8 +352,18 @@ impl Reader<'_, '_> {
         }
         let span = document.span(root);
         let top = Section::read(document, name, span, root, keys::TOP, self.out)?;
-        let settings = self.settings(&top);
-        Some((settings, self.pools(&top)))
+        let mut settings = self.settings(&top);
+        let mut pools = self.pools(&top);
+        let (notes, secrets) = (&self.notes, &mut self.secrets);
+        settings.sentinel = sentinel::read(&top, &mut pools, notes, secrets, self.out);
+        self.claim_sentinel(&top, settings.sentinel.as_ref());
+        // A witness watches masters and has no clients.
+        let is_witness = matches!(settings.sentinel, Some(Watch::Own(_)));
+        if top.entry("pools").is_none() && top.is_complete && !is_witness {
+            let error = self.out.error("no-pools", &top.span, "the file has no pools");
+            self.out.report(error.expected("\"pools:\", and below it a pool's name"));
+        }
+        Some((settings, pools))
     }
 
     fn settings(&mut self, top: &Section<'_>) -> Settings {
@@ -342,6 +378,7 @@ impl Reader<'_, '_> {
             figures: self.figures(top),
             log: self.log(top),
             limits: self.limits(top),
+            sentinel: None,
         }
     }
 
@@ -430,7 +467,8 @@ impl Reader<'_, '_> {
             ("debug", Level::Debug),
             ("trace", Level::Trace),
         ];
-        let formats = [("text", Format::Text), ("json", Format::Json)];
+        let formats =
+            [("text", Format::Text), ("json", Format::Json), ("journald", Format::Journald)];
         let file = section.text("file", self.out).map(|(text, _)| text);
         Log {
             level: section.choice("level", levels, self.out).unwrap_or(Level::Info),
@@ -468,24 +506,33 @@ impl Reader<'_, '_> {
 
     /// Notes that an address is taken, and reports a second claim.
     fn claim(&mut self, listen: &Listen, span: Range<usize>, whose: &str) {
-        if let Some((other, first)) = self.listens.get(&listen.literal) {
+        let clash = self.listens.iter().find(|(other, _)| other.clashes_with(listen));
+        if let Some((_, (other, first))) = clash {
             let message = format!("{other} and {whose} listen on the same address");
             let first = self.out.place(first);
             let error = self.out.error("duplicate-listen", &span, message);
             self.out.report(error.related(first, "first here"));
         } else {
-            self.listens.insert(listen.literal.clone(), (whose.to_owned(), span));
+            self.listens.push((listen.clone(), (whose.to_owned(), span)));
         }
     }
 
+    /// Notes where the Sentinel listens.
+    fn claim_sentinel(&mut self, top: &Section<'_>, watch: Option<&Watch>) {
+        let Some(Watch::Own(own)) = watch else { return };
+        let port = own.config.server.port.unwrap_or(0);
+        if port == 0 {
+            return;
+        }
+        let host = own.config.server.bind.first().map_or("0.0.0.0", String::as_str);
+        let at = HostPort { host: host.to_owned(), port };
+        let literal = format!("{host}:{port}");
+        let listen = Listen { literal, address: ListenAddress::Tcp(at) };
+        self.claim(&listen, top.place("sentinel"), "the Sentinel");
+    }
+
     fn pools(&mut self, top: &Section<'_>) -> Vec<Pool> {
-        let Some(Entry { key, value }) = top.entry("pools").cloned() else {
-            if top.is_complete {
-                let error = self.out.error("no-pools", &top.span, "the file has no pools");
-                self.out.report(error.expected("\"pools:\", and below it a pool's name"));
-            }
-            return Vec::new();
-        };
+        let Some(Entry { key, value }) = top.entry("pools").cloned() else { return Vec::new() };
         let content = top.document.node(value).map(|node| &node.content);
         let Some(Content::Mapping(entries)) = content else {
             let error = self.out.error("no-pools", &key, "\"pools\" holds no pool");
@@ -532,8 +579,9 @@ impl Reader<'_, '_> {
             self.claim(listen, span.clone(), &format!("the pool {}", quoted(name)));
         }
         if let Some((path, place)) = draft.auth_file {
-            self.secrets.push(SecretFile { pool: name.to_owned(), path, place });
+            self.secrets.push(SecretFile { of: SecretOf::Pool(name.to_owned()), path, place });
         }
+        self.notes.insert(name.to_owned(), draft.notes);
         draft.pool
     }
 }

@@ -11,7 +11,7 @@ use super::super::nutcracker::{
     Address, Directive, Listen, ListenAddress, Pool, Secret, Server, address,
 };
 use super::super::yaml::{Content, NodeId};
-use super::section::{Entry, Section};
+use super::section::{Entry, OFF, Section};
 use super::{POOL_TIMEOUT_DEFAULT, keys};
 use crate::distribution::Distribution;
 use crate::hash::Hash;
@@ -26,6 +26,20 @@ pub(super) struct Draft {
     pub(super) auth_file: Option<(String, Place)>,
     /// The pool. It may hold defaults in place of faulty values, which were reported.
     pub(super) pool: Option<Pool>,
+    /// What the file has about its servers.
+    pub(super) notes: Vec<ServerNote>,
+}
+
+/// What the file has about a server beside what it is.
+pub(super) struct ServerNote {
+    /// Its name.
+    pub(super) name: String,
+    /// Where it is.
+    pub(super) span: Range<usize>,
+    /// Where its pool is.
+    pub(super) pool_span: Range<usize>,
+    /// Nobody is to follow it, whatever its name.
+    pub(super) is_unwatched: bool,
 }
 
 /// Makes a pool in which only the mandatory is set.
@@ -71,7 +85,8 @@ pub(super) fn read(name: &str, section: &Section<'_>, out: &mut Collector<'_>) -
     clients(&mut pool, section, out);
     server_side(&mut pool, section, out);
     let auth_file = credentials(&mut pool, section, out);
-    let servers = servers(name, section, out);
+    let mut unwatched = Vec::new();
+    let servers = servers(name, section, &mut unwatched, out);
     let advice = Advice { pool: &pool, servers: &servers, form: Form::Native };
     // Advice is about these two, which are called alike in both files.
     let place = |directive: Directive| {
@@ -80,10 +95,19 @@ pub(super) fn read(name: &str, section: &Section<'_>, out: &mut Collector<'_>) -
     };
     let warnings = advice.warnings(place, out);
     warnings.into_iter().for_each(|warning| out.report(warning));
+    let notes = servers
+        .iter()
+        .map(|(server, span)| ServerNote {
+            name: server.name.clone(),
+            span: span.clone(),
+            pool_span: section.place("auto_eject_hosts"),
+            is_unwatched: unwatched.contains(&server.name),
+        })
+        .collect();
     pool.servers = servers.into_iter().map(|(server, _)| server).collect();
     pool.servers.sort_by(|a, b| server_order(&a.name, &b.name));
     let pool = (listen.is_some() && !pool.servers.is_empty()).then_some(pool);
-    Draft { listen, auth_file, pool }
+    Draft { listen, auth_file, pool, notes }
 }
 
 fn routing(pool: &mut Pool, section: &Section<'_>, out: &mut Collector<'_>) {
@@ -183,6 +207,7 @@ fn credentials(
 fn servers(
     name: &str,
     section: &Section<'_>,
+    unwatched: &mut Vec<String>,
     out: &mut Collector<'_>,
 ) -> Vec<(Server, Range<usize>)> {
     const WHAT: &str = "\"servers:\" and a list below: \"- host:port\", or \"- name: …\" with \
@@ -205,7 +230,7 @@ fn servers(
     let mut servers: Vec<(Server, Range<usize>)> = Vec::new();
     let mut names: BTreeMap<String, Range<usize>> = BTreeMap::new();
     for &item in items {
-        let Some((server, span)) = server(section, item, out) else { continue };
+        let Some((server, span)) = server(section, item, unwatched, out) else { continue };
         if let Some(first) = names.get(&server.name) {
             let (pool, name) = (quoted(name), quoted(&server.name));
             let message = format!("the pool {pool} has two servers with the name {name}");
@@ -227,6 +252,7 @@ fn servers(
 fn server(
     pool: &Section<'_>,
     item: NodeId,
+    unwatched: &mut Vec<String>,
     out: &mut Collector<'_>,
 ) -> Option<(Server, Range<usize>)> {
     let node = pool.document.node(item)?;
@@ -241,6 +267,7 @@ fn server(
                 is_named: false,
                 address,
                 weight: NonZeroU32::MIN,
+                shard: None,
                 literal: text.clone(),
             },
             span,
@@ -260,10 +287,19 @@ fn server(
     }
     let (text, address_span) = section.text("address", out)?;
     let address = server_address(text, &address_span, out)?;
+    let shard = section.text("shard", out);
+    // The name of its master is its place on the ring, unless it has a name for that.
+    let of_shard = shard.filter(|&(text, _)| text != OFF);
+    let of_shard = of_shard.map(|(text, span)| (text.to_owned(), span));
+    let name = name.or_else(|| of_shard.clone());
     let is_named = name.is_some();
     let (name, span) = name.unwrap_or_else(|| (text.to_owned(), address_span));
     let weight = weight.and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
-    Some((Server { name, is_named, address, weight, literal: text.to_owned() }, span))
+    if section.is_off("shard") {
+        unwatched.push(name.clone());
+    }
+    let shard = of_shard.map(|(text, _)| text);
+    Some((Server { name, is_named, address, weight, shard, literal: text.to_owned() }, span))
 }
 
 /// Reads a server's name. An empty one is a name too: twemproxy has it, and it is a place.

@@ -103,6 +103,11 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Tells whether nothing is set.
+    pub(super) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
     /// Returns where a key is, if it is there.
     pub(super) fn entry(&self, key: &'static str) -> Option<&Entry> {
         debug_assert!(self.known.contains(&key), "{key} is listed");

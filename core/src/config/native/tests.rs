@@ -57,8 +57,9 @@ fn every_key_is_read() {
         request_bytes_max: 2 MiB\n    client_output_bytes_max: 3 MiB\n    servers:\n      - name: s\n        \
         address: /s.sock\n        weight: 2\n";
     let parsed = accepted(text);
-    let Settings { threads, runtime, control, admin, stats, figures, log, limits } =
+    let Settings { threads, runtime, control, admin, stats, figures, log, limits, sentinel } =
         parsed.settings;
+    assert_eq!(sentinel, None);
     assert_eq!(threads, Threads::Count(NonZeroU16::new(3).unwrap()));
     assert_eq!((runtime, admin.token_file.as_deref()), (Runtime::Tokio, Some("/t")));
     assert_eq!(control, Control::At("/c".into()));
@@ -224,8 +225,111 @@ fn a_password_is_shown_nowhere() {
 fn the_file_of_a_password_is_the_callers_to_read() {
     let parsed = accepted(&with("    redis_auth_file: secrets/alpha\n"));
     let [secret] = parsed.secrets.as_slice() else { panic!("one secret") };
-    assert_eq!((secret.pool.as_str(), secret.path.as_str()), ("alpha", "secrets/alpha"));
+    assert_eq!(
+        (&secret.of, secret.path.as_str()),
+        (&SecretOf::Pool("alpha".into()), "secrets/alpha")
+    );
     assert_eq!(secret.place.line, 4);
+}
+
+/// A file with a Sentinel whose pool has these lines below `servers:`.
+fn watched(sentinel: &str, servers: &str) -> String {
+    format!(
+        "sentinel:\n  mode: own\n  hosts: [a, b, c]\n{sentinel}pools:\n  alpha:\n    listen: \
+         127.0.0.1:22121\n    servers:\n{servers}"
+    )
+}
+
+fn own(parsed: &Parsed) -> &Own {
+    let Some(Watch::Own(own)) = &parsed.settings.sentinel else { panic!("a Sentinel of its own") };
+    own
+}
+
+#[test]
+fn a_named_server_is_a_master_by_its_name() {
+    let servers = "    - {name: one, address: 10.0.0.1:6379}\n    - {name: '10.0.0.2:6379', shard: two, \
+                   address: 10.0.0.3:6379}\n    - {shard: three, address: db:6379}\n    - {name: four, \
+                   shard: off, address: 10.0.0.4:6379}\n";
+    let text =
+        watched("  fast_down: true\n  masters:\n    two: {quorum: 3, down_after: 1 s}\n", servers);
+    let parsed = accepted(&text);
+    let pool = parsed.config.as_ref().unwrap().pools.first().unwrap();
+    let shards: Vec<(&str, Option<&str>)> =
+        pool.servers.iter().map(|one| (one.name.as_str(), one.shard.as_deref())).collect();
+    let expected = [
+        ("one", Some("one")),
+        ("four", None),
+        ("three", Some("three")),
+        ("10.0.0.2:6379", Some("two")),
+    ];
+    assert_eq!(shards, expected);
+    let own = own(&parsed);
+    let masters: Vec<(&str, String, u32, u64)> = (own.config.masters.iter())
+        .map(|one| {
+            let at = one.monitor.address.to_string();
+            (one.name.as_str(), at, one.monitor.quorum.get(), one.down_after_ms)
+        })
+        .collect();
+    let expected = [
+        ("one", "10.0.0.1:6379".to_owned(), 2, 5000),
+        ("three", "db:6379".to_owned(), 2, 5000),
+        ("two", "10.0.0.3:6379".to_owned(), 3, 1000),
+    ];
+    assert_eq!(masters, expected);
+    assert_eq!(own.fast_down.len(), 3);
+    assert!(own.config.resolve_hostnames, "one of them has a host name");
+    assert_eq!(own.config.server.port, Some(26379));
+}
+
+#[test]
+fn others_are_followed_for_the_masters_of_the_pools() {
+    let text = "sentinel:\n  mode: follow\n  follow: ['10.0.0.1:26379', 's2:26379']\n  password_file: \
+                pw\npools:\n  alpha:\n    listen: 127.0.0.1:22121\n    servers:\n    - {name: one, \
+                address: 10.0.0.1:6379}\n";
+    let parsed = accepted(text);
+    let Some(Watch::Follow(follow)) = &parsed.settings.sentinel else { panic!("they follow") };
+    assert_eq!(follow.sentinels.len(), 2);
+    let names: Vec<&str> = follow.shards.iter().map(|name| name.as_str()).collect();
+    assert_eq!(names, ["one"]);
+    assert_eq!(parsed.secrets.first().map(|secret| &secret.of), Some(&SecretOf::Sentinel));
+}
+
+#[test]
+fn a_witness_needs_no_pools() {
+    let text = "sentinel:\n  mode: own\n  hosts: [a, b, c]\n  masters:\n    one: {address: \
+                '10.0.0.1:6379'}\n";
+    assert_eq!(own(&accepted(text)).config.masters.len(), 1);
+    assert_eq!(codes("sentinel:\n  mode: off\n"), ["no-pools"]);
+}
+
+#[test]
+fn what_would_fail_with_a_master_is_told_with_a_hint() {
+    let one = "    - {name: one, address: 10.0.0.1:6379}\n";
+    let cases = [
+        // Placed by the address, and followed by nobody.
+        (watched("", "    - 10.0.0.1:6379\n"), "unnamed-shard"),
+        (watched("", one).replace("[a, b, c]", "[a, b]"), "two-voters"),
+        (watched("", one).replace("  hosts: [a, b, c]\n", ""), "two-voters"),
+        (watched("  quorum: 3\n", one), "two-voters"),
+        (watched("  quorum: 4\n", one), "quorum-above-voters"),
+        (watched("", &format!("{one}    auto_eject_hosts: true\n")), "eject-replicated"),
+        (watched("", "    - {name: 'a b', address: h:1}\n"), "bad-master-name"),
+        (watched("", "    - {name: one, address: /run/s}\n"), "shard-without-port"),
+        (watched("  masters:\n    one: {address: 'h:1'}\n", one), "shard-at-two-places"),
+        (watched("  masters:\n    two: {}\n", one), "missing-address"),
+        (watched("  listen: 0.0.0.0:22121\n", one), "duplicate-listen"),
+        (watched("", one).replace("  mode: own\n", ""), "sentinel-without-mode"),
+        (watched("", one).replace("own", "follow"), "nobody-to-follow"),
+    ];
+    for (text, code) in cases {
+        assert!(codes(&text).contains(&code), "{code}: {:?} for\n{text}", codes(&text));
+        let found = parse("f.yml", &text).diagnostics;
+        let helps = |one: &Diagnostic| {
+            one.hint.is_some() || one.expected.is_some() || one.related.is_some()
+        };
+        let found = found.iter().find(|one| one.code == code).unwrap();
+        assert!(helps(found) || code == "shard-at-two-places", "{found:?}");
+    }
 }
 
 #[test]
@@ -251,7 +355,7 @@ fn behind_a_syntax_error_nothing_is_called_missing() {
 fn an_import_names_each_server_and_says_what_changed() {
     let old = "alpha:\n  listen: 127.0.0.1:22121\n  redis: true\n  client_connections: 5\n  servers:\n  \
                - 10.0.0.1:6379:1\n  - 10.0.0.2:6379:2 b\n";
-    let new = write("nutcracker.yml", old).unwrap();
+    let new = write(Old { name: "nutcracker.yml", text: old }, None).unwrap();
     assert!(new.contains("    - name: 10.0.0.1:6379\n        address: 10.0.0.1:6379\n"), "{new}");
     assert!(new.contains("    - name: b\n        address: 10.0.0.2:6379\n        weight: 2\n"));
     assert!(new.contains("timeout: off") && new.contains("tcp_keepalive: false"));
@@ -263,6 +367,7 @@ fn an_import_names_each_server_and_says_what_changed() {
 
 #[test]
 fn what_cannot_be_read_is_not_imported() {
-    let diagnostics = write("f.yml", "alpha:\n  listen: a:1\n").unwrap_err();
+    let diagnostics =
+        write(Old { name: "f.yml", text: "alpha:\n  listen: a:1\n" }, None).unwrap_err();
     assert!(diagnostics.iter().any(|one| one.severity == Severity::Error));
 }

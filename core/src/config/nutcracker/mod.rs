@@ -132,6 +132,25 @@ pub struct Listen {
     pub address: ListenAddress,
 }
 
+impl Listen {
+    /// Tells whether both cannot be listened on at once: they are the same, or one is every address
+    /// and the port of the other. Names are not resolved.
+    pub fn clashes_with(&self, other: &Self) -> bool {
+        match (&self.address, &other.address) {
+            (ListenAddress::Tcp(one), ListenAddress::Tcp(other)) => {
+                let is_all = |host: &str| matches!(host, "0.0.0.0" | "::" | "*");
+                let hosts = [one, other].map(|at| at.host.as_str());
+                one.port == other.port && (one.host == other.host || hosts.into_iter().any(is_all))
+            }
+            (ListenAddress::Unix { path, .. }, ListenAddress::Unix { path: other, .. }) => {
+                path == other
+            }
+            (ListenAddress::Tcp(_), ListenAddress::Unix { .. })
+            | (ListenAddress::Unix { .. }, ListenAddress::Tcp(_)) => false,
+        }
+    }
+}
+
 /// What a pool listens on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
@@ -168,6 +187,9 @@ pub struct Server {
     pub address: Address,
     /// Its share of the keys.
     pub weight: NonZeroU32,
+    /// The Sentinels' name for the master that it is; none: nobody follows it. twemproxy does not
+    /// have it.
+    pub shard: Option<String>,
     /// As it stands in the file.
     pub literal: String,
 }

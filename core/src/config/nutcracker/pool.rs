@@ -513,7 +513,7 @@ impl<'a> Reader<'a, '_> {
         };
         self.warn_about_server(&line, &span);
         let ServerLine { name, is_named, address, weight, .. } = line;
-        Some((Server { name, is_named, address, weight, literal: text.clone() }, span))
+        Some((Server { name, is_named, address, weight, shard: None, literal: text.clone() }, span))
     }
 
     fn warn_about_server(&mut self, line: &ServerLine, span: &Range<usize>) {

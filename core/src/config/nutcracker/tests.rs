@@ -64,6 +64,7 @@ fn a_pool_without_directives_has_the_defaults() {
             is_named: false,
             address: Address::Tcp(HostPort { host: "127.0.0.1".into(), port: 6379 }),
             weight: NonZeroU32::MIN,
+            shard: None,
             literal: "127.0.0.1:6379:1".into(),
         }],
     };

@@ -34,7 +34,8 @@ impl Sentinel {
             return false;
         };
         // Whoever stands in an election that is over does not know where the master is.
-        view.may_vote &= self.masters.get(&id).is_some_and(|m| m.config_epoch < ask.epoch);
+        view.may_vote &=
+            self.masters.get(&id).is_some_and(|m| m.latest_belief().config_epoch < ask.epoch);
         if view.is_down {
             self.hasten_asks(now, id);
         }

@@ -8,8 +8,9 @@ use crate::buf::{Buffer, BufferPool};
 use crate::id::ConnId;
 use crate::io::{AtCapacity, CloseMode, Endpoint, Output};
 use crate::limits;
+use crate::sentinel::names::Table;
 use crate::sentinel::reply::Protocol;
-use crate::slab::{Slab, SlabKey};
+use crate::slab::SlabKey;
 use crate::time::Instant;
 use crate::wire::resp::{RequestLimits, RequestScan, RequestScanner, Span, encode, encode_inline};
 
@@ -64,7 +65,7 @@ impl Client {
 /// All clients.
 #[derive(Debug)]
 pub(super) struct Clients {
-    slab: Slab<Client>,
+    slab: Table<Client>,
     dirty: VecDeque<ClientKey>,
     last_id: u64,
     pub(super) commands: u64,
@@ -74,9 +75,10 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    pub(super) const fn new() -> Self {
+    /// `base` is the first index of their names.
+    pub(super) const fn new(base: u32) -> Self {
         Self {
-            slab: Slab::new(limits::SENTINEL_CLIENTS_MAX),
+            slab: Table::new(limits::SENTINEL_CLIENTS_MAX, base),
             dirty: VecDeque::new(),
             last_id: 0,
             commands: 0,
@@ -92,7 +94,7 @@ impl Clients {
         needs_password: bool,
     ) -> Result<ConnId, AtCapacity> {
         let id = self.last_id + 1;
-        let key = self.slab.insert_with(|_| Client {
+        let key = self.slab.insert(Client {
             id,
             peer,
             since: now,

@@ -9,7 +9,14 @@ use crate::wire::resp::encode;
 impl Sentinel {
     /// Writes one line for each thing that a fail-over needs, and for each replica.
     pub(super) fn explain(&self, now: Instant, id: MasterId, out: &mut Vec<u8>) {
-        let Some(master) = self.masters.get(&id) else { return };
+        let lines = self.reasons(now, id);
+        encode::array_header(out, lines.len());
+        lines.iter().for_each(|line| encode::bulk(out, line.as_bytes()));
+    }
+
+    /// Returns the same as sentences.
+    pub(super) fn reasons(&self, now: Instant, id: MasterId) -> Vec<String> {
+        let Some(master) = self.masters.get(&id) else { return Vec::new() };
         let mut lines = vec![format!("master {} is at {}", master.name(), master.belief().address)];
         let state = master.failover.state();
         if *state == State::None {
@@ -63,8 +70,7 @@ impl Sentinel {
             };
             lines.push(format!("replica {} {why}", replica.address));
         }
-        encode::array_header(out, lines.len());
-        lines.iter().for_each(|line| encode::bulk(out, line.as_bytes()));
+        lines
     }
 }
 
@@ -79,5 +85,7 @@ const fn in_words(why: Unfit) -> &'static str {
         Unfit::LinkDownTooLong => "it lost its master long before we did",
         Unfit::NeverSynced => "it has never been in step with its master",
         Unfit::Lineage => "its data are of another history than the last master's",
+        Unfit::Behind => "another has more, and copies were promised",
+        Unfit::TooFewSeen => "too few replicas are seen to find the copies that were promised",
     }
 }

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::links::{Expect, Node, Owner};
+use super::master::Learnt;
 use super::monitor::Due;
 use super::say::Said;
+use super::store::Waiter;
 use super::{MasterId, Sentinel};
 use crate::sentinel::event::{Event, Plain};
 use crate::sentinel::failover::Input;
@@ -184,7 +186,7 @@ impl Sentinel {
             peers::Output::CopiedId(_) => self.is_id_copied = true,
             peers::Output::Epoch(epoch) => self.elections.handle_epoch(epoch),
             peers::Output::ConfigUpdate { from, epoch, address } => {
-                self.config_update(now, id, &from, epoch, &address);
+                self.config_update(now, id, from, epoch, address);
             }
             peers::Output::Conflict { from, address } => self.conflict(id, &from, &address),
         }
@@ -213,28 +215,48 @@ impl Sentinel {
         self.mark(id);
     }
 
+    /// Takes in that a master is elsewhere since a later election. We say so to others once it is
+    /// durable, so that nobody hears of the old place from us after a crash; routing in our own
+    /// process ends with it and follows at once.
     fn config_update(
         &mut self,
         now: Instant,
         id: MasterId,
-        from: &RunId,
+        from: RunId,
         epoch: Epoch,
-        address: &Address,
+        address: Address,
     ) {
-        let Some(master) = self.masters.get(&id) else { return };
-        let old = master.server.address.clone();
-        let Some(peer) = master.peers.address(from).cloned() else { return };
+        let Some(master) = self.masters.get_mut(&id) else { return };
+        if master.learnt.as_ref().is_some_and(|learnt| learnt.epoch >= epoch) {
+            return;
+        }
+        master.learnt = Some(Learnt { from, epoch, address });
         self.lead(now, id, Input::Superseded);
+        self.store.want_for(Waiter::Learnt(id, epoch));
+        self.mark(id);
+    }
+
+    /// Goes on with what was learnt, which is durable, or cannot be: where the master is was
+    /// decided by others, and clients have to be told.
+    pub(super) fn learn(&mut self, now: Instant, id: MasterId, epoch: Epoch) {
+        let Some(master) = self.masters.get_mut(&id) else { return };
+        // Something later may be on its way to the disk already.
+        let Some(learnt) = master.learnt.take_if(|learnt| learnt.epoch == epoch) else { return };
+        let Learnt { from, address, .. } = learnt;
+        let (from, address) = (&from, &address);
+        let old = master.server.address.clone();
+        let peer = master.peers.address(from).cloned();
         if self.is_same_place(&old, address) {
             if let Some(master) = self.masters.get_mut(&id) {
                 master.config_epoch = epoch;
                 master.agreement.handle_switch(&old, epoch);
             }
-            self.store.want();
             self.mark(id);
             return;
         }
-        self.say_peer(id, Plain::ConfigUpdateFrom, from, &peer);
+        if let Some(peer) = peer {
+            self.say_peer(id, Plain::ConfigUpdateFrom, from, &peer);
+        }
         self.say_switch(id, &old, address);
         self.run_reconfig_script(id, false, &old, address);
         self.switch(now, id, address, epoch);

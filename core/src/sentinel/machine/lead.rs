@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::copies::TooFewSeen;
 use super::links::{Expect, LinkId, Node, Owner};
 use super::master::{Master, Planned};
 use super::monitor::{Due, is_fast_down};
@@ -10,13 +11,14 @@ use super::store::Waiter;
 use super::{MasterId, Sentinel};
 use crate::io::Output as Effect;
 use crate::sentinel::ask::Ask;
+use crate::sentinel::down::Asked;
 use crate::sentinel::election::{self, NotElected, STICKY, StartError};
 use crate::sentinel::event::{Event, Plain};
 use crate::sentinel::failover::{Chosen, Input, Output, State};
 use crate::sentinel::info::MasterLink;
 use crate::sentinel::instance::{Address, Epoch, MasterName, Role, RunId};
 use crate::sentinel::reconf::{self, Reconfiguration};
-use crate::sentinel::select::{Candidate, Rule, Selection, select};
+use crate::sentinel::select::{Candidate, Rule, Selection, Unfit, select};
 use crate::time::Instant;
 use crate::wire::resp::encode;
 
@@ -92,7 +94,7 @@ impl Sentinel {
         let Some(master) = self.masters.get(&id) else { return false };
         let (address, config_epoch) = (master.server.address.clone(), master.config_epoch);
         let ask = Ask { address: self.announced(&address), epoch, candidate };
-        let expect = Expect::Answer(id, address, config_epoch);
+        let expect = Expect::Answer(id, Asked { address, config_epoch, at: now });
         let is_sent = self.links.send(link, Some(expect), |out| ask.encode(out));
         let voice = self.masters.get_mut(&id).and_then(|m| m.voices.get_mut(peer));
         if let Some(voice) = voice
@@ -189,6 +191,9 @@ impl Sentinel {
         let Some(master) = self.masters.get_mut(&id) else {
             return Err(StartError::UnknownMaster);
         };
+        if master.learnt.is_some() {
+            return Err(StartError::Busy);
+        }
         let name = master.name().clone();
         let (peers, quorum) =
             if needs_votes { (master.peers.electors(), master.quorum()) } else { (Vec::new(), 1) };
@@ -392,6 +397,15 @@ impl Sentinel {
             .collect();
         let is_down = master.server.watch.is_down() || is_fast_down(master, now);
         let down_since = master.server.watch.down_since().unwrap_or(now);
+        let offset_min = match self.furthest(now, master).filter(|_| is_down) {
+            None => 0,
+            Some(Ok(offset)) => offset,
+            Some(Err(TooFewSeen)) => {
+                let all = 0..candidates.len();
+                let unfit = all.map(|at| (at, Unfit::TooFewSeen)).collect();
+                return Selection { chosen: None, is_stale: false, unfit };
+            }
+        };
         let rule = Rule {
             master_down_for: is_down.then(|| now.since(down_since)),
             down_after: master.down_after(),
@@ -399,6 +413,7 @@ impl Sentinel {
             info_period: self.periods.info,
             lineage: master.lineage.replid,
             allows_stale: false,
+            offset_min,
         };
         if let Some(chosen) = self.followed_by_master(master) {
             return Selection { chosen: Some(chosen), is_stale: false, unfit: Vec::new() };

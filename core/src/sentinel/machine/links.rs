@@ -12,10 +12,15 @@ use crate::buf::{Buffer, BufferPool};
 use crate::id::{ConnId, QueryId};
 use crate::io::{CloseMode, CloseReason, Endpoint, Output};
 use crate::limits;
-use crate::sentinel::instance::{Address, Epoch, RunId};
-use crate::slab::{Slab, SlabKey};
+use crate::sentinel::down::Asked;
+use crate::sentinel::instance::{Address, RunId};
+use crate::sentinel::names::{NameBase, Table};
+use crate::slab::SlabKey;
 use crate::time::Instant;
 use crate::wire::resp::{ReplyScan, ReplyScanner};
+
+/// Numbers of questions to the resolver, before they begin anew.
+const QUERIES: u32 = 1 << 24;
 
 /// Names a link; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,8 +63,8 @@ pub(super) enum Expect {
     Info,
     /// PUBLISH of a hello.
     Published,
-    /// Whether a master at this address, known since this epoch, is down.
-    Answer(MasterId, Address, Epoch),
+    /// Whether a master is down.
+    Answer(MasterId, Asked),
     /// Who the peer is.
     MyId,
     /// CLIENT PAUSE.
@@ -200,10 +205,11 @@ pub(super) struct Loss {
 #[derive(Debug)]
 pub(super) struct Links {
     links: BTreeMap<LinkId, Link>,
-    conns: Slab<LinkId>,
+    conns: Table<LinkId>,
     queries: BTreeMap<QueryId, LinkId>,
     next: u64,
     next_query: u32,
+    query_base: u32,
     dirty: VecDeque<LinkId>,
     spare_ends: Vec<usize>,
 }
@@ -217,13 +223,14 @@ const fn key_of(conn: ConnId) -> SlabKey {
 }
 
 impl Links {
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(base: NameBase) -> Self {
         Self {
             links: BTreeMap::new(),
-            conns: Slab::new(limits::SERVER_CONNECTIONS_MAX),
+            conns: Table::new(limits::SERVER_CONNECTIONS_MAX, base.conn),
             queries: BTreeMap::new(),
             next: 0,
             next_query: 0,
+            query_base: base.query,
             dirty: VecDeque::new(),
             spare_ends: Vec::new(),
         }
@@ -288,18 +295,25 @@ impl Links {
         let port = link.address.port();
         let ip = link.address.host().parse::<IpAddr>().ok().or(known_ip);
         let Some(ip) = ip else {
-            self.next_query = self.next_query.wrapping_add(1);
-            let query = QueryId(self.next_query);
+            self.next_query = self.next_query.wrapping_add(1) % QUERIES;
+            let query = QueryId(self.query_base.saturating_add(1 + self.next_query));
             link.stage = Stage::Resolving(query);
             self.queries.insert(query, id);
             out.push_back(Output::Resolve { query, host: link.address.host().to_owned(), port });
             return;
         };
-        let Some(key) = self.conns.insert_with(|_| id) else { return };
+        let Some(key) = self.conns.insert(id) else { return };
         let conn = conn_id(key);
         link.stage = Stage::Connecting(conn);
         let endpoint = Endpoint::Tcp(SocketAddr::new(ip, port));
         out.push_back(Output::Connect { conn, endpoint, timeout });
+    }
+
+    /// Lets a link that is not connected try again at once, unless it did a moment ago.
+    pub(super) fn hasten(&mut self, now: Instant, id: LinkId, least: Duration) {
+        if let Some(link) = self.links.get_mut(&id).filter(|link| link.is_idle()) {
+            link.tried_at = link.tried_at.filter(|at| now.since(*at) < least);
+        }
     }
 
     /// Takes in where a name is. Returns whose it was: the next attempt may use it.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::links::{LinkId, Links, Node, Owner};
 use super::periods::Periods;
+use super::workers::News;
 use super::{MasterId, ms};
 use crate::config::sentinel as config;
 use crate::sentinel::ask::Answer;
@@ -17,6 +18,7 @@ use crate::sentinel::instance::{Address, Epoch, Flag, Flags, Kind, MasterName, R
 use crate::sentinel::peers::{Belief, Peers};
 use crate::sentinel::reconf::{Progress, Reconfiguration};
 use crate::sentinel::select::Selection;
+use crate::sentinel::state::Durable;
 use crate::time::Instant;
 
 /// A master or a replica.
@@ -156,6 +158,15 @@ pub(super) enum Planned {
     Ready,
 }
 
+/// Where a master is by a later election that others told of, until it is written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Learnt {
+    /// Who told of it.
+    pub(super) from: RunId,
+    pub(super) epoch: Epoch,
+    pub(super) address: Address,
+}
+
 /// One master.
 #[derive(Debug)]
 pub(super) struct Master {
@@ -163,6 +174,8 @@ pub(super) struct Master {
     pub(super) settings: config::Master,
     pub(super) server: Server,
     pub(super) config_epoch: Epoch,
+    /// What is being written down, and not told before.
+    pub(super) learnt: Option<Learnt>,
     pub(super) replicas: BTreeMap<u32, Server>,
     next_replica: u32,
     pub(super) peers: Peers,
@@ -193,10 +206,14 @@ pub(super) struct Master {
     pub(super) armed: Option<Instant>,
     /// Whether a refused connection, confirmed by others, is enough.
     pub(super) is_fast_down: bool,
+    /// How many replicas have what clients were told is written; 0 promises nothing.
+    pub(super) min_copies: u32,
     /// Whether two addresses are told for one election.
     pub(super) has_conflict: bool,
     /// Peers that an operator had us forget, and when; their hellos are not heard for a while.
     pub(super) forgotten: BTreeMap<RunId, Instant>,
+    /// What workers with clients are told.
+    pub(super) news: News,
 }
 
 pub(super) fn patience(
@@ -214,6 +231,15 @@ pub(super) fn patience(
 }
 
 impl Master {
+    /// Takes over what was known of the history before a restart, if it is that of this master.
+    pub(super) fn recall(&mut self, durable: &Durable) {
+        let known = durable.masters.get(self.name()).and_then(|known| known.lineage);
+        if let Some(known) = known.filter(|known| known.epoch == self.config_epoch) {
+            let (replid, replid2) = (Some(known.replid), known.earlier);
+            self.lineage = History { replid, replid2, ..History::default() };
+        }
+    }
+
     pub(super) fn new(
         now: Instant,
         id: MasterId,
@@ -232,6 +258,7 @@ impl Master {
         let mut master = Self {
             server,
             config_epoch,
+            learnt: None,
             replicas: BTreeMap::new(),
             next_replica: 0,
             voices: peers.iter().map(|(id, ..)| (*id, Voice::new(now, patience))).collect(),
@@ -252,8 +279,10 @@ impl Master {
             lineage: History::default(),
             armed: None,
             is_fast_down: false,
+            min_copies: 0,
             has_conflict: false,
             forgotten: BTreeMap::new(),
+            news: News::new(&settings.name),
             settings,
         };
         for replica in master.settings.known_replicas.clone() {
@@ -323,6 +352,15 @@ impl Master {
         match self.failover.state().announced() {
             Some(chosen) => Belief { address: &chosen.replica, config_epoch: chosen.epoch },
             None => Belief { address: &self.server.address, config_epoch: self.config_epoch },
+        }
+    }
+
+    /// Returns where the master is by the latest election that we know of, whether or not others
+    /// may be told.
+    pub(super) fn latest_belief(&self) -> Belief<'_> {
+        match &self.learnt {
+            Some(learnt) => Belief { address: &learnt.address, config_epoch: learnt.epoch },
+            None => self.belief(),
         }
     }
 

@@ -4,7 +4,8 @@
 //! [`store`] what has to become durable, [`clients`] who asks us, [`scripts`] what runs. The
 //! files beside them say what is done: [`monitor`] looks after servers and peers, [`replies`] takes
 //! their answers in, [`hellos`] tells and hears where masters are, [`lead`] carries a fail-over
-//! out, [`repair`] brings strays back, [`commands`] and [`settings`] answer clients.
+//! out, [`repair`] brings strays back, [`commands`] and [`settings`] answer clients, [`workers`]
+//! tells routing.
 //!
 //! Whatever comes in marks the masters that it concerns, and each marked one is reviewed once:
 //! everything that is due is done, and the earliest moment at which something will be due without
@@ -13,10 +14,13 @@
 mod ask;
 mod clients;
 mod commands;
+mod copies;
 mod explain;
+mod figures;
 mod hellos;
 mod help;
 mod info_text;
+mod journal;
 mod lead;
 mod links;
 mod master;
@@ -33,6 +37,7 @@ mod setup;
 mod snapshot;
 mod store;
 mod tables;
+mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -41,20 +46,21 @@ use std::time::Duration;
 use self::clients::{ClientKey, Clients};
 use self::links::Links;
 use self::master::Master;
+
 pub use self::periods::{PING_PERIOD_MIN, Periods};
 use self::scripts::Scripts;
 pub use self::setup::{DamagedState, Keeping, Process, Setup};
 use self::store::Store;
 use super::election::{AskId, Elections};
-use super::failover;
+use super::failover::{self, State};
 use super::instance::{Address, MasterName, RunId};
-use super::state::Durable;
 use super::tilt::{Change, Tilt};
 use crate::buf::BufferPool;
 use crate::config::sentinel::Config;
 use crate::id::{ConnId, ListenerId};
-use crate::io::{AtCapacity, Command, Deadline, Endpoint, Event, Input, Output};
+use crate::io::{AtCapacity, Command, Deadline, Endpoint, Event, Input, Notice, Output};
 use crate::rng::Rng;
+pub use crate::sentinel::names::NameBase;
 use crate::time::Instant;
 use crate::timer::Timers;
 
@@ -101,6 +107,10 @@ pub struct Sentinel {
     out: VecDeque<Output>,
     /// Clients are to be answered and closed, then the process may end.
     is_stopping: bool,
+    /// Whether workers with clients are told where masters are.
+    tells_workers: bool,
+    /// Masters of which they are to be told in this turn.
+    news: BTreeSet<MasterId>,
 }
 
 impl Sentinel {
@@ -108,9 +118,18 @@ impl Sentinel {
     /// seed and the inputs.
     pub fn new(setup: Setup, seed: u64, now: Instant) -> Self {
         let mut rng = Rng::new(seed);
-        let Setup { mut config, keeping, process, fast_down } = setup;
+        let durable = setup.durable();
+        let Setup {
+            mut config,
+            keeping,
+            process,
+            fast_down,
+            min_copies,
+            names,
+            tells_workers,
+            records: _,
+        } = setup;
         let myid = *config.myid.get_or_insert_with(|| setup::draw_id(&mut rng));
-        let durable = Durable::from_config(&config);
         let periods = Periods::default();
         let masters = std::mem::take(&mut config.masters);
         let mut sentinel = Self {
@@ -125,14 +144,14 @@ impl Sentinel {
             masters: BTreeMap::new(),
             names: BTreeMap::new(),
             next_master: 0,
-            links: Links::new(),
+            links: Links::new(names),
             peer_links: BTreeMap::new(),
             found_hosts: BTreeMap::new(),
             asks: BTreeMap::new(),
             next_ask: 0,
-            store: Store::new(keeping),
-            clients: Clients::new(),
-            scripts: Scripts::default(),
+            store: Store::new(keeping, names.ticket),
+            clients: Clients::new(names.conn),
+            scripts: Scripts { last_job: names.job, ..Scripts::default() },
             is_id_copied: false,
             failure: commands::SimulatedFailure::default(),
             inbox: VecDeque::new(),
@@ -141,6 +160,8 @@ impl Sentinel {
             pool: BufferPool::default(),
             out: VecDeque::new(),
             is_stopping: false,
+            tells_workers,
+            news: BTreeSet::new(),
         };
         sentinel.note(format!("Sentinel ID is {myid}"));
         for settings in masters {
@@ -148,6 +169,8 @@ impl Sentinel {
         }
         for master in sentinel.masters.values_mut() {
             master.is_fast_down = fast_down.contains(master.name());
+            master.min_copies = min_copies.get(master.name()).copied().unwrap_or(0);
+            master.recall(&durable);
         }
         // The first start has an ID to keep, and the others check that they can still write.
         sentinel.store.want();
@@ -200,6 +223,7 @@ impl Sentinel {
             Input::Resolved { query, result } => self.resolved(now, query, result),
             Input::Persisted { ticket, result } => self.persisted(now, ticket, result),
             Input::Exited { job, exit } => self.script_ended(now, job, exit),
+            Input::Notice(Notice::Sighting(sighting)) => self.sighted(now, &sighting),
             // The plan of the proxy is not a Sentinel's business.
             Input::Notice(_) | Input::Command(Command::Reload { .. }) => {}
             Input::Command(Command::Drain { .. } | Command::HandOver { .. }) => self.stop(),
@@ -229,6 +253,9 @@ impl Sentinel {
 
     /// Returns the next effect, `None` when there is none.
     pub fn poll_output(&mut self) -> Option<Output> {
+        if let Some(news) = self.poll_news() {
+            return Some(news);
+        }
         if let Some(output) = self.out.pop_front() {
             return Some(output);
         }
@@ -274,6 +301,7 @@ impl Sentinel {
                         voice.watch.handle_stall(now);
                     }
                 }
+                self.give_up_standing();
                 self.dirty.extend(self.masters.keys().copied());
             }
             Some(Change::Left) => {
@@ -281,6 +309,23 @@ impl Sentinel {
                 self.dirty.extend(self.masters.keys().copied());
             }
             None => {}
+        }
+    }
+
+    /// Ends what no server was told of yet: others may have decided while we stood still.
+    fn give_up_standing(&mut self) {
+        for (id, master) in &self.masters {
+            let is_early = match master.failover.state() {
+                State::WaitStart | State::SelectSlave { .. } | State::SendSlaveofNoone(_) => true,
+                State::None
+                | State::WaitPromotion(_)
+                | State::Commit(_)
+                | State::ReconfSlaves(_)
+                | State::UpdateConfig(_) => false,
+            };
+            if is_early {
+                self.inbox.push_back((*id, failover::Input::Superseded));
+            }
         }
     }
 

@@ -56,9 +56,13 @@ impl Sentinel {
         if !self.tilt.is_active() {
             self.judge(now, id, &nodes, &voices, &mut due);
             self.ask_peers(now, id, &mut due);
-            self.consider_failover(now, id, &mut due);
-            self.repair(now, id, &nodes, &mut due);
+            // What others decided since comes first.
+            if self.masters.get(&id).is_some_and(|master| master.learnt.is_none()) {
+                self.consider_failover(now, id, &mut due);
+                self.repair(now, id, &nodes, &mut due);
+            }
         }
+        self.review_news(now, id, &mut due);
         self.arm(now, id, due);
     }
 
@@ -311,7 +315,7 @@ impl Sentinel {
                 Some(Edge::Down(_)) => {
                     self.say_plain(id, Plain::SubjectivelyDown, *node);
                     if *node == Node::Master {
-                        self.suspect(id);
+                        self.suspect(now, id);
                     }
                 }
                 Some(Edge::Up) => {
@@ -339,13 +343,16 @@ impl Sentinel {
     }
 
     /// Asks everybody for what will be needed if it is true that the master is down.
-    pub(super) fn suspect(&mut self, id: MasterId) {
+    pub(super) fn suspect(&mut self, now: Instant, id: MasterId) {
         let Some(master) = self.masters.get_mut(&id) else { return };
+        master.agreement.handle_suspicion(now);
         for replica in master.replicas.values_mut() {
             replica.wants_info = true;
         }
         for voice in master.voices.values_mut() {
             voice.asked_at = None;
+            // What is on its way was asked before.
+            voice.is_asked = false;
         }
         self.mark(id);
     }

@@ -9,12 +9,12 @@ use super::{MasterId, Sentinel};
 use crate::id::{ConnId, QueryId};
 use crate::io::{CloseReason, ResolveError};
 use crate::sentinel::ask::Answer;
-use crate::sentinel::down::Pong;
+use crate::sentinel::down::{Asked, Pong};
 use crate::sentinel::event::{Event, Plain};
 use crate::sentinel::failover::{Input, State};
 use crate::sentinel::hello::CHANNEL;
 use crate::sentinel::info::{Info, RoleReport};
-use crate::sentinel::instance::{Address, Epoch, Role, RunId};
+use crate::sentinel::instance::{Address, Role, RunId};
 use crate::sentinel::peers::Way;
 use crate::sentinel::role::bulk;
 use crate::time::Instant;
@@ -100,9 +100,10 @@ impl Sentinel {
             && let Some(master) = self.masters.get_mut(&id)
             && let Some(server) = master.server_mut(node)
         {
+            let is_first = is_refused && !server.is_refused;
             server.is_refused |= is_refused;
-            if is_refused && node == Node::Master && master.is_fast_down {
-                self.suspect(id);
+            if is_first && node == Node::Master && master.is_fast_down {
+                self.suspect(now, id);
             }
         }
         self.lost(now, loss.owner, loss.was_open);
@@ -168,8 +169,8 @@ impl Sentinel {
             (Expect::Ignored | Expect::Published, _) => {}
             (Expect::Pong, _) => self.handle_pong(now, link, owner, frame),
             (Expect::Info, Owner::Commands(id, node)) => self.handle_info(now, id, node, frame),
-            (Expect::Answer(id, address, epoch), Owner::Peer(peer)) => {
-                self.handle_answer(now, id, peer, &address, epoch, frame);
+            (Expect::Answer(id, asked), Owner::Peer(peer)) => {
+                self.handle_answer(now, id, peer, &asked, frame);
             }
             (Expect::MyId, Owner::Peer(peer)) => self.handle_myid(now, peer, frame),
             (Expect::Paused, Owner::Commands(id, _)) => self.handle_paused(now, id, frame),
@@ -260,8 +261,7 @@ impl Sentinel {
         now: Instant,
         id: MasterId,
         peer: RunId,
-        asked: &Address,
-        epoch: Epoch,
+        asked: &Asked,
         frame: &[u8],
     ) {
         let Some(master) = self.masters.get_mut(&id) else { return };
@@ -272,7 +272,7 @@ impl Sentinel {
         if let Some(leader) = answer.leader {
             voice.vote = (Some(leader), answer.epoch);
         }
-        master.agreement.handle_answer(now, peer, asked, epoch, answer.is_down);
+        master.agreement.handle_answer(now, peer, asked, answer.is_down);
         let name = master.name().clone();
         self.elections.handle_answer(&name, peer, &answer);
         self.mark(id);
@@ -293,7 +293,11 @@ impl Sentinel {
         self.take_in_role(now, id, node, &info);
         let Some(master) = self.masters.get_mut(&id) else { return };
         if node == Node::Master && info.role.role() == Role::Master && !info.is_loading {
+            let is_new = master.lineage.replid != info.history.replid;
             master.lineage = info.history;
+            if is_new {
+                self.store.want();
+            }
         }
         if let Some(server) = master.server_mut(node) {
             note_followed(now, server, &info);

@@ -40,7 +40,7 @@ pub(super) struct Running {
 pub(super) struct Scripts {
     pub(super) waiting: VecDeque<Script>,
     pub(super) running: BTreeMap<JobId, Running>,
-    last_job: u64,
+    pub(super) last_job: u64,
 }
 
 impl Scripts {

@@ -213,6 +213,10 @@ impl Sentinel {
                 let Some(is_fast) = yes_no(value) else { return bad() };
                 master.is_fast_down = is_fast;
             }
+            "min-copies" => {
+                let Ok(copies) = value.parse() else { return bad() };
+                master.min_copies = copies;
+            }
             _ => return Outcome::Refused(unknown_option(option)),
         }
         shown()

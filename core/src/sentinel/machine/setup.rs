@@ -1,12 +1,14 @@
 //! What a Sentinel begins with.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::journal;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::sentinel::{self as config, Config, MasterName, PORT_DEFAULT, RunId};
-use crate::hash::Hash;
 use crate::rng::Rng;
+use crate::sentinel::names::NameBase;
+use crate::sentinel::state::{Durable, Record};
 
 /// What a Sentinel begins with.
 #[derive(Clone, Debug)]
@@ -19,6 +21,18 @@ pub struct Setup {
     pub process: Process,
     /// Masters that may be down as soon as they refuse connections.
     pub fast_down: BTreeSet<MasterName>,
+    /// Masters for which clients were promised copies, and on how many replicas: then only a replica
+    /// that has all that the furthest has is promoted, and none while fewer are seen than it takes
+    /// to find a copy.
+    pub min_copies: BTreeMap<MasterName, u32>,
+    /// Where its names begin, if it shares a worker.
+    pub names: NameBase,
+    /// Whether workers with clients are told where masters are, by [`Notice::Shard`].
+    ///
+    /// [`Notice::Shard`]: crate::io::Notice::Shard
+    pub tells_workers: bool,
+    /// What was promised or seen that a configuration has no words for.
+    pub records: Vec<Record>,
 }
 
 /// Where what must not be forgotten is kept.
@@ -35,47 +49,50 @@ pub enum Keeping {
     Beside {
         /// The file.
         path: PathBuf,
-        /// What it holds; empty before the first start.
+        /// What it says; empty before the first start.
         text: String,
     },
 }
 
 impl Keeping {
-    /// Returns the file that is written.
-    pub(super) const fn path(&self) -> &PathBuf {
-        match self {
-            Self::InPlace { path, .. } | Self::Beside { path, .. } => path,
-        }
-    }
-
-    /// Returns what the file holds.
+    /// Returns what the file says.
     pub(super) const fn text(&self) -> &String {
         match self {
             Self::InPlace { text, .. } | Self::Beside { text, .. } => text,
         }
     }
 
-    /// Takes in what the file holds.
+    /// Takes in what the file says.
     pub(super) fn set_text(&mut self, new: String) {
         match self {
             Self::InPlace { text, .. } | Self::Beside { text, .. } => *text = new,
         }
     }
 
-    /// Returns what the file should hold.
-    pub(super) fn rewrite(&self, config: &Config, fast_down: &BTreeSet<MasterName>) -> String {
-        match self {
-            Self::InPlace { text, .. } => with_fast_down(config::rewrite(text, config), fast_down),
-            Self::Beside { .. } => sealed(&with_fast_down(config::rewrite("", config), fast_down)),
-        }
+    /// Returns what the file should say.
+    pub(super) fn rewrite(
+        &self,
+        config: &Config,
+        fast_down: &BTreeSet<MasterName>,
+        min_copies: &BTreeMap<MasterName, u32>,
+        records: &[Record],
+    ) -> String {
+        let text = match self {
+            Self::InPlace { text, .. } => config::rewrite(text, config),
+            Self::Beside { .. } => config::rewrite("", config),
+        };
+        with_records(with_min_copies(with_fast_down(text, fast_down), min_copies), records)
     }
 }
 
 /// How a line of ours begins that a genuine Sentinel takes for a comment.
 const FAST_DOWN: &str = "# ringkeeper fast-down ";
 
-/// How the first line of a state file begins; its checksum follows.
-const SEAL: &str = "# ringkeeper state ";
+/// How a line of ours begins that says on how many replicas a master's writes are.
+const MIN_COPIES: &str = "# ringkeeper min-copies ";
+
+/// How a line of ours begins that holds a record.
+const RECORD: &str = "# ringkeeper record ";
 
 /// Returns the masters for which the text says that a refused connection may be enough.
 fn fast_down_of(text: &str) -> BTreeSet<MasterName> {
@@ -96,16 +113,47 @@ fn with_fast_down(text: String, wanted: &BTreeSet<MasterName>) -> String {
     text
 }
 
-/// Returns the text behind a line with its checksum.
-fn sealed(text: &str) -> String {
-    format!("{SEAL}{:08x}\n{text}", Hash::Xxh3_64.hash(text.as_bytes()))
+/// Returns on how many replicas the text says that masters' writes are.
+fn min_copies_of(text: &str) -> BTreeMap<MasterName, u32> {
+    let lines = text.lines().filter_map(|line| line.trim().strip_prefix(MIN_COPIES));
+    let pairs = lines.filter_map(|line| line.trim().rsplit_once(' '));
+    let read = |(name, copies): (&str, &str)| {
+        Some((MasterName::new(name.trim())?, copies.parse().ok().filter(|copies| *copies > 0)?))
+    };
+    pairs.filter_map(read).collect()
 }
 
-/// Returns the text behind the line with its checksum; none if it is not what was written.
-fn unsealed(text: &str) -> Option<&str> {
-    let (first, rest) = text.split_once('\n')?;
-    let sum = format!("{:08x}", Hash::Xxh3_64.hash(rest.as_bytes()));
-    (first.strip_prefix(SEAL)? == sum).then_some(rest)
+/// Returns the text with these promises of copies.
+fn with_min_copies(text: String, wanted: &BTreeMap<MasterName, u32>) -> String {
+    if min_copies_of(&text) == *wanted {
+        return text;
+    }
+    let others = text.split_inclusive('\n').filter(|line| !line.trim().starts_with(MIN_COPIES));
+    let mut text: String = others.collect();
+    for (name, copies) in wanted {
+        text.push_str(&format!("{MIN_COPIES}{name} {copies}\n"));
+    }
+    text
+}
+
+/// Returns the records that stand in comments. One that is damaged says nothing: the configuration
+/// has the epochs, without which nothing may be promised.
+fn records_of(text: &str) -> Vec<Record> {
+    let lines = text.lines().filter_map(|line| line.trim().strip_prefix(RECORD));
+    lines.filter_map(Record::parse).collect()
+}
+
+/// Returns the text with these records as the ones that stand in comments.
+fn with_records(text: String, wanted: &[Record]) -> String {
+    if records_of(&text) == wanted {
+        return text;
+    }
+    let others = text.split_inclusive('\n').filter(|line| !line.trim().starts_with(RECORD));
+    let mut text: String = others.collect();
+    for record in wanted {
+        text.push_str(&format!("{RECORD}{record}\n"));
+    }
+    text
 }
 
 /// A state file that is not what was written: nobody can tell what was promised.
@@ -155,6 +203,10 @@ impl Setup {
                 unix_micros_at_start: 0,
             },
             fast_down: fast_down_of(text),
+            min_copies: min_copies_of(text),
+            names: NameBase::default(),
+            tells_workers: false,
+            records: records_of(text),
         })
     }
 
@@ -164,15 +216,25 @@ impl Setup {
     /// # Errors
     ///
     /// [`DamagedState`] when the file is not what was written to it.
-    pub fn with_state(mut self, path: PathBuf, state: Option<&str>) -> Result<Self, DamagedState> {
+    pub fn with_state(mut self, path: PathBuf, state: Option<&[u8]>) -> Result<Self, DamagedState> {
+        let mut text = String::new();
         if let Some(state) = state {
-            let inner = unsealed(state).ok_or(DamagedState)?;
-            let known = config::parse("state", inner).config.ok_or(DamagedState)?;
+            text = journal::read(state)?;
+            let known = config::parse("state", &text).config.ok_or(DamagedState)?;
             take_over(&mut self.config, known);
-            self.fast_down.extend(fast_down_of(inner));
+            self.fast_down.extend(fast_down_of(&text));
+            self.min_copies.extend(min_copies_of(&text));
+            self.records.extend(records_of(&text));
         }
-        self.keeping = Keeping::Beside { path, text: state.unwrap_or_default().to_owned() };
+        self.keeping = Keeping::Beside { path, text };
         Ok(self)
+    }
+
+    /// Puts together what must not be forgotten.
+    pub(super) fn durable(&self) -> Durable {
+        let mut durable = Durable::from_config(&self.config);
+        self.records.iter().for_each(|record| durable.apply(record));
+        durable
     }
 }
 
@@ -228,13 +290,14 @@ mod tests {
         let mut learnt = setup().config;
         learnt.current_epoch = crate::sentinel::instance::Epoch::new(7).unwrap();
         let keeping = Keeping::Beside { path: "s.state".into(), text: String::new() };
-        let text = keeping.rewrite(&learnt, &setup().fast_down);
+        let text = keeping.rewrite(&learnt, &setup().fast_down, &BTreeMap::new(), &[]);
+        let (text, _) = journal::whole(&text);
         let again = setup().with_state("s.state".into(), Some(&text)).unwrap();
         assert_eq!(again.config.current_epoch.get(), 7);
         assert_eq!(again.fast_down.len(), 1);
         for end in 0..text.len() {
             let cut = text.get(..end).unwrap();
-            assert!(setup().with_state("s.state".into(), Some(cut)).is_err(), "{cut}");
+            assert!(setup().with_state("s.state".into(), Some(cut)).is_err(), "{end}");
         }
         assert!(setup().with_state("s.state".into(), None).is_ok());
     }
@@ -246,5 +309,19 @@ mod tests {
         let none = with_fast_down(FILE.to_owned(), &BTreeSet::new());
         assert_eq!(none, "sentinel monitor m 127.0.0.1 1 2\n");
         assert_eq!(with_fast_down(none, &names), FILE);
+        let copies = BTreeMap::from([(MasterName::new("m").unwrap(), 2)]);
+        let text = with_min_copies(FILE.to_owned(), &copies);
+        assert_eq!(text, format!("{FILE}# ringkeeper min-copies m 2\n"));
+        assert_eq!(min_copies_of(&text), copies);
+        assert_eq!(with_min_copies(text, &BTreeMap::new()), FILE);
+        let vote = Record::Vote {
+            master: MasterName::new("m").unwrap(),
+            epoch: crate::sentinel::instance::Epoch::new(3).unwrap(),
+            leader: RunId::parse(&[b'a'; 40]).unwrap(),
+        };
+        let text = with_records(FILE.to_owned(), std::slice::from_ref(&vote));
+        assert_eq!(records_of(&text), [vote]);
+        assert_eq!(with_records(text.clone(), &records_of(&text)), text);
+        assert_eq!(with_records(text, &[]), FILE);
     }
 }

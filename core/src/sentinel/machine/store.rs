@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::clients::ClientKey;
+use super::journal::{self, Extent};
 use super::setup::Keeping;
 use super::{MasterId, Sentinel};
 use crate::config::sentinel::Config;
@@ -25,6 +26,8 @@ pub(super) enum Waiter {
     Election(Ticket),
     /// The address that a fail-over gave a master.
     Commit(MasterId, Epoch),
+    /// The address that others told of.
+    Learnt(MasterId, Epoch),
     /// A client that changed a setting, or wants to know that it could.
     Client(ClientKey),
 }
@@ -33,6 +36,8 @@ pub(super) enum Waiter {
 struct Writing {
     ticket: Ticket,
     text: String,
+    /// How long the file is with it, where it is not replaced each time.
+    extent: Option<Extent>,
     covers: Vec<Waiter>,
 }
 
@@ -43,22 +48,28 @@ pub(super) struct Store {
     is_wanted: bool,
     waiting: Vec<Waiter>,
     writing: Option<Writing>,
+    first_ticket: u64,
     last_ticket: u64,
     retry_at: Option<Instant>,
     /// Whether the last write failed, so that nothing is known of the file.
     is_failing: bool,
+    /// How much of a file with changes is known to be good; none before the first write.
+    extent: Option<Extent>,
 }
 
 impl Store {
-    pub(super) const fn new(keeping: Keeping) -> Self {
+    /// Tickets have higher numbers than `first_ticket`.
+    pub(super) const fn new(keeping: Keeping, first_ticket: u64) -> Self {
         Self {
             keeping,
             is_wanted: false,
             waiting: Vec::new(),
             writing: None,
-            last_ticket: 0,
+            first_ticket,
+            last_ticket: first_ticket,
             retry_at: None,
             is_failing: false,
+            extent: None,
         }
     }
 
@@ -85,6 +96,29 @@ impl Store {
     const fn text(&self) -> &String {
         self.keeping.text()
     }
+
+    /// Returns how the file comes to say `new`: as a whole where it has nothing but that, else by
+    /// as little as possible.
+    fn change(&self, new: &str) -> (Change, Option<Extent>) {
+        match &self.keeping {
+            Keeping::InPlace { path, .. } => {
+                let (path, bytes) = (path.clone(), new.as_bytes().to_vec());
+                (Change::Replace { path, bytes }, None)
+            }
+            Keeping::Beside { path, text } => {
+                let path = path.clone();
+                let known = self.extent.filter(|_| !self.is_failing);
+                let added = known.and_then(|known| {
+                    journal::change(text, new, known).map(|(bytes, extent)| (known, bytes, extent))
+                });
+                if let Some((known, bytes, extent)) = added {
+                    return (Change::Append { path, at: known.length, bytes }, Some(extent));
+                }
+                let (bytes, extent) = journal::whole(new);
+                (Change::Replace { path, bytes }, Some(extent))
+            }
+        }
+    }
 }
 
 impl Sentinel {
@@ -97,19 +131,24 @@ impl Sentinel {
         let config: Config = self.snapshot();
         let fast_down = self.masters.values().filter(|master| master.is_fast_down);
         let fast_down = fast_down.map(|master| master.name().clone()).collect();
-        let text = self.store.keeping.rewrite(&config, &fast_down);
+        let promising = self.masters.values().filter(|master| master.min_copies > 0);
+        let copies = promising.map(|m| (m.name().clone(), m.min_copies)).collect();
+        let records = self.records();
+        let text = self.store.keeping.rewrite(&config, &fast_down, &copies, &records);
         let covers = std::mem::take(&mut self.store.waiting);
         // What the file says already is durable already.
-        if text == *self.store.text() && !self.store.is_failing && self.store.last_ticket > 0 {
+        if text == *self.store.text()
+            && !self.store.is_failing
+            && self.store.last_ticket > self.store.first_ticket
+        {
             let is_news = !covers.is_empty();
             self.tell_waiters(now, covers, true);
             return is_news;
         }
         self.store.last_ticket += 1;
         let ticket = Ticket(self.store.last_ticket);
-        let path = self.store.keeping.path().clone();
-        let change = Change::Replace { path, bytes: text.clone().into_bytes() };
-        self.store.writing = Some(Writing { ticket, text, covers });
+        let (change, extent) = self.store.change(&text);
+        self.store.writing = Some(Writing { ticket, text, extent, covers });
         self.out.push_back(Output::Errand(Errand::Persist { ticket, change }));
         false
     }
@@ -129,6 +168,7 @@ impl Sentinel {
         match result {
             Ok(()) => {
                 self.store.keeping.set_text(writing.text);
+                self.store.extent = writing.extent;
                 self.note_saved();
             }
             Err(error) => {
@@ -156,6 +196,7 @@ impl Sentinel {
                     self.elections.handle_persisted(now, ticket, is_durable);
                 }
                 Waiter::Commit(id, epoch) => self.committed(id, epoch, is_durable),
+                Waiter::Learnt(id, epoch) => self.learn(now, id, epoch),
                 Waiter::Client(key) => self.client_saved(now, key, is_durable),
             }
         }
