@@ -211,6 +211,7 @@ impl Probe {
                 }
                 self.connect(now, effects)
             }
+            Check::Misc { .. } if !effects.can_run() => self.postpone(now),
             Check::Misc { command, timeout, .. } => {
                 let due = now + timeout.unwrap_or(self.plan.timing.delay_loop);
                 let job = effects.run(JobOwner::Probe(self.id), command);
