@@ -66,7 +66,13 @@ impl Node {
         );
         scratch.write("ringkeeper.yml", &text);
         let process = scratch.start("ringkeeper", &["run", "-c", "ringkeeper.yml"]);
-        let node = Self { _process: process, scratch, pool: local(pool), sentinel: local(sentinel), admin };
+        let node = Self {
+            _process: process,
+            scratch,
+            pool: local(pool),
+            sentinel: local(sentinel),
+            admin,
+        };
         eventually(&format!("a node serves: {}", node.log()), || {
             Client::connect(&node.pool).ok()?.try_ask(&["PING"]).ok()
         });
