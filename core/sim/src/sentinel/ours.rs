@@ -285,6 +285,7 @@ impl Ours {
                     machine.handle(ctx.now, Input::Received { conn: name, bytes: &bytes });
                 }
             }
+            Output::EndWrite(conn) => panic!("a Sentinel closes no half of {conn:?}"),
             Output::Release { conn, .. } => panic!("a Sentinel gives no client away: {conn:?}"),
             Output::Close { conn: name, .. } => {
                 let wire = self.wire(name, "Close");
