@@ -184,7 +184,9 @@ impl Judge {
         let what = (verb(seq), verb(id.seq), when(&id), writes.first().map(when));
         let value = value.escape_ascii();
         let key = key.escape_ascii();
-        Err(format!("client {client} request {seq} for {key} does not see its own {id:?} in {value}: {what:?}"))
+        Err(format!(
+            "client {client} request {seq} for {key} does not see its own {id:?} in {value}: {what:?}"
+        ))
     }
 
     /// The run is over: nothing waits, nothing that was not sent has happened, and nothing that was
