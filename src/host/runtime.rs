@@ -393,8 +393,7 @@ impl Host for ControlDesk {
             | Event::Router { .. }
             | Event::Check { .. }
             | Event::ChannelFailed { .. }
-            | Event::Balance { .. }
-            | Event::TlsFailed { .. }) => {
+            | Event::Balance { .. }) => {
                 debug_assert!(false, "it has no pools and no routers, but told {other:?}");
             }
         }
