@@ -43,10 +43,9 @@ const DOWN_AFTER_MS: u32 = 3000;
 
 /// Servers and Sentinels on hosts of their own.
 struct Field {
-    // The processes end before their hosts.
-    _processes: Vec<Process>,
+    // They end before their hosts.
+    processes: Vec<Process>,
     scratch: Scratch,
-    genuine: usize,
     hosts: usize,
     net: Net,
 }
@@ -55,8 +54,7 @@ impl Field {
     /// Starts everything, the last `genuine` Sentinels being genuine, and waits until all know all.
     fn start(runtime: Runtime, hosts: usize, genuine: usize) -> Option<Self> {
         let net = Net::make(hosts)?;
-        let mut field =
-            Self { _processes: Vec::new(), scratch: Scratch::new(), genuine, hosts, net };
+        let mut field = Self { processes: Vec::new(), scratch: Scratch::new(), hosts, net };
         for host in 0..SERVERS {
             field.serve(host);
         }
@@ -80,7 +78,7 @@ impl Field {
         let mut command = self.net.command(host, program);
         command.args(words).current_dir(self.scratch.path("")).env("RINGKEEPER_RUNTIME", runtime);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        self._processes.push(Process::new(command.spawn().unwrap()));
+        self.processes.push(Process::new(command.spawn().unwrap()));
     }
 
     fn serve(&mut self, host: usize) {
