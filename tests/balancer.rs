@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A server that names itself on each line it gets, and says what came before its first line.
 struct Server {
     at: SocketAddr,
-    connections: Arc<Mutex<Vec<TcpStream>>>,
+    connections: Arc<Mutex<BTreeMap<usize, TcpStream>>>,
     is_over: Arc<std::sync::atomic::AtomicBool>,
 }
 
@@ -36,13 +36,17 @@ impl Server {
         let (name, connections) = (name.to_owned(), Arc::clone(&server.connections));
         let is_over = Arc::clone(&server.is_over);
         thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
+            for (number, stream) in listener.incoming().flatten().enumerate() {
                 if is_over.load(std::sync::atomic::Ordering::SeqCst) {
                     return;
                 }
-                connections.lock().unwrap().push(stream.try_clone().unwrap());
-                let name = name.clone();
-                thread::spawn(move || serve(stream, &name));
+                let Ok(clone) = stream.try_clone() else { continue };
+                connections.lock().unwrap().insert(number, clone);
+                let (name, connections) = (name.clone(), Arc::clone(&connections));
+                thread::spawn(move || {
+                    serve(stream, &name);
+                    connections.lock().unwrap().remove(&number);
+                });
             }
         });
         server
@@ -55,7 +59,7 @@ impl Server {
         eventually("the end of the listener", || {
             TcpStream::connect(self.at).is_err().then_some(())
         });
-        for stream in self.connections.lock().unwrap().drain(..) {
+        for stream in self.connections.lock().unwrap().values() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }

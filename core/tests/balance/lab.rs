@@ -18,7 +18,7 @@ use ringkeeper_core::time::Instant;
 
 /// What a server does when it is connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mood {
+pub(crate) enum Mood {
     Takes,
     Refuses,
     IsSilent,
@@ -26,48 +26,48 @@ pub enum Mood {
 
 /// What became of one connection.
 #[derive(Debug, Default)]
-pub struct Wire {
-    pub to: Option<SocketAddr>,
-    pub written: Vec<u8>,
-    pub is_open: bool,
-    pub is_paused: bool,
-    pub is_told: bool,
-    pub closed: Option<CloseMode>,
+pub(crate) struct Wire {
+    pub(crate) to: Option<SocketAddr>,
+    pub(crate) written: Vec<u8>,
+    pub(crate) is_open: bool,
+    pub(crate) is_paused: bool,
+    pub(crate) is_told: bool,
+    pub(crate) closed: Option<CloseMode>,
     /// A write that the kernel has not taken yet.
-    pub held: Option<Buffer>,
+    pub(crate) held: Option<Buffer>,
     deadline: Option<Instant>,
 }
 
-pub struct Lab {
-    pub worker: BalanceWorker,
-    pub now: Instant,
-    pub moods: BTreeMap<SocketAddr, Mood>,
-    pub wires: BTreeMap<ConnId, Wire>,
+pub(crate) struct Lab {
+    pub(crate) worker: BalanceWorker,
+    pub(crate) now: Instant,
+    pub(crate) moods: BTreeMap<SocketAddr, Mood>,
+    pub(crate) wires: BTreeMap<ConnId, Wire>,
     /// Connections whose writes are not taken.
-    pub stuck: BTreeSet<ConnId>,
-    pub events: Vec<Event>,
-    pub jobs: Vec<(JobId, Program)>,
-    pub kills: Vec<(JobId, i32)>,
-    pub channels: Vec<(ChannelId, ChannelSpec)>,
-    pub datagrams: Vec<(ChannelId, Vec<u8>)>,
+    pub(crate) stuck: BTreeSet<ConnId>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) jobs: Vec<(JobId, Program)>,
+    pub(crate) kills: Vec<(JobId, i32)>,
+    pub(crate) channels: Vec<(ChannelId, ChannelSpec)>,
+    pub(crate) datagrams: Vec<(ChannelId, Vec<u8>)>,
     /// When each server was connected to.
-    pub attempts: Vec<(SocketAddr, Instant)>,
+    pub(crate) attempts: Vec<(SocketAddr, Instant)>,
     plan: Arc<Plan>,
     next_port: u16,
 }
 
-pub fn server(number: u8) -> SocketAddr {
+pub(crate) fn server(number: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, number], 6379))
 }
 
-pub fn plan(text: &str, before: Option<&Plan>) -> Plan {
+pub(crate) fn plan(text: &str, before: Option<&Plan>) -> Plan {
     let parsed = keepalived::parse(text, "host");
     let config = parsed.config.unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
     Plan::new(&config, before)
 }
 
 /// A virtual server on 10.0.0.100:6379 with the servers 10.0.0.1 and so on.
-pub fn text(body: &str, servers: &[&str]) -> String {
+pub(crate) fn text(body: &str, servers: &[&str]) -> String {
     let one = |(number, extra): (usize, &&str)| {
         format!("real_server 10.0.0.{} 6379 {{\n {extra}\n }}\n", number + 1)
     };
@@ -76,7 +76,7 @@ pub fn text(body: &str, servers: &[&str]) -> String {
 }
 
 impl Lab {
-    pub fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         let plan = Arc::new(plan(text, None));
         let worker = BalanceWorker::new(Arc::clone(&plan), 7, Instant::START);
         let mut lab = Self {
@@ -98,7 +98,7 @@ impl Lab {
         lab
     }
 
-    pub fn reload(&mut self, text: &str) {
+    pub(crate) fn reload(&mut self, text: &str) {
         let plan = Arc::new(plan(text, Some(&self.plan)));
         self.plan = Arc::clone(&plan);
         let plan = Parcel::new(plan);
@@ -107,13 +107,13 @@ impl Lab {
     }
 
     /// Hands one input over and carries out what follows.
-    pub fn give(&mut self, input: Input<'_>) {
+    pub(crate) fn give(&mut self, input: Input<'_>) {
         self.worker.handle(self.now, input);
         self.settle();
     }
 
     /// Lets a client come; none if it is not taken in.
-    pub fn try_client_from(&mut self, ip: [u8; 4]) -> Option<ConnId> {
+    pub(crate) fn try_client_from(&mut self, ip: [u8; 4]) -> Option<ConnId> {
         self.next_port += 1;
         let peer = Endpoint::Tcp(SocketAddr::from((ip, self.next_port)));
         let conn = self.worker.accept(self.now, ListenerId(0), peer).ok()?;
@@ -122,18 +122,18 @@ impl Lab {
         Some(conn)
     }
 
-    pub fn client(&mut self) -> ConnId {
+    pub(crate) fn client(&mut self) -> ConnId {
         self.try_client_from([192, 168, 0, 1]).expect("nobody takes the client")
     }
 
     /// The connection to a server that is open and was opened last.
-    pub fn link_to(&self, at: SocketAddr) -> ConnId {
+    pub(crate) fn link_to(&self, at: SocketAddr) -> ConnId {
         let open = |(_, wire): &(&ConnId, &Wire)| wire.to == Some(at) && wire.closed.is_none();
         *self.wires.iter().rev().find(open).unwrap_or_else(|| panic!("no connection to {at}")).0
     }
 
     /// Which server a client got: the one that hears what it says.
-    pub fn server_of(&mut self, client: ConnId) -> SocketAddr {
+    pub(crate) fn server_of(&mut self, client: ConnId) -> SocketAddr {
         let before: BTreeMap<ConnId, usize> =
             self.wires.iter().map(|(&conn, wire)| (conn, wire.written.len())).collect();
         self.give(Input::Received { conn: client, bytes: b"?" });
@@ -141,7 +141,7 @@ impl Lab {
         found.and_then(|(_, wire)| wire.to).expect("nobody heard it")
     }
 
-    pub fn news(&self) -> Vec<&BalanceNews> {
+    pub(crate) fn news(&self) -> Vec<&BalanceNews> {
         let news = |event| match event {
             &Event::Balance { ref news, .. } => Some(news),
             _ => None,
@@ -150,7 +150,7 @@ impl Lab {
     }
 
     /// Lets time pass, and everything happen that is due meanwhile.
-    pub fn advance(&mut self, by: Duration) {
+    pub(crate) fn advance(&mut self, by: Duration) {
         let until = self.now + by;
         loop {
             let worker = self.worker.poll_timeout().map(|deadline| deadline.at);
@@ -173,7 +173,7 @@ impl Lab {
     }
 
     /// Ends a connection from outside.
-    pub fn end(&mut self, conn: ConnId, reason: CloseReason) {
+    pub(crate) fn end(&mut self, conn: ConnId, reason: CloseReason) {
         let wire = self.wires.get_mut(&conn).unwrap();
         wire.is_open = false;
         wire.deadline = None;
@@ -182,7 +182,7 @@ impl Lab {
     }
 
     /// Takes a write that was held back.
-    pub fn unstick(&mut self, conn: ConnId) {
+    pub(crate) fn unstick(&mut self, conn: ConnId) {
         self.stuck.remove(&conn);
         if let Some(buffer) = self.wires.get_mut(&conn).unwrap().held.take() {
             self.give(Input::Sent { conn, buffer });
@@ -280,7 +280,7 @@ impl Lab {
     }
 
     /// Ends the oldest program that runs.
-    pub fn exit(&mut self, exit: Exit) -> String {
+    pub(crate) fn exit(&mut self, exit: Exit) -> String {
         let (job, program) = self.jobs.remove(0);
         let words = program.argv.iter().map(|word| String::from_utf8_lossy(word).into_owned());
         let words = words.collect::<Vec<_>>().join(" ");

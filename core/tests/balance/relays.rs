@@ -120,7 +120,7 @@ fn a_half_closed_connection_may_not_be_silent_forever() {
 fn clients_stay_with_their_server_while_it_lives() {
     let check = "TCP_CHECK {\n delay_loop 1\n retry 0\n warmup 0\n }";
     let mut lab = Lab::new(&text("lb_algo rr\n persistence_timeout 50", &[check, check]));
-    let mut of = |lab: &mut Lab, last| {
+    let of = |lab: &mut Lab, last| {
         let client = lab.try_client_from([192, 168, 0, last]).unwrap();
         (client, lab.server_of(client))
     };

@@ -103,7 +103,17 @@ impl Probe {
         now: Instant,
         rng: &mut Rng,
     ) -> Self {
-        let warmup = u64::try_from(plan.timing.warmup.as_nanos()).unwrap_or(u64::MAX);
+        // A file is no load on anybody, and is looked at once.
+        let warmup = match plan.check {
+            Check::File { .. } => Duration::ZERO,
+            Check::Tcp
+            | Check::Http { .. }
+            | Check::Misc { .. }
+            | Check::Ping
+            | Check::Dns { .. }
+            | Check::Redis(_) => plan.timing.warmup,
+        };
+        let warmup = u64::try_from(warmup.as_nanos()).unwrap_or(u64::MAX);
         let speaker = match &plan.check {
             Check::Http { urls, version } => {
                 Some(Speaker::Http(http::Pages::new(urls.clone(), *version, plan.address)))
