@@ -17,7 +17,7 @@ mod support;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -26,6 +26,7 @@ use support::eventually;
 use support::fake::{Fake, Step, Words};
 use support::lab::{Kind, Proxy, Redis, Runtime};
 use support::resp::{Client, Place, Reply, request};
+use support::victim::Victim;
 
 on_every_runtime!(
     bytes_that_are_no_request_harm_nobody,
@@ -38,39 +39,6 @@ on_every_runtime!(
 );
 
 const MIB: u64 = 1024 * 1024;
-
-/// A client that does nothing wrong, on a thread of its own.
-struct Victim {
-    is_over: Arc<AtomicBool>,
-    thread: JoinHandle<u64>,
-}
-
-impl Victim {
-    /// Writes and reads back until the attack is over; every reply must be the right one.
-    fn start(place: &Place, prefix: &'static str) -> Self {
-        let is_over = Arc::new(AtomicBool::new(false));
-        let (place, over) = (place.clone(), Arc::clone(&is_over));
-        let thread = thread::spawn(move || {
-            let mut client = Client::connect(&place).unwrap();
-            let mut served = 0;
-            while !over.load(Ordering::Acquire) || served < 20 {
-                let (key, value) = (format!("{prefix}:{}", served % 50), format!("v{served}"));
-                assert_eq!(client.ask(&["SET", &key, &value]), Reply::ok());
-                assert_eq!(client.ask(&["GET", &key]), Reply::bulk(&value));
-                served += 1;
-            }
-            served
-        });
-        Self { is_over, thread }
-    }
-
-    /// Ends it; all it asked must have been answered rightly.
-    fn finish(self) {
-        self.is_over.store(true, Ordering::Release);
-        let served = self.thread.join().expect("the victim was served wrongly");
-        eprintln!("the victim was served {served} times");
-    }
-}
 
 /// Two Redis servers and the proxy in front of them.
 struct Arena {

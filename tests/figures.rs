@@ -10,7 +10,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
@@ -27,6 +27,7 @@ use support::resp::{Client, Place, Reply};
 
 on_every_runtime!(
     metrics_are_good_by_the_rules_of_prometheus,
+    what_alerts_and_dashboard_ask_for_is_served,
     figures_of_two_workers_are_one_whole,
     the_slow_log_and_latencies_are_read_with_redis_cli,
     clients_of_all_workers_are_listed_and_killed,
@@ -134,6 +135,43 @@ fn metrics_are_good_by_the_rules_of_prometheus(runtime: Runtime) {
         Runtime::Tokio => "ringkeeper_io_backend_info{backend=\"tokio\",reason=\"asked for\"} 1\n",
     };
     assert!(page.body.contains(backend));
+}
+
+/// Returns the names of our metrics in a text.
+fn metric_names(text: &str) -> BTreeSet<&str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.split(|c| !is_part(c)).filter(|word| word.starts_with("ringkeeper_")).collect()
+}
+
+fn what_alerts_and_dashboard_ask_for_is_served(runtime: Runtime) {
+    need!("redis-server");
+    let redis = Redis::start();
+    let dead = Place::Tcp(([127, 0, 0, 1], 1).into());
+    let lines = format!("{}\n{}", pool(&redis), support::lab::server_line(&dead, "dead"));
+    let proxy = Proxy::start(runtime, &lines);
+    // Something of everything: replies, an error, a client.
+    let mut client = proxy.client();
+    for number in 0..20 {
+        let _ = client.ask(&["GET", &format!("k{number}")]);
+    }
+    let page = get(&proxy, "/metrics").body;
+    let samples = page.lines().filter(|line| !line.starts_with('#'));
+    let served: BTreeSet<&str> = samples.filter_map(|line| line.split(['{', ' ']).next()).collect();
+    let conf = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    for file in ["alerts.yml", "grafana-dashboard.json"] {
+        let text = std::fs::read_to_string(conf.join(file)).unwrap();
+        let asked = metric_names(&text);
+        assert!(asked.len() > 8, "{asked:?}");
+        for name in asked {
+            // Told once there is one: this server has not been ejected, nobody was refused.
+            let is_declared = page.contains(&format!("# TYPE {name} "));
+            assert!(served.contains(name) || is_declared, "{file} asks for {name}");
+        }
+    }
+    // Those that an alert compares with a number are there before anything happens.
+    for name in ["worker_up", "server_up", "server_in_ring", "pool_draining", "io_backend_info"] {
+        assert!(served.contains(format!("ringkeeper_{name}").as_str()), "{name}");
+    }
 }
 
 fn figures_of_two_workers_are_one_whole(runtime: Runtime) {

@@ -26,6 +26,8 @@ on_every_runtime!(
     pipelining_clients_do_not_notice_upgrades,
     pipelining_clients_of_two_workers_do_not_notice_upgrades,
     what_a_connection_was_told_goes_with_it,
+    what_is_known_of_a_client_goes_with_it,
+    what_the_operator_has_drained_stays_drained,
     a_process_that_can_not_serve_does_not_take_over,
     listening_sockets_of_the_service_manager_are_used,
 );
@@ -203,6 +205,77 @@ fn what_a_connection_was_told_goes_with_it(runtime: Runtime) {
     assert_eq!(newcomer.ask(&["GET", "k"]), Reply::bulk("v"));
     // The new process takes commands at the same place.
     assert!(proxy.scratch.run("ringkeeper", &["reload"]).status.success());
+}
+
+fn what_is_known_of_a_client_goes_with_it(runtime: Runtime) {
+    need!("redis-server");
+    let redis = Redis::start();
+    let lines = format!("  redis: true\n  servers:\n{}", redis.line("a"));
+    let proxy = Proxy::start_as(Kind::Threaded(runtime, 2), &lines);
+    let mut clients: Vec<Client> = (0..4).map(|_| proxy.client()).collect();
+    let number = |client: &mut Client| match client.ask(&["CLIENT", "ID"]) {
+        Reply::Integer(number) => number,
+        other => panic!("no number: {other:?}"),
+    };
+    let before: Vec<i64> = clients.iter_mut().map(number).collect();
+    let row = |client: &mut Client| client.ask(&["CLIENT", "INFO"]).text();
+    let age = |client: &mut Client| -> u64 {
+        let row = row(client);
+        let age = row.split(' ').find_map(|part| part.strip_prefix("age="));
+        age.unwrap().parse().unwrap()
+    };
+    eventually("a client is there for two seconds", || (age(&mut clients[0]) >= 2).then_some(()));
+    let mut current = Current(None);
+    for _ in 0..2 {
+        assert_eq!(upgrade(&proxy, &mut current), 4);
+        let after: Vec<i64> = clients.iter_mut().map(number).collect();
+        assert_eq!(after, before, "a client keeps its number");
+        assert!(age(&mut clients[0]) >= 2, "and its age: {}", row(&mut clients[0]));
+        let mut newcomer = proxy.client();
+        let id = number(&mut newcomer);
+        assert!(!before.contains(&id), "{id} is taken by one of {before:?}");
+    }
+    // By its old number it is found by the worker that has it now.
+    let kill = ["CLIENT", "KILL", "ID", &before[1].to_string()].map(str::to_owned);
+    assert_eq!(clients[0].ask(&kill), Reply::Integer(1));
+    assert!(clients[1].try_ask(&["PING"]).is_err());
+}
+
+fn what_the_operator_has_drained_stays_drained(runtime: Runtime) {
+    need!("redis-server");
+    let redis = Redis::start();
+    let dead = Place::Tcp(([127, 0, 0, 1], 1).into());
+    let other = support::free_port();
+    let line = redis.line("a");
+    let lines = format!(
+        "  redis: true\n  servers:\n{line}\n{}\nbeta:\n  listen: 127.0.0.1:{other}\n  redis: \
+         true\n  servers:\n{line}",
+        support::lab::server_line(&dead, "dead")
+    );
+    let proxy = Proxy::start(runtime, &lines);
+    let command = |words: &[&str]| {
+        let output = proxy.scratch.run("ringkeeper", words);
+        assert!(output.status.success(), "{words:?}: {}", stderr(&output));
+    };
+    command(&["drain", "server", "alpha", "dead"]);
+    command(&["drain", "pool", "beta"]);
+    let at = Place::Tcp(([127, 0, 0, 1], other).into());
+    let is_as_it_was = || {
+        assert!(Client::connect(&at).is_err(), "the pool takes no clients");
+        let mut client = proxy.client();
+        for number in 0..20 {
+            let key = format!("k{number}");
+            assert_eq!(client.ask(&["SET", &key, "v"]), Reply::ok(), "one server has all keys");
+        }
+    };
+    is_as_it_was();
+    let mut current = Current(None);
+    for _ in 0..2 {
+        upgrade(&proxy, &mut current);
+        is_as_it_was();
+    }
+    command(&["undrain", "pool", "beta"]);
+    assert_eq!(Client::connect(&at).unwrap().ask(&["GET", "k1"]), Reply::bulk("v"));
 }
 
 /// Puts a descriptor where service managers put them, and becomes another program.

@@ -52,7 +52,7 @@ use crate::id::{
 use crate::time::Instant;
 
 pub use self::channel::{ChannelSpec, RouterNews, Trouble};
-pub use self::notice::{Evidence, Notice, ShardCondition, ShardNews, Sighting};
+pub use self::notice::{Evidence, Health, HealthNews, Notice, ShardCondition, ShardNews, Sighting};
 
 /// Where a stream socket is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -187,14 +187,14 @@ pub enum Mail {
 
 impl Mail {
     /// Tells whether somebody waits for it, so that it must not be dropped however full the
-    /// mailbox is. There is at most one for each errand under way, one plan at a time, and one for
-    /// each shard and turn of the control worker.
+    /// mailbox is. There is at most one for each errand under way, one plan at a time, one for each
+    /// shard and turn of the control worker, and one for each change of health.
     pub const fn is_answer(&self) -> bool {
         match self {
             Self::Persisted { .. }
             | Self::Exited { .. }
             | Self::Command(Command::Reload { .. })
-            | Self::Notice(Notice::Shard(_)) => true,
+            | Self::Notice(Notice::Shard(_) | Notice::Health(_)) => true,
             Self::Command(_) | Self::Notice(_) => false,
         }
     }
@@ -465,6 +465,8 @@ pub enum Recipient {
     Data,
     /// The worker without clients: administration, Sentinel.
     Control,
+    /// The worker that has the virtual routers, if there are any.
+    Routers,
 }
 
 /// How a connection ends.
@@ -536,6 +538,35 @@ pub enum Event {
         /// The server.
         server: ServerId,
     },
+    /// A shard has another master: requests go there from now on.
+    Switched {
+        /// The pool.
+        pool: PoolId,
+        /// The server, which is the shard.
+        server: ServerId,
+        /// The epoch in which it became the master.
+        epoch: u64,
+        /// Where it is.
+        address: SocketAddr,
+    },
+    /// Requests for a shard begin to wait.
+    HoldBegan {
+        /// The pool.
+        pool: PoolId,
+        /// The server.
+        server: ServerId,
+        /// Why.
+        why: HoldCause,
+    },
+    /// Requests for a shard wait no more.
+    HoldEnded {
+        /// The pool.
+        pool: PoolId,
+        /// The server.
+        server: ServerId,
+        /// How long they have waited at most, and what became of them.
+        tally: HoldTally,
+    },
     /// A client was not let in: the pool or the worker is full.
     ClientRefused {
         /// The pool.
@@ -579,6 +610,15 @@ pub enum Event {
         /// The operating system's error number; zero if its other end is gone.
         errno: i32,
     },
+    /// A connection could not be encrypted, or not any longer; it is closed.
+    TlsFailed {
+        /// Who is at the other end.
+        peer: Endpoint,
+        /// Whether we connected to it.
+        is_server: bool,
+        /// What went wrong.
+        reason: String,
+    },
     /// The process is to end at once: a client said SHUTDOWN, or asked for a crash.
     Exit {
         /// What it returns.
@@ -594,6 +634,34 @@ pub enum Event {
         /// What it says.
         message: String,
     },
+}
+
+/// Why requests for a shard wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HoldCause {
+    /// The Sentinels say so.
+    Told(ShardCondition),
+    /// Nothing is known of its master yet, and the pool must know.
+    Unknown,
+    /// Its master could not be reached.
+    Lost(Failure),
+    /// Its master says that it is a replica.
+    ReadOnly,
+}
+
+/// What became of the requests for a shard in a time without a master.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HoldTally {
+    /// How long that was.
+    pub time: Duration,
+    /// Requests that waited and were then sent.
+    pub held: u64,
+    /// Those among them that had been sent before.
+    pub replayed: u64,
+    /// Requests whose outcome is unknown.
+    pub unknown: u64,
+    /// Requests that were refused because they waited too long, or too many waited.
+    pub refused: u64,
 }
 
 /// How loud what a Sentinel tells is.
@@ -639,6 +707,14 @@ pub enum Failure {
     Greeting,
     /// This host lacks descriptors, ports or memory.
     OutOfResources,
+    /// The shard had no master for longer than requests may wait, or more waited than may.
+    NoMaster,
+    /// This host must not write to the shard's master.
+    Fenced,
+    /// The shard has another master by now.
+    Replaced,
+    /// Too few replicas had the write in time.
+    TooFewCopies,
 }
 
 impl Failure {
@@ -654,6 +730,10 @@ impl Failure {
             Self::Unreachable => "No route to host",
             Self::Greeting => "Server refused AUTH or SELECT",
             Self::OutOfResources => "Cannot allocate memory",
+            Self::NoMaster => "the shard has no master",
+            Self::Fenced => "this proxy is cut off and does not write",
+            Self::Replaced => "the shard has another master by now",
+            Self::TooFewCopies => "too few replicas have the write in time",
         }
     }
 }

@@ -27,5 +27,6 @@ pub mod slab;
 pub mod stats;
 pub mod time;
 pub mod timer;
+pub mod tls;
 pub mod vrrp;
 pub mod wire;

@@ -99,6 +99,43 @@ pub const RECONNECT_DELAY_MAX: Duration = Duration::from_millis(500);
 /// reply that has begun to leave can no longer be turned into an error, so small ones are kept.
 pub const STREAM_REPLY_BYTES: usize = 32 * 1024;
 
+/// Default of `hold`: how long requests wait for a shard's master. A failover takes the Sentinels'
+/// down-after, five seconds in many set-ups, and one or two more.
+pub const HOLD_DEFAULT: Duration = Duration::from_secs(10);
+
+/// Default of `hold_bytes`: requests of one pool and worker that wait for a master, and as much
+/// again for those under way that may have to be sent again. Ten seconds of a busy worker's small
+/// requests, of which clients that wait send few.
+pub const HOLD_BYTES_DEFAULT: usize = 64 * 1024 * 1024;
+
+/// Smallest `hold_bytes`: every connection may take one step.
+pub const HOLD_BYTES_MIN: u64 = 1024 * 1024;
+
+/// By how much the requests that wait for one connection may grow before the pool's sum is looked
+/// at again, bytes. So the sum is passed by at most this much, and a request, per connection.
+pub const HOLD_STEP_BYTES: usize = 16 * 1024;
+
+/// How long the replies to requests that were under way when a planned failover ended are waited
+/// for: what the former master refuses because it is a replica can be sent again. Far longer than
+/// it takes a server to answer what it has been sent.
+pub const SWITCH_GRACE: Duration = Duration::from_millis(500);
+
+/// Between two notices about one server that say the same, at least.
+pub const SIGHTING_PAUSE: Duration = Duration::from_millis(100);
+
+/// Shards of which news are kept; those of more are dropped. As many as a Sentinel watches.
+pub const SHARDS_MAX: usize = MASTERS_MAX;
+
+/// Largest `replicated`. More than a master usually has replicas.
+pub const REPLICATED_MAX: u32 = 32;
+
+/// Default of `replicated_timeout`. A replica confirms within a round trip, or it is in trouble.
+pub const REPLICATED_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
+
+/// Writes of one group whose replies wait for the replicas, at most; the next group takes more.
+/// Bounds what is withheld and how long the first of a group waits for the last.
+pub const REPLICATED_GROUP_MAX: usize = 4096;
+
 /// Length of the name that `CLIENT SETNAME` keeps, bytes.
 pub const CLIENT_NAME_BYTES_MAX: usize = 64;
 
@@ -305,6 +342,10 @@ pub const SENTINEL_SCRIPT_RUNS_MAX: u32 = 10;
 
 const _: () = assert!(SENTINEL_SCRIPTS_RUNNING_MAX < ERRANDS_MAX);
 
+/// Bytes of changes behind the text of a Sentinel's state; with more it is written anew. Reading
+/// them at the start takes a millisecond.
+pub const SENTINEL_JOURNAL_BYTES_MAX: usize = 64 * 1024;
+
 /// Largest time in a Sentinel's configuration, milliseconds: 24 days, as in Redis' 31 bits.
 pub const SENTINEL_TIME_MS_MAX: u64 = i32::MAX as u64;
 
@@ -323,6 +364,25 @@ pub const VRRP_REINSTATEMENTS_MAX: u32 = 5;
 
 /// The time in which [`VRRP_REINSTATEMENTS_MAX`] counts.
 pub const VRRP_REINSTATE_WINDOW: Duration = Duration::from_secs(60);
+
+/// How often workers are asked whether their pools can serve, for virtual routers. What is told
+/// without being asked does not wait for it.
+pub const HEALTH_PERIOD: Duration = Duration::from_secs(1);
+
+/// How long something that was ill must be well before virtual routers believe it. Each relapse
+/// within [`VRRP_HEALTH_CALM`] doubles that, up to [`VRRP_HEALTH_HOLD_MAX`]: addresses must not
+/// wander to and fro with it.
+pub const VRRP_HEALTH_HOLD: Duration = Duration::from_secs(1);
+
+/// The longest that something must be well before virtual routers believe it.
+pub const VRRP_HEALTH_HOLD_MAX: Duration = Duration::from_secs(60);
+
+/// Being ill again so soon after a recovery counts as a relapse.
+pub const VRRP_HEALTH_CALM: Duration = Duration::from_secs(60);
+
+/// Things whose health virtual routers follow; more are not followed. One for each pool and
+/// listener, and each at most 100 bytes.
+pub const VRRP_HEALTH_SOURCES_MAX: usize = 4096;
 
 /// Unicast peers of one virtual router. Each advert is sent once to each.
 pub const VRRP_PEERS_MAX: usize = 255;
@@ -424,5 +484,29 @@ pub const SLOW_AFTER_DEFAULT: Duration = Duration::from_millis(10);
 /// How often whoever watches examples of requests is sent new ones.
 pub const TAIL_INTERVAL: Duration = Duration::from_millis(250);
 
+/// How often whoever watches the status is sent a new one: what an eye can follow, and at most one
+/// question a second for the workers however many watch.
+pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Unsent bytes of an admin connection above which it gets no more examples.
 pub const ADMIN_UNSENT_BYTES_MAX: usize = 256 * 1024;
+
+/// Handshakes that go on in one turn; the others wait for the next. One costs up to a millisecond,
+/// so that many at once do not keep a worker from its timers.
+pub const TLS_HANDSHAKES_PER_TURN: usize = 8;
+
+/// How long a client may take for a handshake.
+pub const TLS_HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Bytes of a client that waits for its turn to shake hands; who sends more is closed. A handshake
+/// has a few thousand.
+pub const TLS_WAITING_BYTES_MAX: usize = 32 * 1024;
+
+/// Bytes that are encrypted at once, so that a large reply is not in memory twice.
+pub const TLS_WRITE_BYTES_MAX: usize = 256 * 1024;
+
+/// How long nothing is said of a host whose handshakes fail for the same reason again and again.
+pub const TLS_SILENCE: Duration = Duration::from_secs(60);
+
+/// Hosts whose failures are remembered for that; then all are forgotten.
+pub const TLS_TOLD_MAX: usize = 1024;

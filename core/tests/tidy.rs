@@ -37,6 +37,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("command", LOW),
     // It checks a pool by laying out its ring.
     ("config", &["routing", "distribution", "hash", "wire", "id", "time", "rng", "limits"]),
+    // Stands between a runtime and any machine.
+    ("tls", &["buf", "timer", "id", "io", "time", "limits"]),
     ("proxy", MACHINE),
     ("sentinel", MACHINE),
     ("vrrp", MACHINE),

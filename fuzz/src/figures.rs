@@ -7,6 +7,7 @@ use std::time::Duration;
 use arbitrary::{Arbitrary as _, Unstructured};
 use ringkeeper_core::admin::metrics::{Gathered, render};
 use ringkeeper_core::admin::status::{problem, status};
+use ringkeeper_core::admin::watch::Watched;
 use ringkeeper_core::admin::{Access, Admin, AdminPlan, AdminRole, Facts, Reload};
 use ringkeeper_core::id::{ConnId, WorkerId};
 use ringkeeper_core::io::{Notice, Output};
@@ -115,7 +116,15 @@ pub(crate) fn stats(data: &[u8]) {
     assert_eq!(sum(&pools), workers.iter().map(|worker| sum(&worker.pools)).sum::<u128>());
     let facts = Facts { version: text(&mut bytes), ..Facts::default() };
     let reload = Reload { is_good: true, unix_seconds: 0 };
-    let all = Gathered { facts: &facts, reload, workers_due: 4, workers: &workers, pools: &pools };
+    let watched = Watched::default();
+    let all = Gathered {
+        facts: &facts,
+        reload,
+        workers_due: 4,
+        workers: &workers,
+        pools: &pools,
+        watched: &watched,
+    };
     render(&all).lines().for_each(check_line);
     problem(&all);
     let read: serde_json::Value = serde_json::from_str(&status(&all, 1)).unwrap();
@@ -172,6 +181,7 @@ fn server(bytes: &mut Unstructured<'_>) -> ServerFigures {
     let durations: [Histogram; Class::COUNT] = std::array::from_fn(|_| histogram(bytes));
     ServerFigures {
         name: text(bytes).into(),
+        ring_share: u32::arbitrary(bytes).unwrap_or(0),
         is_in_ring: bool::arbitrary(bytes).unwrap_or(false),
         is_failing: bool::arbitrary(bytes).unwrap_or(false),
         stats: ServerStats {

@@ -8,6 +8,7 @@
 mod figures;
 mod memcache;
 mod nutcracker_yml;
+mod sentinel;
 mod vrrp;
 pub mod worker;
 
@@ -32,9 +33,15 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("reply", reply),
     ("request", request),
     ("ringkeeper_yml", ringkeeper_yml),
+    ("sentinel_answer", sentinel_answer),
+    ("sentinel_conf", sentinel_conf),
+    ("sentinel_hello", sentinel_hello),
+    ("sentinel_info", sentinel_info),
+    ("sentinel_machine", sentinel_machine),
     ("stats", stats),
     ("vrrp", vrrp),
     ("worker", worker),
+    ("worker_memcache", worker_memcache),
 ];
 
 /// The reader of `nutcracker.yml`: takes any bytes, points into the text, keeps passwords to
@@ -88,9 +95,39 @@ pub fn vrrp(data: &[u8]) {
     vrrp::adverts(data);
 }
 
+/// Answers of peers about a master that is down.
+pub fn sentinel_answer(data: &[u8]) {
+    sentinel::answer(data);
+}
+
+/// The reader and the writer of `sentinel.conf`.
+pub fn sentinel_conf(data: &[u8]) {
+    sentinel::conf(data);
+}
+
+/// Hellos of Sentinels.
+pub fn sentinel_hello(data: &[u8]) {
+    sentinel::hello(data);
+}
+
+/// INFO of servers, as a Sentinel reads it.
+pub fn sentinel_info(data: &[u8]) {
+    sentinel::info(data);
+}
+
+/// A whole Sentinel between servers, peers and clients that do what the input says.
+pub fn sentinel_machine(data: &[u8]) {
+    sentinel::machine(data);
+}
+
 /// A whole worker between clients and servers that do what the input says.
 pub fn worker(data: &[u8]) {
     worker::worker(data);
+}
+
+/// The same with memcached's protocol on both sides.
+pub fn worker_memcache(data: &[u8]) {
+    worker::worker_memcache(data);
 }
 
 /// Requests: cuts change nothing; whatever is forwarded byte by byte is what our own encoder

@@ -6,14 +6,19 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ringkeeper_core::config::native::{Own, Watch};
-use ringkeeper_core::config::nutcracker::Config;
-use ringkeeper_core::config::sentinel::{self as conf, PORT_DEFAULT, RunId};
+use ringkeeper_core::config::native::{self, Own, Watch};
+use ringkeeper_core::config::nutcracker::{Config, HostPort};
+use ringkeeper_core::config::sentinel::{self as conf, MasterName, PORT_DEFAULT, RunId};
+use ringkeeper_core::sentinel::follow::FollowSetup;
 use ringkeeper_core::sentinel::machine::{Keeping, NameBase, Process, Setup};
 
+#[cfg(target_os = "linux")]
+use crate::cli::keepalived;
 use crate::cli::load::{self, Loaded};
 use crate::cli::sentinel::{self, State};
-use crate::host::masters::{self, MastersLaunch};
+use crate::host::masters::MastersLaunch;
+use crate::host::routers::Routers;
+use crate::host::runtime::Choice;
 use crate::host::service::{Reading, Reread};
 
 /// The file in the service's folder where a Sentinel keeps what it learns.
@@ -75,9 +80,9 @@ fn attach(config: &mut Config, file: &Path, learnt: &conf::Config) {
     let name = file.display().to_string();
     let written = fs::read(file).ok().and_then(|text| conf::parse_bytes(&name, &text).config);
     if let Some(written) = &written {
-        masters::attach(config, &written.masters);
+        native::attach(config, &written.masters);
     }
-    masters::attach(config, &learnt.masters);
+    native::attach(config, &learnt.masters);
 }
 
 /// Returns who knows where masters are by the file of the whole.
@@ -87,11 +92,20 @@ fn masters_of(loaded: &Loaded, path: &Path) -> Result<Option<MastersLaunch>, Str
         Some(Watch::Own(own)) => {
             let state = state_of(own, loaded, path);
             let (own, path) = (own.clone(), path.to_owned());
-            let read = move || setup(&own, &path, state.clone());
+            let copies = loaded.config.as_ref().map(copies).unwrap_or_default();
+            let read = move || setup(&own, &path, state.clone(), copies.clone());
             Ok(Some(MastersLaunch::Own { read: Box::new(read) }))
         }
-        Some(Watch::Follow(_)) => {
-            Err("error: this version can't follow other Sentinels\n".to_owned())
+        Some(Watch::Follow(follow)) => {
+            let address = |at: &HostPort| conf::Address::new(&at.host, at.port).ok();
+            Ok(Some(MastersLaunch::Follow(FollowSetup {
+                shards: follow.shards.clone(),
+                sentinels: follow.sentinels.iter().filter_map(address).collect(),
+                user: follow.user.clone(),
+                password: follow.password.clone(),
+                fence: Some(follow.fence),
+                names: NameBase::default(),
+            })))
         }
     }
 }
@@ -107,7 +121,26 @@ fn state_of(own: &Own, loaded: &Loaded, path: &Path) -> PathBuf {
     folder.map_or_else(|| sentinel::state_beside(path), |folder| folder.join(STATE_NAME))
 }
 
-fn setup(own: &Own, path: &Path, state: PathBuf) -> Result<Setup, String> {
+/// Returns on how many replicas the writes of each master are, as its pools promise.
+fn copies(config: &Config) -> BTreeMap<MasterName, u32> {
+    let mut copies = BTreeMap::new();
+    for pool in &config.pools {
+        let Some(promised) = pool.failover.replicated else { continue };
+        let shards = pool.servers.iter().filter_map(|server| server.shard.as_deref());
+        for name in shards.filter_map(MasterName::new) {
+            let most: &mut u32 = copies.entry(name).or_default();
+            *most = promised.get().max(*most);
+        }
+    }
+    copies
+}
+
+fn setup(
+    own: &Own,
+    path: &Path,
+    state: PathBuf,
+    min_copies: BTreeMap<MasterName, u32>,
+) -> Result<Setup, String> {
     let port = own.config.server.port.unwrap_or(PORT_DEFAULT);
     let state = std::path::absolute(&state).unwrap_or(state);
     let setup = Setup {
@@ -123,9 +156,34 @@ fn setup(own: &Own, path: &Path, state: PathBuf) -> Result<Setup, String> {
             unix_micros_at_start: 0,
         },
         fast_down: own.fast_down.clone(),
-        min_copies: BTreeMap::new(),
+        min_copies,
         names: NameBase::default(),
         tells_workers: false,
+        records: Vec::new(),
     };
     sentinel::with_state(setup, state)
+}
+
+/// Starts the virtual routers that are wanted beside the rest.
+///
+/// # Errors
+///
+/// They cannot be started; the log says why.
+#[cfg(target_os = "linux")]
+pub(super) fn start_routers(
+    path: Option<&Path>,
+    runtime: Option<Choice>,
+) -> Result<Option<Routers>, ()> {
+    let Some(path) = path else { return Ok(None) };
+    keepalived::start(path, runtime.unwrap_or_default()).ok_or(()).map(Some)
+}
+
+/// Virtual routers need what only Linux has.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn start_routers(path: Option<&Path>, _: Option<Choice>) -> Result<Option<Routers>, ()> {
+    if path.is_none() {
+        return Ok(None);
+    }
+    tracing::error!("virtual routers are for Linux only");
+    Err(())
 }

@@ -1,17 +1,25 @@
 //! `ringkeeper import`: a file of twemproxy's in our own form.
 
+use std::fs;
 use std::path::Path;
 
-use ringkeeper_core::config::native;
+use ringkeeper_core::config::native::{self, Old};
+use ringkeeper_core::config::render;
 
 use super::load;
+use crate::host::{self, reason};
 
-/// Returns the text of a `ringkeeper.yml` for the `nutcracker.yml` at `path`.
+/// Returns the text of a `ringkeeper.yml` for the `nutcracker.yml` at `path`, and for the
+/// `sentinel.conf` and the `keepalived.conf` beside it.
 ///
 /// # Errors
 ///
 /// What is wrong with the file, for people.
-pub(super) fn import(path: &Path) -> Result<String, String> {
+pub(super) fn import(
+    path: &Path,
+    sentinel: Option<&Path>,
+    keepalived: Option<&Path>,
+) -> Result<String, String> {
     let loaded = load::check(path);
     if loaded.is_native {
         return Err(format!("error: {} has the form of ringkeeper.yml already\n", loaded.name));
@@ -19,7 +27,16 @@ pub(super) fn import(path: &Path) -> Result<String, String> {
     if loaded.has_errors() {
         return Err(loaded.human());
     }
-    let text = native::write(&loaded.name, loaded.text()).map_err(|_| loaded.human())?;
+    let sentinel = sentinel.map(read).transpose()?;
+    let old = sentinel.as_ref().map(|(name, text)| Old { name, text });
+    let pools = Old { name: &loaded.name, text: loaded.text() };
+    let mut text = native::write(pools, old).map_err(|found| match &old {
+        Some(Old { name, text }) => render::human(name, text, &found, host::has_colours()),
+        None => loaded.human(),
+    })?;
+    if let Some(path) = keepalived {
+        text.insert_str(0, &beside(path)?);
+    }
     // It must never be the operator who finds that out.
     if native::parse("imported", &text).config.is_none() {
         return Err(format!(
@@ -28,4 +45,21 @@ pub(super) fn import(path: &Path) -> Result<String, String> {
         ));
     }
     Ok(text)
+}
+
+fn read(path: &Path) -> Result<(String, String), String> {
+    let name = path.display().to_string();
+    match fs::read_to_string(path) {
+        Ok(text) => Ok((name, text)),
+        Err(error) => Err(format!("error: {name} can't be read: {}\n", reason(&error))),
+    }
+}
+
+/// Returns the comment about virtual routers, which stay in a file of their own.
+fn beside(path: &Path) -> Result<String, String> {
+    let (name, _) = read(path)?;
+    Ok(format!(
+        "# The virtual routers stay in {name}, which is read as it is:\n#   ringkeeper run -c \
+         ringkeeper.yml --keepalived {name}\n\n"
+    ))
 }

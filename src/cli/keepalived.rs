@@ -18,6 +18,7 @@ use ringkeeper_core::limits::CONFIG_BYTES_MAX;
 use crate::cli::getopt::{self, Item, Spec};
 use crate::host::daemon::{self, Detached};
 use crate::host::log::{Format, Log, Verbosity};
+use crate::host::routers::Routers;
 use crate::host::runtime::Choice;
 use crate::host::script;
 use crate::host::signal::{Persona, Signals};
@@ -279,10 +280,17 @@ pub(crate) fn serve(
     }
 }
 
-/// Starts the virtual routers of a file that was read, beside something else; none if that fails,
-/// which is told.
-pub(crate) fn start(loaded: Loaded, runtime: Choice) -> Option<vrrp::Running> {
-    let started = vrrp::start(Launch { config: loaded.config?, runtime, has_guardian: true });
+/// Starts the virtual routers of a file beside something else; none if that fails, which the log
+/// tells.
+pub(crate) fn start(path: &Path, runtime: Choice) -> Option<Routers> {
+    let read_it = |path: &Path| {
+        let loaded = read(path, None);
+        loaded.log();
+        loaded.config
+    };
+    let config = read_it(path)?;
+    let path = path.to_owned();
+    let started = Routers::start(config, runtime, Box::new(move || read_it(&path)));
     started.map_err(|error| tracing::error!("{error:#}")).ok()
 }
 
@@ -520,6 +528,9 @@ fn drop_unusable(config: &mut Config, assembled: &Assembled) -> Vec<Diagnostic> 
         ] {
             command.take_if(|command| !is_usable(command));
         }
+    }
+    for framed in [&mut config.global.startup, &mut config.global.shutdown] {
+        framed.take_if(|framed| !is_usable(&framed.command));
     }
     for fifo in &mut config.global.fifos {
         fifo.handler.take_if(|command| !is_usable(command));

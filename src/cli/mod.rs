@@ -1,5 +1,6 @@
 //! Command lines. The name that the program was started under decides which one is spoken.
 
+mod check;
 mod compose;
 mod getopt;
 mod import;
@@ -15,6 +16,8 @@ mod route;
 mod secrets;
 mod sentinel;
 mod sentinel_check;
+mod status;
+mod together;
 
 use std::ffi::OsString;
 use std::path::Path;

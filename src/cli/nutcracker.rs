@@ -376,13 +376,13 @@ fn serve(
         admin: AdminLaunch::default(),
         takeover: None,
         masters: None,
-        leave: None,
         stats: Some(Stats {
             host: asked.stats_host.clone(),
             port: asked.stats_port,
             required: true,
         }),
         settings: loaded.settings,
+        routers: None,
     };
     match service::start(launch) {
         Ok(service) => {

@@ -13,15 +13,16 @@ use ringkeeper_core::stats::FiguresPlan;
 
 use crate::cli::compose::{self, Parts};
 use crate::cli::load::Loaded;
-use crate::cli::{import, load, manual, route, sentinel, sentinel_check};
 #[cfg(target_os = "linux")]
 use crate::cli::{keepalived, lab};
+use crate::cli::{check, import, load, manual, route, sentinel, status};
 use crate::host::admin::{self, AdminLaunch, AdminPlace, SlowAfter};
 use crate::host::control::{self, Answer, Control};
+use crate::host::journal;
 use crate::host::log::{Format, Log, Verbosity};
 use crate::host::reason;
 use crate::host::runtime::Choice;
-use crate::host::service::{self, Launch, Leave, Stats, Threads};
+use crate::host::service::{self, Launch, Stats, Threads};
 use crate::host::signal::{Persona, Signals};
 use crate::host::takeover::{self, Takeover};
 
@@ -98,6 +99,7 @@ Exit codes:
 const IMPORT_EXAMPLES: &str = "\
 Examples:
   ringkeeper import nutcracker.yml > ringkeeper.yml
+  ringkeeper import nutcracker.yml --sentinel sentinel.conf > ringkeeper.yml
   ringkeeper check ringkeeper.yml
 
 Comments in the result say what differs and why. The result holds the passwords of the original.";
@@ -137,9 +139,14 @@ enum Verb {
     /// Take what was drained into service again.
     #[command(after_help = DRAIN_EXAMPLES)]
     Undrain(DrainArgs),
+    /// Tell how the running service is: pools, shards and their masters, who watches them.
+    Status(StatusArgs),
+    /// Tell why something is as it is.
+    #[command(subcommand)]
+    Explain(Explain),
     /// Tell what is wrong with configuration files; opens nothing else.
     #[command(after_help = CHECK_EXAMPLES)]
-    Check(CheckArgs),
+    Check(check::Arguments),
     /// Tell which server a key belongs to, and why.
     #[command(after_help = ROUTE_EXAMPLES)]
     Route(RouteArgs),
@@ -201,7 +208,8 @@ struct RunArgs {
     /// How much to log [default: what the file says, else info]
     #[arg(long, value_enum)]
     log_level: Option<LogLevel>,
-    /// Log here; opened again on HUP [default: what the file says, else standard error]
+    /// Log here; opened again on HUP; with `--log-format journald` the journal's socket [default:
+    /// what the file says, else standard error or the journal's usual socket]
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
     /// Address of the statistics port [default: what the file says, else 127.0.0.1]
@@ -289,6 +297,8 @@ enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+    /// Entries with fields in systemd's journal.
+    Journald,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -306,28 +316,30 @@ enum LogLevel {
 }
 
 #[derive(Debug, Args)]
-struct CheckArgs {
-    /// Configuration files.
-    #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
-    /// Of a sentinel.conf: also ask the masters that it names, for 2 s at most.
-    #[arg(long)]
-    live: bool,
-    /// Treat warnings as a failure.
-    #[arg(long)]
-    strict: bool,
-    /// For people, or for programs.
-    #[arg(long, value_enum, default_value_t)]
-    format: ReportFormat,
+struct AdminArgs {
+    /// Where the service is administered: HOST:PORT or unix:PATH [default: 127.0.0.1:22280]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<AdminPlace>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum ReportFormat {
-    /// Sentences, with the lines of the file that they are about.
-    #[default]
-    Human,
-    /// One JSON object a file, each on its line.
-    Json,
+#[derive(Debug, Args)]
+struct StatusArgs {
+    /// Everything, for programs.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    at: AdminArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Explain {
+    /// What happened to a shard's master, and what stands in the way of a failover.
+    Failover {
+        /// The Sentinels' name of the master.
+        name: String,
+        #[command(flatten)]
+        at: AdminArgs,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -335,6 +347,12 @@ struct ImportArgs {
     /// twemproxy's configuration file.
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// The sentinel.conf of the same host; servers at the addresses of its masters follow them.
+    #[arg(long, value_name = "FILE")]
+    sentinel: Option<PathBuf>,
+    /// The keepalived.conf of the same host.
+    #[arg(long, value_name = "FILE")]
+    keepalived: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -362,7 +380,15 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
         }
         Ok(Cli { command: Verb::Drain(arguments) }) => drain("drain", &arguments),
         Ok(Cli { command: Verb::Undrain(arguments) }) => drain("undrain", &arguments),
-        Ok(Cli { command: Verb::Check(arguments) }) => check(&arguments),
+        Ok(Cli { command: Verb::Status(StatusArgs { json, at }) }) => {
+            let path = if json { "/status.json" } else { "/status.txt" };
+            tell(status::page(&at.admin.unwrap_or_default(), path))
+        }
+        Ok(Cli { command: Verb::Explain(Explain::Failover { name, at }) }) => {
+            let page = status::page(&at.admin.unwrap_or_default(), "/failovers.txt");
+            tell(page.and_then(|text| status::about(&text, &name)))
+        }
+        Ok(Cli { command: Verb::Check(arguments) }) => check::run(&arguments),
         Ok(Cli { command: Verb::Route(arguments) }) => explain_routes(&arguments),
         Ok(Cli { command: Verb::Import(arguments) }) => import_file(&arguments),
         #[cfg(target_os = "linux")]
@@ -420,7 +446,10 @@ fn run(arguments: RunArgs) -> ExitCode {
         loaded.log();
     }
     let Some(config) = loaded.config.take() else { return ExitCode::FAILURE };
-    let Ok(leave) = start_routers(&arguments) else { return ExitCode::FAILURE };
+    let Ok(routers) = compose::start_routers(arguments.keepalived.as_deref(), arguments.runtime)
+    else {
+        return ExitCode::FAILURE;
+    };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
@@ -455,7 +484,7 @@ fn run(arguments: RunArgs) -> ExitCode {
         control,
         takeover,
         masters,
-        leave,
+        routers,
     };
     match service::start(launch) {
         Ok(service) => service::supervise(service, &log, &signals),
@@ -472,33 +501,6 @@ const fn choice(runtime: native::Runtime) -> Choice {
         native::Runtime::Uring => Choice::Uring,
         native::Runtime::Tokio => Choice::Tokio,
     }
-}
-
-/// Starts the virtual routers that are wanted beside the pools.
-///
-/// # Errors
-///
-/// They cannot be started; the log says why.
-#[cfg(target_os = "linux")]
-fn start_routers(arguments: &RunArgs) -> Result<Option<Leave>, ()> {
-    let Some(path) = &arguments.keepalived else { return Ok(None) };
-    let loaded = keepalived::read(path, None);
-    loaded.log();
-    let runtime = arguments.runtime.unwrap_or_default();
-    let routers = keepalived::start(loaded, runtime).ok_or(())?;
-    Ok(Some(Box::new(move || {
-        routers.leave();
-    })))
-}
-
-/// Virtual routers need what only Linux has.
-#[cfg(not(target_os = "linux"))]
-fn start_routers(arguments: &RunArgs) -> Result<Option<Leave>, ()> {
-    if arguments.keepalived.is_none() {
-        return Ok(None);
-    }
-    tracing::error!("virtual routers are for Linux only");
-    Err(())
 }
 
 /// Runs virtual routers and nothing else.
@@ -543,13 +545,13 @@ fn watch(arguments: &RunArgs, file: &Path, signals: &Signals) -> ExitCode {
     };
     match sentinel::read(file, "", sentinel::State::Beside) {
         Ok(loaded) => {
-            let Ok(leave) = start_routers(arguments) else { return ExitCode::FAILURE };
+            // Dropped at the end: they leave in order.
+            let (path, runtime) = (arguments.keepalived.as_deref(), arguments.runtime);
+            let Ok(_routers) = compose::start_routers(path, runtime) else {
+                return ExitCode::FAILURE;
+            };
             let runtime = arguments.runtime.unwrap_or_default();
-            let code = sentinel::serve(loaded, runtime, &log, signals, || {});
-            if let Some(leave) = leave {
-                leave();
-            }
-            code
+            sentinel::serve(loaded, runtime, &log, signals, || {})
         }
         Err(problem) => {
             eprint!("{problem}");
@@ -603,6 +605,20 @@ fn command(control: Option<&Path>, words: &[&str]) -> ExitCode {
     }
 }
 
+/// Prints what was found out, or why nothing was.
+fn tell(found: Result<String, String>) -> ExitCode {
+    match found {
+        Ok(text) => {
+            say(&text);
+            ExitCode::SUCCESS
+        }
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn drain(verb: &str, arguments: &DrainArgs) -> ExitCode {
     let control = arguments.control.as_deref();
     match &arguments.what {
@@ -643,6 +659,7 @@ fn log_settings(
     let format = match (arguments.log_format, settings.log.format) {
         (Some(LogFormat::Text), _) | (None, native::Format::Text) => Format::Text,
         (Some(LogFormat::Json), _) | (None, native::Format::Json) => Format::Json,
+        (Some(LogFormat::Journald), _) | (None, native::Format::Journald) => Format::Journald,
     };
     let level = arguments.log_level.unwrap_or(match settings.log.level {
         native::Level::Error => LogLevel::Error,
@@ -658,7 +675,8 @@ fn log_settings(
         LogLevel::Debug => Verbosity::DEBUG,
         LogLevel::Trace => Verbosity::TRACE,
     };
-    (format, verbosity, arguments.log_file.clone().or(file))
+    let journal = || (format == Format::Journald).then(|| PathBuf::from(journal::SOCKET));
+    (format, verbosity, arguments.log_file.clone().or(file).or_else(journal))
 }
 
 /// Returns where the statistics are: as the options say, else as the file does; none: nowhere.
@@ -680,7 +698,8 @@ fn stats(arguments: &RunArgs, settings: &Settings) -> Option<Stats> {
 }
 
 fn import_file(arguments: &ImportArgs) -> ExitCode {
-    match import::import(&arguments.file) {
+    let (sentinel, keepalived) = (arguments.sentinel.as_deref(), arguments.keepalived.as_deref());
+    match import::import(&arguments.file, sentinel, keepalived) {
         Ok(text) => {
             say(&text);
             ExitCode::SUCCESS
@@ -699,54 +718,6 @@ fn write_pages(folder: &Path) -> ExitCode {
             eprintln!("error: {} can't be written: {}", folder.display(), reason(&error));
             ExitCode::FAILURE
         }
-    }
-}
-
-fn check(arguments: &CheckArgs) -> ExitCode {
-    let mut has_errors = false;
-    let mut has_warnings = false;
-    for file in &arguments.files {
-        if let Some(report) = sentinel_check::check(file, arguments.live) {
-            has_errors |= report.has_errors();
-            has_warnings |= report.has_warnings();
-            match arguments.format {
-                ReportFormat::Json => say(&report.json()),
-                ReportFormat::Human => {
-                    eprint!("{}", report.human());
-                    say(&report.verdict());
-                }
-            }
-            continue;
-        }
-        #[cfg(target_os = "linux")]
-        if keepalived::is_one(file) {
-            let loaded = keepalived::read(file, None);
-            has_errors |= loaded.config.is_none();
-            has_warnings |= loaded.has_warnings();
-            match arguments.format {
-                ReportFormat::Json => say(&loaded.json()),
-                ReportFormat::Human => {
-                    eprint!("{}", loaded.human());
-                    say(&loaded.verdict());
-                }
-            }
-            continue;
-        }
-        let loaded = load::check(file);
-        has_errors |= loaded.has_errors();
-        has_warnings |= loaded.has_warnings();
-        match arguments.format {
-            ReportFormat::Json => say(&loaded.json()),
-            ReportFormat::Human => {
-                eprint!("{}", loaded.human());
-                say(&loaded.verdict());
-            }
-        }
-    }
-    match (has_errors, has_warnings && arguments.strict) {
-        (true, _) => ExitCode::from(1),
-        (false, true) => ExitCode::from(2),
-        (false, false) => ExitCode::SUCCESS,
     }
 }
 
@@ -769,7 +740,7 @@ fn explain_routes(arguments: &RouteArgs) -> ExitCode {
 }
 
 /// Prints to standard output; a reader that left early (`| head`) is no mistake.
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

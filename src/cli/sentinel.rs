@@ -196,7 +196,7 @@ pub(crate) fn state_beside(path: &Path) -> PathBuf {
 /// What to tell the operator.
 pub(crate) fn with_state(setup: Setup, path: PathBuf) -> Result<Setup, String> {
     let shown = path.display().to_string();
-    let state = match std::fs::read_to_string(&path) {
+    let state = match std::fs::read(&path) {
         Ok(state) => Some(state),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(format!("error: {shown} can't be read: {}\n", reason(&error))),

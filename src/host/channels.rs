@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use ringkeeper_core::io::ChannelSpec;
+use ringkeeper_core::wire::ip::{PROTOCOL_AH, PROTOCOL_VRRP};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice};
@@ -29,6 +30,9 @@ const NETLINK_BYTES: usize = 1024 * 1024;
 mod code {
     pub(super) const LOAD_WORD: u16 = 0x20;
     pub(super) const LOAD_BYTE: u16 = 0x30;
+    pub(super) const LOAD_BYTE_AT_INDEX: u16 = 0x50;
+    /// Four times the lower half of the first byte, as an index.
+    pub(super) const LOAD_HEADER_LENGTH: u16 = 0xb1;
     pub(super) const JUMP_EQUAL: u16 = 0x15;
     pub(super) const RETURN: u16 = 0x06;
     /// Where the kernel tells whether a packet came or went.
@@ -82,6 +86,7 @@ pub(crate) fn raw(
     ttl: u8,
 ) -> io::Result<Socket> {
     let domain = Domain::for_address(SocketAddr::new(source, 0));
+    let protocol_number = protocol;
     let protocol = Protocol::from(c_int::from(protocol));
     let socket = Socket::new_raw(domain, Type::RAW, Some(protocol))?;
     socket.set_nonblocking(true)?;
@@ -92,6 +97,16 @@ pub(crate) fn raw(
             socket.set_header_included_v4(true)?;
             socket.set_multicast_all_v4(false)?;
             socket.set_multicast_loop_v4(false)?;
+            if protocol_number == PROTOCOL_AH {
+                // Of what is authenticated only adverts are of interest, not a whole tunnel.
+                socket.attach_filter(&[
+                    SockFilter::new(code::LOAD_HEADER_LENGTH, 0, 0, 0),
+                    SockFilter::new(code::LOAD_BYTE_AT_INDEX, 0, 0, 0),
+                    SockFilter::new(code::JUMP_EQUAL, 0, 1, u32::from(PROTOCOL_VRRP)),
+                    SockFilter::new(code::RETURN, 0, 0, u32::MAX),
+                    SockFilter::new(code::RETURN, 0, 0, 0),
+                ])?;
+            }
             if let Some(IpAddr::V4(group)) = group {
                 socket.join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(interface))?;
             }

@@ -75,7 +75,7 @@ impl fmt::Display for Target {
 }
 
 /// Everything that is drained.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Drained(BTreeSet<Target>);
 
 impl Drained {
@@ -91,6 +91,33 @@ impl Drained {
     /// Tells whether a pool takes no clients.
     pub(crate) fn has_pool(&self, name: &str) -> bool {
         self.0.contains(&Target::Node) || self.0.contains(&Target::Pool(name.to_owned()))
+    }
+
+    /// Writes it for another process: a line per target, its words behind zeros.
+    pub(crate) fn encode(&self) -> String {
+        let line = |target: &Target| match target {
+            Target::Node => "node".to_owned(),
+            Target::Pool(pool) => format!("pool\0{pool}"),
+            Target::Server { pool, server } => format!("server\0{pool}\0{server}"),
+        };
+        let lines: Vec<String> = self.0.iter().map(line).collect();
+        lines.join("\n")
+    }
+
+    /// Reads what [`Drained::encode`] wrote, and passes over what it does not know.
+    pub(crate) fn decode(text: &str) -> Self {
+        let target = |line: &str| {
+            let words: Vec<&str> = line.split('\0').collect();
+            match *words.as_slice() {
+                ["node"] => Some(Target::Node),
+                ["pool", pool] => Some(Target::Pool(pool.to_owned())),
+                ["server", pool, server] => {
+                    Some(Target::Server { pool: pool.to_owned(), server: server.to_owned() })
+                }
+                _ => None,
+            }
+        };
+        Self(text.lines().filter_map(target).collect())
     }
 
     /// Marks what is drained in a plan.
@@ -129,5 +156,21 @@ mod tests {
         assert!(parse("pool b").unwrap_err().ends_with("there is a"));
         assert!(parse("server a t").unwrap_err().ends_with("it has s"));
         assert!(parse("").is_err());
+    }
+
+    #[test]
+    fn what_is_drained_stays_so_in_another_process() {
+        let server = Target::Server { pool: "a b".into(), server: "s".into() };
+        let mut drained = Drained::default();
+        assert_eq!(Drained::decode(&drained.encode()), drained);
+        for target in [Target::Node, Target::Pool("a b".into()), server] {
+            drained.set(&target, true);
+            assert_eq!(Drained::decode(&drained.encode()), drained);
+        }
+        assert_eq!(Drained::decode("node\nswitch\0x\n"), {
+            let mut node = Drained::default();
+            node.set(&Target::Node, true);
+            node
+        });
     }
 }

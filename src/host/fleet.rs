@@ -15,6 +15,7 @@ use crate::host::acceptor::{Acceptor, Candidate, Share};
 use crate::host::errands::Errands;
 use crate::host::events::EventLog;
 use crate::host::pulse::{Finding, Pulse, Shown, Watch};
+use crate::host::routers::Line;
 use crate::host::runtime::{
     self, ControlDesk, Desk, Listener, News, Releases, Running, Selected, Switchboard,
 };
@@ -39,7 +40,7 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     /// Starts `count` workers on the same plan, and the one that watches them. They listen nowhere
-    /// yet.
+    /// yet. `routers` is the way to the virtual routers.
     ///
     /// # Errors
     ///
@@ -49,9 +50,10 @@ impl Fleet {
         plan: &Arc<Plan>,
         count: u16,
         control: ControlPlan,
+        routers: Line,
     ) -> anyhow::Result<Self> {
         let (sender, news) = mpsc::channel();
-        let switchboard = Arc::new(Switchboard::default());
+        let switchboard = Arc::new(Switchboard::new(routers));
         let start = Instant::now();
         let mut workers = Vec::new();
         let mut pulses = Vec::new();

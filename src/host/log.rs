@@ -10,8 +10,8 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::field::{Field, Visit};
@@ -24,6 +24,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
+use crate::host::journal::{Journal, JournalEntry, Numbered};
 use crate::host::{self, sys};
 
 /// The shape of a line.
@@ -37,6 +38,8 @@ pub(crate) enum Format {
     Text,
     /// One JSON object a line.
     Json,
+    /// An entry with fields for systemd's journal, by its own socket.
+    Journald,
 }
 
 /// How much is logged, on twemproxy's scale from 0 to 11.
@@ -83,17 +86,18 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Opens `path` (standard error if there is none) and sends everything there.
+    /// Opens `path` (standard error if there is none) and sends everything there. For the journal
+    /// it is the path of its socket.
     ///
     /// # Errors
     ///
-    /// The file can't be opened for appending.
+    /// The file can't be opened for appending, or nobody listens at the socket.
     pub(crate) fn open(
         path: Option<&Path>,
         format: Format,
         verbosity: Verbosity,
     ) -> io::Result<Self> {
-        let sink = Sink::open(path)?;
+        let sink = Sink::open(path, format)?;
         let (filter, handle) = reload::Layer::new(verbosity.filter());
         let lines = tracing_subscriber::fmt::layer().with_writer(sink.clone());
         let colours = path.is_none() && host::has_colours();
@@ -102,10 +106,11 @@ impl Log {
             Format::Redis => lines.with_ansi(false).event_format(RedisLine).boxed(),
             // The journal keeps time and process itself, and tells levels by a number in front.
             Format::Text if path.is_none() && host::is_stderr_the_journal() => {
-                lines.with_ansi(false).event_format(JournalLine).boxed()
+                lines.with_ansi(false).event_format(Numbered).boxed()
             }
             Format::Text => lines.with_ansi(colours).with_target(false).boxed(),
             Format::Json => lines.json().flatten_event(true).with_target(false).boxed(),
+            Format::Journald => lines.with_ansi(false).event_format(JournalEntry).boxed(),
         };
         // A second call (tests only) keeps the first subscriber; nothing depends on which.
         let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
@@ -125,7 +130,9 @@ impl Log {
                 line.push('\n');
                 self.sink.write_line(line.as_bytes());
             }
-            Format::Redis | Format::Text | Format::Json => tracing::info!("{text}"),
+            Format::Redis | Format::Text | Format::Json | Format::Journald => {
+                tracing::info!("{text}");
+            }
         }
     }
 
@@ -136,7 +143,9 @@ impl Log {
                 let line = format!("[.......................] {text}\n");
                 self.sink.write_line(line.as_bytes());
             }
-            Format::Redis | Format::Text | Format::Json => tracing::info!("{text}"),
+            Format::Redis | Format::Text | Format::Json | Format::Journald => {
+                tracing::info!("{text}");
+            }
         }
     }
 
@@ -148,6 +157,20 @@ impl Log {
     /// The file can't be opened; the old one stays in use.
     pub(crate) fn reopen(&self) -> io::Result<()> {
         self.sink.reopen()
+    }
+
+    /// Says how many lines could not be written, once one can be. To be called now and then.
+    pub(crate) fn tell_what_was_lost(&self) {
+        let lost = &self.sink.0.lost;
+        let lines = lost.swap(0, Ordering::Relaxed);
+        if lines == 0 {
+            return;
+        }
+        tracing::warn!(lines, "the log could not be written: lines are lost");
+        // The line above was lost too, and counted.
+        if lost.load(Ordering::Relaxed) > 0 {
+            lost.fetch_add(lines - 1, Ordering::Relaxed);
+        }
     }
 
     /// Logs one level more; returns the new level, `None` at the top.
@@ -169,42 +192,97 @@ impl Log {
     }
 }
 
-/// The file or standard error; one `write` call a line.
+enum Output {
+    Stderr,
+    File(LogFile),
+    Journal(Journal),
+}
+
+/// The file, standard error or the journal; one `write` call a line.
 #[derive(Clone)]
 struct Sink(Arc<SinkState>);
 
 struct SinkState {
     path: Option<PathBuf>,
-    /// `None` is standard error.
-    file: Mutex<Option<File>>,
+    output: Mutex<Output>,
+    /// Lines that could not be written and were not told of yet.
+    lost: AtomicU64,
 }
 
 impl Sink {
-    fn open(path: Option<&Path>) -> io::Result<Self> {
-        let file = path.map(open_file).transpose()?;
-        if let Some(file) = &file {
-            sys::set_crash_fd(file.as_raw_fd());
-        }
-        Ok(Self(Arc::new(SinkState { path: path.map(Path::to_owned), file: Mutex::new(file) })))
+    fn open(path: Option<&Path>, format: Format) -> io::Result<Self> {
+        let output = match (path, format) {
+            (None, _) => Output::Stderr,
+            (Some(path), Format::Journald) => Output::Journal(Journal::open(path)?),
+            (Some(path), _) => {
+                let file = open_file(path)?;
+                sys::set_crash_fd(file.as_raw_fd());
+                Output::File(LogFile::new(file))
+            }
+        };
+        let (path, output) = (path.map(Path::to_owned), Mutex::new(output));
+        Ok(Self(Arc::new(SinkState { path, output, lost: AtomicU64::new(0) })))
     }
 
     fn reopen(&self) -> io::Result<()> {
         let Some(path) = &self.0.path else { return Ok(()) };
+        // The journal's socket is looked up for each entry.
+        if matches!(*self.output(), Output::Stderr | Output::Journal(_)) {
+            return Ok(());
+        }
         let file = open_file(path)?;
         sys::set_crash_fd(file.as_raw_fd());
-        let mut current = self.0.file.lock().unwrap_or_else(PoisonError::into_inner);
-        *current = Some(file);
+        *self.output() = Output::File(LogFile::new(file));
         Ok(())
     }
 
     fn write_line(&self, line: &[u8]) {
-        let mut file = self.0.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = match &mut *self.output() {
+            Output::File(file) => file.write_line(line),
+            Output::Stderr => io::stderr().lock().write_all(line),
+            Output::Journal(journal) => journal.send(line),
+        };
         // A full disk or a closed terminal must not stop the service, and there is no other place
         // to complain to.
-        let _ = match file.as_mut() {
-            Some(file) => file.write_all(line),
-            None => io::stderr().lock().write_all(line),
-        };
+        if result.is_err() {
+            self.0.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn output(&self) -> MutexGuard<'_, Output> {
+        self.0.output.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The file, and whether its last line is without an end because there was no room for it.
+struct LogFile {
+    file: File,
+    is_torn: bool,
+}
+
+impl LogFile {
+    const fn new(file: File) -> Self {
+        Self { file, is_torn: false }
+    }
+
+    fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.is_torn {
+            self.file.write_all(b"\n")?;
+            self.is_torn = false;
+        }
+        let mut rest = line;
+        while !rest.is_empty() {
+            match self.file.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    rest = rest.get(written..).unwrap_or_default();
+                    self.is_torn = !rest.is_empty();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -255,7 +333,7 @@ where
 }
 
 /// Writes what every form of a line ends with: message, fields, end of line.
-fn write_body(writer: &mut Writer<'_>, event: &Event<'_>) -> fmt::Result {
+pub(super) fn write_body(writer: &mut Writer<'_>, event: &Event<'_>) -> fmt::Result {
     let mut fields = Fields::default();
     event.record(&mut fields);
     write_plain(writer, &fields.message)?;
@@ -306,31 +384,6 @@ where
     }
 }
 
-/// Formats an event for the journal: its priority, message, fields. Source: sd-daemon(3).
-struct JournalLine;
-
-impl<S, N> FormatEvent<S, N> for JournalLine
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        _context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let priority = match *event.metadata().level() {
-            Level::ERROR => 3,
-            Level::WARN => 4,
-            Level::INFO => 6,
-            Level::DEBUG | Level::TRACE => 7,
-        };
-        write!(writer, "<{priority}>")?;
-        write_body(&mut writer, event)
-    }
-}
-
 /// The message of an event and ` name=value` for the rest.
 #[derive(Default)]
 struct Fields {
@@ -356,7 +409,7 @@ impl Visit for Fields {
 }
 
 /// Writes text with control characters escaped: a value from outside can't forge a line.
-fn write_plain(writer: &mut impl fmt::Write, text: &str) -> fmt::Result {
+pub(super) fn write_plain(writer: &mut impl fmt::Write, text: &str) -> fmt::Result {
     for character in text.chars() {
         if character.is_control() {
             write!(writer, "{}", character.escape_default())?;

@@ -12,6 +12,7 @@ pub(crate) mod events;
 pub(crate) mod fleet;
 #[cfg(target_os = "linux")]
 pub(crate) mod guardian;
+pub(crate) mod journal;
 pub(crate) mod listen;
 pub(crate) mod log;
 pub(crate) mod masters;
@@ -19,6 +20,7 @@ pub(crate) mod memory;
 pub(crate) mod notify;
 pub(crate) mod pidfile;
 pub(crate) mod pulse;
+pub(crate) mod routers;
 pub(crate) mod runtime;
 #[cfg(target_os = "linux")]
 pub(crate) mod script;
@@ -26,8 +28,10 @@ pub(crate) mod sentinel;
 pub(crate) mod service;
 pub(crate) mod signal;
 pub(crate) mod sockets;
+pub(crate) mod store;
 pub(crate) mod sys;
 pub(crate) mod takeover;
+pub(crate) mod tls;
 #[cfg(target_os = "linux")]
 pub(crate) mod upgrade;
 #[cfg(target_os = "linux")]

@@ -12,6 +12,7 @@ use socket2::Socket;
 
 use crate::host::errands::Errands;
 use crate::host::events::{self, EventLog};
+use crate::host::routers::Line;
 use crate::host::signal;
 
 /// Which runtime the operator wants.
@@ -276,12 +277,18 @@ pub(crate) enum News {
 pub(crate) struct Switchboard {
     data: OnceLock<Vec<Sender>>,
     control: OnceLock<Sender>,
+    routers: Line,
 }
 
 impl Switchboard {
     /// Tells how the workers with clients are reached, in the order of their numbers.
     pub(crate) fn connect(&self, data: Vec<Sender>) {
         let _ = self.data.set(data);
+    }
+
+    /// Makes one that reaches the virtual routers.
+    pub(crate) fn new(routers: Line) -> Self {
+        Self { routers, ..Self::default() }
     }
 
     /// Tells how the worker without clients is reached.
@@ -310,6 +317,7 @@ impl Switchboard {
                     sender.mail(Mail::Notice(notice.clone()));
                 }
             }
+            Recipient::Routers => self.routers.pass(notice),
         }
     }
 }
@@ -374,13 +382,17 @@ impl Host for ControlDesk {
             | Event::ServerSilent { .. }
             | Event::Ejected { .. }
             | Event::Returned { .. }
+            | Event::Switched { .. }
+            | Event::HoldBegan { .. }
+            | Event::HoldEnded { .. }
             | Event::GreetingRefused { .. }
             | Event::ServerProtocolError { .. }
             | Event::ClientRefused { .. }
             | Event::ClientOverLimit { .. }
             | Event::Router { .. }
             | Event::Check { .. }
-            | Event::ChannelFailed { .. }) => {
+            | Event::ChannelFailed { .. }
+            | Event::TlsFailed { .. }) => {
                 debug_assert!(false, "it has no pools and no routers, but told {other:?}");
             }
         }

@@ -1,5 +1,6 @@
 //! From a `sentinel.conf` to a running Sentinel, and the main thread's life after that.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,9 +12,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use ringkeeper_core::config::sentinel::{Config, PORT_DEFAULT, RunId};
 use ringkeeper_core::id::ListenerId;
-use ringkeeper_core::io::{Errand, Event, Host, Mail, Notice, Recipient};
+use ringkeeper_core::io::{Drive, Errand, Event, Host, Mail, Notice, Recipient};
 use ringkeeper_core::node::sentinel::SentinelWorker;
 use ringkeeper_core::sentinel::machine::{Process, Setup};
+use ringkeeper_core::tls::Tls;
 
 use crate::host::errands::Errands;
 use crate::host::events;
@@ -22,7 +24,7 @@ use crate::host::log::Log;
 use crate::host::reason;
 use crate::host::runtime::{self, Choice, Listener, Selected};
 use crate::host::signal::{self, Signal, Signals};
-use crate::host::{self, sys};
+use crate::host::{self, sys, tls};
 
 /// Connections that may wait to be accepted. As Redis' `tcp-backlog`.
 const BACKLOG: i32 = 511;
@@ -51,6 +53,9 @@ impl Host for Desk {
     fn event(&mut self, event: Event) {
         match event {
             Event::Sentinel { loudness, name, message } => events::say(loudness, name, &message),
+            Event::TlsFailed { peer, is_server, reason } => {
+                events::tls_failed(&peer, is_server, &reason);
+            }
             Event::Exit { code } => {
                 self.exit.store(i32::from(code), Ordering::Release);
                 signal::call_for_attention();
@@ -67,6 +72,9 @@ impl Host for Desk {
             | Event::Returned { .. }
             | Event::GreetingRefused { .. }
             | Event::ServerProtocolError { .. }
+            | Event::Switched { .. }
+            | Event::HoldBegan { .. }
+            | Event::HoldEnded { .. }
             | Event::ClientRefused { .. }
             | Event::ClientOverLimit { .. }
             | Event::Router { .. }
@@ -105,10 +113,22 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
     }
     let (selected, _) = runtime::select(launch.runtime)?;
     let setup = identify(launch.setup)?;
-    let listeners = open(&setup.config)?;
+    let server = &setup.config.server;
+    let mut listeners = Vec::new();
+    open(&setup.config, server.port.unwrap_or(PORT_DEFAULT), &mut listeners)?;
+    let plain = listeners.len();
+    open(&setup.config, server.tls.port.unwrap_or(0), &mut listeners)?;
+    let encrypted: BTreeSet<ListenerId> =
+        listeners.iter().skip(plain).map(|listener| listener.id).collect();
+    let encryption = tls::plan(&server.tls, encrypted).context("TLS can't be used")?;
     let seed = host::seed().context("no seed for the Sentinel")?;
-    let worker = SentinelWorker::new(setup, seed, ringkeeper_core::time::Instant::START);
-    spawn(selected, worker, listeners).context("the Sentinel's thread could not start")
+    let start = ringkeeper_core::time::Instant::START;
+    let worker = SentinelWorker::new(setup, seed, start);
+    match encryption {
+        Some(plan) => spawn(selected, Tls::new(worker, plan, start), listeners),
+        None => spawn(selected, worker, listeners),
+    }
+    .context("the Sentinel's thread could not start")
 }
 
 /// Adds what is told of the process.
@@ -118,11 +138,12 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
 /// The system's source of entropy can't be read.
 pub(crate) fn identify(mut setup: Setup) -> anyhow::Result<Setup> {
     let port = setup.config.server.port.unwrap_or(PORT_DEFAULT);
+    let tls_port = setup.config.server.tls.port.unwrap_or(0);
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     setup.process = Process {
         run_id: RunId::from_random(random_bits().context("no ID for this run")?),
         id: std::process::id(),
-        port,
+        port: if port == 0 { tls_port } else { port },
         executable: std::env::current_exe()
             .map(|path| path.display().to_string())
             .unwrap_or_default(),
@@ -152,9 +173,9 @@ fn operating_system() -> String {
     )
 }
 
-/// Returns the sockets that the file wants, and whether each may be missing; port 0 wants none.
-pub(crate) fn wanted(config: &Config) -> Vec<(bool, Request)> {
-    let port = config.server.port.unwrap_or(PORT_DEFAULT);
+/// Returns the sockets that the file wants for a port, and whether each may be missing; port 0 wants
+/// none.
+pub(crate) fn wanted(config: &Config, port: u16) -> Vec<(bool, Request)> {
     if port == 0 {
         return Vec::new();
     }
@@ -181,10 +202,9 @@ pub(crate) fn wanted(config: &Config) -> Vec<(bool, Request)> {
     wanted.iter().map(request).collect()
 }
 
-/// Opens the sockets that the file wants.
-fn open(config: &Config) -> anyhow::Result<Vec<Listener>> {
-    let mut listeners = Vec::new();
-    for (is_optional, request) in wanted(config) {
+/// Opens the sockets that the file wants for a port.
+fn open(config: &Config, port: u16, listeners: &mut Vec<Listener>) -> anyhow::Result<()> {
+    for (is_optional, request) in wanted(config, port) {
         match listen::open(&request) {
             Ok(socket) => {
                 let id = ListenerId(u16::try_from(listeners.len()).context("too many addresses")?);
@@ -194,12 +214,12 @@ fn open(config: &Config) -> anyhow::Result<Vec<Listener>> {
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(listeners)
+    Ok(())
 }
 
-fn spawn(
+fn spawn<D: Drive + Send + 'static>(
     selected: Selected,
-    worker: SentinelWorker,
+    worker: D,
     listeners: Vec<Listener>,
 ) -> io::Result<Running> {
     let exit = Arc::new(AtomicI32::new(RUNNING));

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ringkeeper_core::admin::{AdminRole, Facts};
 use ringkeeper_core::config::native::{self, Limits, Settings};
 use ringkeeper_core::config::nutcracker::Config;
-use ringkeeper_core::io::Command;
+use ringkeeper_core::io::{Command, Health, HealthNews, Notice};
 use ringkeeper_core::node::ControlRole;
 use ringkeeper_core::proxy::{ListenerRole, Plan, Policy};
 use ringkeeper_core::stats::FiguresPlan;
@@ -27,10 +27,12 @@ use crate::host::log::Log;
 use crate::host::masters::{self, MastersLaunch};
 use crate::host::memory::Trimmer;
 use crate::host::notify::{self, Watchdog};
+use crate::host::routers::Routers;
 use crate::host::runtime::{self, Choice};
 use crate::host::signal::{Persona, Signal, Signals};
 use crate::host::sockets::{self, Fresh, Serves, Sockets};
-use crate::host::takeover::{self, Takeover};
+use crate::host::store::Store;
+use crate::host::takeover::{self, Legacy, Takeover};
 use crate::host::{self, pulse, sys};
 
 /// Workers that `auto` starts at most. A proxy is rarely the bottleneck beyond that, and each
@@ -145,17 +147,15 @@ pub(crate) struct Launch {
     pub(crate) takeover: Option<Takeover>,
     /// Who knows where the masters of shards are.
     pub(crate) masters: Option<MastersLaunch>,
-    /// Gives the virtual addresses of this host up, if it has any.
-    pub(crate) leave: Option<Leave>,
+    /// Virtual routers, at work already.
+    pub(crate) routers: Option<Routers>,
 }
-
-/// Gives virtual addresses up: others have them when it returns.
-pub(crate) type Leave = Box<dyn FnOnce()>;
 
 /// The service at work, as the main thread has it.
 pub(crate) struct Service {
     fleet: Fleet,
     sockets: Sockets,
+    store: Store,
     persona: Persona,
     reread: Reread,
     config: Config,
@@ -166,7 +166,7 @@ pub(crate) struct Service {
     control: Option<Control>,
     takeover: Option<Takeover>,
     masters: Option<MastersLaunch>,
-    leave: Option<Leave>,
+    routers: Option<Routers>,
     /// Another process has taken over.
     is_replaced: bool,
 }
@@ -187,9 +187,14 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
     };
     let (selected, reason) = runtime::select(launch.runtime)?;
     let known = launch.masters.as_ref().map(MastersLaunch::known).transpose()?;
+    let Legacy { sockets: inherited, drained, predecessors } = match &launch.takeover {
+        Some(takeover) => takeover.legacy()?,
+        None => Legacy::of_manager(),
+    };
     let host = HostFacts {
         figures: launch.admin.figures,
         masters: known.unwrap_or_default(),
+        predecessors,
         ..HostFacts::new(
             launch.persona,
             descriptors,
@@ -197,11 +202,9 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
             launch.settings.limits,
         )
     };
-    let mut sockets = match &launch.takeover {
-        Some(takeover) => Sockets::inheriting(takeover.listeners()?),
-        None => Sockets::inheriting(sockets::given()),
-    };
-    let change = sockets.prepare(&launch.config, |_| true)?;
+    let store = Store::new(&inherited);
+    let mut sockets = Sockets::inheriting(inherited);
+    let change = sockets.prepare(&launch.config, |pool| !drained.has_pool(&pool.name))?;
     let mut fresh = sockets.commit(change);
     if let Some(stats) = &launch.stats {
         fresh.extend(open_stats(stats, &mut sockets)?);
@@ -225,7 +228,7 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
             }
         }
     }
-    let plan = host.plan(&launch.config, sockets.roles(&launch.config), &Drained::default());
+    let plan = host.plan(&launch.config, sockets.roles(&launch.config), &drained);
     host.warn_if_few_clients(&plan);
     let facts = Facts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -240,8 +243,11 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
     // A process that is being replaced watches until it has given everything away.
     let masters = launch.masters.as_ref().filter(|_| launch.takeover.is_none());
     let watch = masters.map(MastersLaunch::plan).transpose()?;
-    let control = launch.admin.plan(facts, host.threads, sockets.fixed(), watch);
-    let fleet = Fleet::start(selected, &Arc::new(plan), host.threads, control)?;
+    let has_routers = launch.routers.is_some();
+    let fixed = sockets.fixed();
+    let control = launch.admin.plan(facts, host.threads, fixed, watch, has_routers);
+    let line = launch.routers.as_ref().map(Routers::line).unwrap_or_default();
+    let fleet = Fleet::start(selected, &Arc::new(plan), host.threads, control, line)?;
     for fresh in fresh {
         if matches!(fresh.serves, Serves::Fixed(_)) {
             fleet.listen_control(fresh.listener);
@@ -263,16 +269,17 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
     Ok(Service {
         fleet,
         sockets,
+        store,
         persona: launch.persona,
         reread: launch.reread,
         config: launch.config,
-        drained: Drained::default(),
+        drained,
         host,
         settings: launch.settings,
         control: launch.control,
         takeover,
         masters: launch.masters,
-        leave: launch.leave,
+        routers: launch.routers,
         is_replaced: false,
     })
 }
@@ -299,6 +306,7 @@ struct HostFacts {
     descriptors: Option<u64>,
     threads: u16,
     figures: FiguresPlan,
+    predecessors: u16,
     /// As the configuration in use has them.
     limits: Limits,
     /// Where the masters of shards were when the process started.
@@ -316,6 +324,7 @@ impl HostFacts {
             descriptors,
             threads,
             figures: FiguresPlan::default(),
+            predecessors: 0,
             limits,
             masters: BTreeMap::new(),
         }
@@ -332,6 +341,7 @@ impl HostFacts {
         plan.process_id = std::process::id();
         plan.workers = self.threads;
         plan.figures = self.figures;
+        plan.predecessors = self.predecessors;
         plan.version = match self.persona {
             Persona::Nutcracker => NUTCRACKER_VERSION.to_owned(),
             Persona::Ringkeeper => env!("CARGO_PKG_VERSION").to_owned(),
@@ -413,7 +423,15 @@ impl Service {
     /// What is wrong; nothing has changed then.
     fn reload(&mut self) -> Result<String, String> {
         notify::reloading();
+        let are_routers_good = self.routers.as_mut().is_none_or(Routers::reload);
         let result = self.read_again();
+        let result = result.and_then(|text| match are_routers_good {
+            true => Ok(text),
+            false => Err(format!(
+                "{text}error: the file of the virtual routers has errors, which the log tells; \
+                 their old configuration stays in use\n"
+            )),
+        });
         notify::ready(SERVING);
         result
     }
@@ -454,11 +472,35 @@ impl Service {
         let target = Target::parse(words, &self.config).map_err(|problem| problem + "\n")?;
         let mut drained = self.drained.clone();
         drained.set(&target, is_drain);
+        let pools = self.config.pools.iter().map(|pool| &pool.name);
+        let changed: Vec<String> = pools
+            .filter(|name| drained.has_pool(name) != self.drained.has_pool(name))
+            .cloned()
+            .collect();
+        // First, so that new clients find another host from the first moment on.
+        if is_drain {
+            self.tell_routers(&changed, is_drain);
+        }
         self.change(self.config.clone(), drained)
             .map_err(|problem| format!("error: {problem}; nothing has changed\n"))?;
+        if !is_drain {
+            self.tell_routers(&changed, is_drain);
+        }
         let done = if is_drain { "is drained" } else { "is taken up again" };
         tracing::info!("{target} {done}");
         Ok(format!("{target} {done}\n"))
+    }
+
+    /// Tells the virtual routers which pools take no clients from here on, or take them again.
+    fn tell_routers(&self, pools: &[String], is_drain: bool) {
+        let Some(routers) = &self.routers else { return };
+        let line = routers.line();
+        for pool in pools {
+            let ill = Health::Ill { why: "it is drained".into() };
+            let health = if is_drain { ill } else { Health::Well };
+            let source = format!("pool {pool}").into();
+            line.pass(&Notice::Health(HealthNews { source, health }));
+        }
     }
 
     /// Goes on with another configuration; returns what is different.
@@ -491,6 +533,7 @@ impl Service {
         if let Err(late) = result {
             tracing::warn!(workers = late, "some workers have not taken the change up yet");
         }
+        self.store.sync(self.sockets.places());
         let summary = differences(&self.config, &config);
         self.config = config;
         self.drained = drained;
@@ -522,6 +565,9 @@ impl Service {
         if let Some(control) = self.takeover.as_mut().and_then(Takeover::finish) {
             self.control = control;
             self.takeover = None;
+            // Before, the service manager listened to the old process only.
+            notify::ready(SERVING);
+            self.store.sync(self.sockets.places());
             self.watch();
         }
     }
@@ -541,7 +587,8 @@ impl Service {
     ///
     /// The other process does not come to serving; nothing has changed then.
     fn upgrade(&mut self) -> Result<String, String> {
-        let replaced = takeover::begin_upgrade(&self.sockets).map_err(|problem| {
+        let begun = takeover::begin_upgrade(&self.sockets, &self.drained, self.host.predecessors);
+        let replaced = begun.map_err(|problem| {
             tracing::error!("no other process takes over: {problem}");
             format!("error: no other process takes over: {problem}; its log may tell more\n")
         })?;
@@ -556,6 +603,9 @@ impl Service {
         let result = replaced.hand_over(&mut self.fleet);
         self.control = None;
         self.is_replaced = true;
+        if let Some(routers) = &mut self.routers {
+            routers.hand_over();
+        }
         match result.and_then(|()| replaced.finish()) {
             Ok(clients) => {
                 let text = format!("process {} has taken over {clients} clients", replaced.id());
@@ -621,11 +671,12 @@ fn differences(before: &Config, after: &Config) -> String {
 
 /// Obeys signals and commands until the end of the process; returns its exit code.
 pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> ExitCode {
-    let leave = service.leave.take();
-    let mut departure = Departure(leave);
     let mut trimmer = Trimmer::new();
     let mut watchdog = Watchdog::new();
     notify::ready(SERVING);
+    if service.takeover.is_none() {
+        service.store.sync(service.sockets.places());
+    }
     let mut draining_since: Option<Instant> = None;
     let mut looked_at = Instant::now();
     loop {
@@ -639,6 +690,9 @@ pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> E
         }
         service.finish_takeover();
         service.obey();
+        if let Some(routers) = &mut service.routers {
+            routers.look(Instant::now());
+        }
         if service.is_replaced {
             log.signal("another process has taken over, ending");
             return match service.fleet.stop() {
@@ -656,6 +710,7 @@ pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> E
         if looked_at.elapsed() >= pulse::LOOK_EVERY {
             looked_at = Instant::now();
             service.fleet.look(looked_at);
+            log.tell_what_was_lost();
         }
         let Some(signal) = signal else { continue };
         match (service.persona, signal) {
@@ -676,9 +731,11 @@ pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> E
                     native::format_time(limit)
                 ));
                 notify::stopping("letting clients finish");
-                // First, so that new clients find another host from the first moment on.
-                departure.leave();
                 draining_since = Some(Instant::now());
+                // First, so that clients that come from now on are another host's.
+                if let Some(routers) = &mut service.routers {
+                    routers.begin_leaving();
+                }
                 service.fleet.command(&Command::Drain { limit });
             }
             (persona, Signal::Hangup) => {
@@ -696,23 +753,6 @@ pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> E
                 steer_log(signal, log);
             }
         }
-    }
-}
-
-/// Gives virtual addresses up once, at the latest when it is dropped.
-struct Departure(Option<Leave>);
-
-impl Departure {
-    fn leave(&mut self) {
-        if let Some(leave) = self.0.take() {
-            leave();
-        }
-    }
-}
-
-impl Drop for Departure {
-    fn drop(&mut self) {
-        self.leave();
     }
 }
 

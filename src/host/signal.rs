@@ -103,6 +103,8 @@ impl Signals {
         set.block()?;
         // Writes to a closed connection are answered by an error, not by a signal.
         sys::ignore_signal(libc::SIGPIPE);
+        // So are writes beyond the largest file that the process may have.
+        sys::ignore_signal(libc::SIGXFSZ);
         sys::log_crashes()?;
         Ok(Self(set))
     }

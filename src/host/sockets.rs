@@ -12,6 +12,7 @@ use socket2::Socket;
 
 use crate::host::listen::{self, Address, OpenError, Request};
 use crate::host::runtime::Listener;
+use crate::host::store;
 #[cfg(target_os = "linux")]
 use crate::host::sys;
 
@@ -43,8 +44,19 @@ struct Open {
 #[derive(Debug, Default)]
 pub(crate) struct Sockets {
     open: Vec<Open>,
-    /// Left by a predecessor, by the place where they listen; not in use yet.
-    inherited: Vec<(String, Socket)>,
+    /// Opened before this process; not in use yet.
+    inherited: Vec<Inherited>,
+}
+
+/// A listening socket that this process has not opened.
+#[derive(Debug)]
+pub(crate) struct Inherited {
+    /// Where it listens.
+    pub(crate) place: String,
+    /// The name under which the service manager had it.
+    pub(crate) name: Option<String>,
+    /// The socket.
+    pub(crate) socket: Socket,
 }
 
 /// A listener that the workers are to take up.
@@ -86,22 +98,25 @@ fn address(pool: &Pool) -> Address {
     }
 }
 
-/// Returns the listening sockets that the service manager opened for this process, with the places
-/// where they listen.
+/// Returns the listening sockets that the service manager opened for this process, or has kept
+/// for it.
 ///
 /// Source: sd_listen_fds(3).
 #[cfg(target_os = "linux")]
-pub(crate) fn given() -> Vec<(String, Socket)> {
+pub(crate) fn given() -> Vec<Inherited> {
     const FIRST: i32 = 3;
     let number = |name| std::env::var(name).ok()?.parse::<i32>().ok();
     let is_ours = u32::try_from(number("LISTEN_PID").unwrap_or(0)) == Ok(std::process::id());
     let count = if is_ours { number("LISTEN_FDS").unwrap_or(0) } else { 0 };
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
     let mut given = Vec::new();
     for descriptor in FIRST..FIRST.saturating_add(count.clamp(0, GIVEN_MAX)) {
+        let name = names.next().filter(|name| !name.is_empty()).map(str::to_owned);
         let Some(socket) = sys::inherited(descriptor).map(Socket::from) else { continue };
         match listen::endpoint(&socket) {
             Ok(place) if socket.set_nonblocking(true).is_ok() => {
-                given.push((place.to_string(), socket));
+                given.push(Inherited { place: place.to_string(), name, socket });
             }
             Ok(_) | Err(_) => {
                 tracing::warn!(descriptor, "what the service manager gave is no listening socket");
@@ -113,13 +128,13 @@ pub(crate) fn given() -> Vec<(String, Socket)> {
 
 /// Other systems have no such service manager.
 #[cfg(not(target_os = "linux"))]
-pub(crate) const fn given() -> Vec<(String, Socket)> {
+pub(crate) const fn given() -> Vec<Inherited> {
     Vec::new()
 }
 
 impl Sockets {
-    /// Begins with what a predecessor has opened.
-    pub(crate) const fn inheriting(inherited: Vec<(String, Socket)>) -> Self {
+    /// Begins with what was opened before.
+    pub(crate) const fn inheriting(inherited: Vec<Inherited>) -> Self {
         Self { open: Vec::new(), inherited }
     }
 
@@ -131,10 +146,14 @@ impl Sockets {
     /// Opens a socket, or takes the predecessor's at the same place.
     fn obtain(&self, request: &Request) -> anyhow::Result<Socket> {
         let place = request.address.to_string();
-        let Some((_, socket)) = self.inherited.iter().find(|(known, _)| *known == place) else {
+        // A host name is told by the name under which it was kept.
+        let kept_as = store::name_of(&place);
+        let is_there =
+            |known: &&Inherited| known.place == place || known.name.as_ref() == Some(&kept_as);
+        let Some(known) = self.inherited.iter().find(is_there) else {
             return Ok(listen::open(request)?);
         };
-        let socket = socket.try_clone().context("no descriptor for a listener")?;
+        let socket = known.socket.try_clone().context("no descriptor for a listener")?;
         socket.listen(request.backlog).context("changing a listener's backlog")?;
         Ok(socket)
     }

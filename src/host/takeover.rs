@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use crate::host::control::Control;
+use crate::host::drained::Drained;
 use crate::host::fleet::Fleet;
-use crate::host::sockets::Sockets;
+use crate::host::sockets::{self, Inherited, Sockets};
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) use self::elsewhere::{Takeover, begin_upgrade};
@@ -13,6 +14,24 @@ pub(crate) use self::linux::{Takeover, begin_upgrade};
 
 /// How the new process opens the way for commands, once the old one has closed its own.
 type OpenControl = Box<dyn Fn() -> Option<Control> + Send>;
+
+/// What a process finds when it begins.
+#[derive(Debug, Default)]
+pub(crate) struct Legacy {
+    /// Sockets that listen already.
+    pub(crate) sockets: Vec<Inherited>,
+    /// What the operator has taken out of service.
+    pub(crate) drained: Drained,
+    /// Processes that have handed their clients on up to this one.
+    pub(crate) predecessors: u16,
+}
+
+impl Legacy {
+    /// Begins after nobody, with what the service manager has.
+    pub(crate) fn of_manager() -> Self {
+        Self { sockets: sockets::given(), ..Self::default() }
+    }
+}
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -27,7 +46,7 @@ mod linux {
     use ringkeeper_core::proxy::ClientState;
     use socket2::Socket;
 
-    use super::{Control, Fleet, OpenControl, Sockets};
+    use super::{Control, Drained, Fleet, Inherited, Legacy, OpenControl, Sockets};
     use crate::host::acceptor::Candidate;
     use crate::host::signal;
     use crate::host::upgrade::{Predecessor, Successor};
@@ -60,14 +79,22 @@ mod linux {
             }
         }
 
-        /// Takes the listening sockets.
+        /// Takes all but the clients.
         ///
         /// # Errors
         ///
         /// The old process has ended.
-        pub(crate) fn listeners(&self) -> anyhow::Result<Vec<(String, Socket)>> {
+        pub(crate) fn legacy(&self) -> anyhow::Result<Legacy> {
             let predecessor = self.predecessor.as_ref().context("asked twice")?;
-            predecessor.listeners().context("taking over the listeners of the old process")
+            let (sockets, text) =
+                predecessor.legacy().context("taking over the listeners of the old process")?;
+            let inherited = |(place, socket)| Inherited { place, name: None, socket };
+            let (number, drained) = text.split_once('\n').unwrap_or_default();
+            Ok(Legacy {
+                sockets: sockets.into_iter().map(inherited).collect(),
+                drained: Drained::decode(drained),
+                predecessors: number.parse().unwrap_or(0),
+            })
         }
 
         /// Says that clients are served, and takes those of the old process as they come.
@@ -174,12 +201,17 @@ mod linux {
     pub(crate) struct Replaced(Successor);
 
     /// Starts another process that takes over, and waits until it serves.
-    pub(crate) fn begin_upgrade(sockets: &Sockets) -> io::Result<Replaced> {
+    pub(crate) fn begin_upgrade(
+        sockets: &Sockets,
+        drained: &Drained,
+        predecessors: u16,
+    ) -> io::Result<Replaced> {
         let mut successor = Successor::start()?;
         for (place, socket) in sockets.places() {
             successor.give_listener(&place, socket)?;
         }
-        successor.wait_ready()?;
+        let text = format!("{}\n{}", predecessors.wrapping_add(1), drained.encode());
+        successor.wait_ready(&text)?;
         Ok(Replaced(successor))
     }
 
@@ -228,9 +260,8 @@ mod elsewhere {
     use std::io;
 
     use ringkeeper_core::config::nutcracker::Config;
-    use socket2::Socket;
 
-    use super::{Control, Fleet, OpenControl, Sockets};
+    use super::{Control, Drained, Fleet, Legacy, OpenControl, Sockets};
 
     pub(crate) enum Takeover {}
 
@@ -239,7 +270,7 @@ mod elsewhere {
             Err(open_control)
         }
 
-        pub(crate) fn listeners(&self) -> anyhow::Result<Vec<(String, Socket)>> {
+        pub(crate) fn legacy(&self) -> anyhow::Result<Legacy> {
             match *self {}
         }
 
@@ -259,7 +290,11 @@ mod elsewhere {
 
     pub(crate) enum Replaced {}
 
-    pub(crate) fn begin_upgrade(_sockets: &Sockets) -> io::Result<Replaced> {
+    pub(crate) fn begin_upgrade(
+        _sockets: &Sockets,
+        _drained: &Drained,
+        _predecessors: u16,
+    ) -> io::Result<Replaced> {
         Err(io::Error::new(
             io::ErrorKind::Unsupported,
             "only Linux passes connections on; drain this process and start another",

@@ -39,7 +39,7 @@ const CONTENT_BYTES_MAX: usize = 600 * 1024 * 1024;
 enum Kind {
     /// A listening socket and where it listens.
     Listener = 1,
-    /// There are no more listeners.
+    /// There are no more listeners; what else the old process leaves, as text.
     Start = 2,
     /// The new process serves.
     Ready = 3,
@@ -164,13 +164,13 @@ impl Successor {
         send(&self.link, Kind::Listener, place.as_bytes(), Some(socket.as_fd()))
     }
 
-    /// Waits until it serves.
+    /// Gives it what else it is to know, as text, and waits until it serves.
     ///
     /// # Errors
     ///
     /// It does not come to that; it is ended then.
-    pub(crate) fn wait_ready(&mut self) -> io::Result<()> {
-        let result = send(&self.link, Kind::Start, &[], None)
+    pub(crate) fn wait_ready(&mut self, legacy: &str) -> io::Result<()> {
+        let result = send(&self.link, Kind::Start, legacy.as_bytes(), None)
             .and_then(|()| receive(&self.link))
             .and_then(|message| expect(&message, Kind::Ready));
         if result.is_err() {
@@ -225,17 +225,18 @@ impl Predecessor {
         Some(Self { link })
     }
 
-    /// Takes its listening sockets, with the places where they listen.
+    /// Takes its listening sockets, with the places where they listen, and what else it leaves.
     ///
     /// # Errors
     ///
     /// It has ended, or is of a kind that we do not understand.
-    pub(crate) fn listeners(&self) -> io::Result<Vec<(String, Socket)>> {
+    pub(crate) fn legacy(&self) -> io::Result<(Vec<(String, Socket)>, String)> {
         let mut listeners = Vec::new();
         loop {
             let message = receive(&self.link)?;
             if message.kind == Kind::Start {
-                return Ok(listeners);
+                let text = String::from_utf8_lossy(&message.content).into_owned();
+                return Ok((listeners, text));
             }
             expect(&message, Kind::Listener)?;
             if let Some(socket) = message.descriptor {

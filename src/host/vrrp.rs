@@ -22,6 +22,7 @@ use crate::host::channels::Channels;
 use crate::host::errands::Errands;
 use crate::host::events::routers;
 use crate::host::log::Log;
+use crate::host::routers::Post;
 use crate::host::runtime::{self, Choice, Selected};
 use crate::host::signal::{self, Signal, Signals};
 use crate::host::{reason, sys};
@@ -80,15 +81,13 @@ impl Host for Desk {
     }
 }
 
-/// How the worker is reached.
-type Post = Box<dyn Fn(Option<Mail>) + Send>;
-
 /// The virtual routers, on a thread of their own.
 pub(crate) struct Running {
     thread: JoinHandle<io::Result<()>>,
-    /// Leaves mail; none ends the thread.
     post: Post,
     is_drained: Arc<AtomicBool>,
+    /// How long it may take to leave.
+    patience: Duration,
 }
 
 /// Starts the virtual routers.
@@ -101,11 +100,14 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
     let (selected, _) = runtime::select(launch.runtime)?;
     lock_memory();
     let scheduling = launch.config.global.scheduling.clone();
+    let shutdown = launch.config.global.shutdown.as_ref();
+    let patience = LEAVE_LIMIT + shutdown.map_or(Duration::ZERO, |framed| framed.limit);
     let names: Vec<_> = launch.config.instances.iter().map(|one| one.name.as_str()).collect();
     tracing::info!("virtual routers: {}", names.join(" "));
     let now = ringkeeper_core::time::Instant::START;
     let worker = VrrpWorker::new(launch.config, launch.has_guardian, now);
-    spawn(selected, worker, scheduling).context("the virtual routers' thread could not start")
+    spawn(selected, worker, scheduling, patience)
+        .context("the virtual routers' thread could not start")
 }
 
 /// Keeps pages in memory, so that nothing waits for a disk.
@@ -165,7 +167,12 @@ fn desk(post: impl Fn(Mail) + Send + Sync + 'static) -> io::Result<(Desk, Arc<At
     Ok((Desk { work: sender, is_drained: Arc::clone(&is_drained) }, is_drained))
 }
 
-fn spawn(selected: Selected, worker: VrrpWorker, scheduling: Scheduling) -> io::Result<Running> {
+fn spawn(
+    selected: Selected,
+    worker: VrrpWorker,
+    scheduling: Scheduling,
+    patience: Duration,
+) -> io::Result<Running> {
     let start = Instant::now();
     let mut channels = Channels::default();
     match selected {
@@ -179,11 +186,11 @@ fn spawn(selected: Selected, worker: VrrpWorker, scheduling: Scheduling) -> io::
             })?;
             let run = move || rt_uring::run(worker, start, Vec::new(), mailbox, desk);
             let thread = thread(scheduling, run)?;
-            let post: Post = Box::new(move |mail| {
+            let post: Post = Arc::new(move |mail| {
                 let message = mail.map_or(rt_uring::Message::Stop, rt_uring::Message::Mail);
                 let _ = sender.send(message);
             });
-            Ok(Running { thread, post, is_drained })
+            Ok(Running { thread, post, is_drained, patience })
         }
         Selected::Tokio => {
             let (sender, mut mailbox) = rt_tokio::mailbox()?;
@@ -194,11 +201,11 @@ fn spawn(selected: Selected, worker: VrrpWorker, scheduling: Scheduling) -> io::
             })?;
             let run = move || rt_tokio::run(worker, start, Vec::new(), mailbox, desk);
             let thread = thread(scheduling, run)?;
-            let post: Post = Box::new(move |mail| {
+            let post: Post = Arc::new(move |mail| {
                 let message = mail.map_or(rt_tokio::Message::Stop, rt_tokio::Message::Mail);
                 let _ = sender.send(message);
             });
-            Ok(Running { thread, post, is_drained })
+            Ok(Running { thread, post, is_drained, patience })
         }
     }
 }
@@ -234,12 +241,27 @@ impl Running {
         (self.post)(Some(Mail::Command(Command::Reload { plan, limit })));
     }
 
+    /// Returns how the worker is reached from any thread.
+    pub(crate) fn post(&self) -> Post {
+        Arc::clone(&self.post)
+    }
+
+    /// Has goodbyes said, addresses removed and programs told, without waiting for it.
+    pub(crate) fn begin_leaving(&self) {
+        (self.post)(Some(Mail::Command(Command::Drain { limit: LEAVE_LIMIT })));
+    }
+
     /// Leaves: goodbyes are said, addresses removed, programs told; then the thread is ended.
     pub(crate) fn leave(self) -> ExitCode {
-        (self.post)(Some(Mail::Command(Command::Drain { limit: LEAVE_LIMIT })));
+        self.end(&Command::Drain { limit: LEAVE_LIMIT })
+    }
+
+    /// Gives a command that ends the work, and ends the thread when it has been obeyed.
+    pub(crate) fn end(self, command: &Command) -> ExitCode {
+        (self.post)(Some(Mail::Command(command.clone())));
         let since = Instant::now();
         while !self.is_drained.load(Ordering::Acquire) && !self.thread.is_finished() {
-            if since.elapsed() > LEAVE_LIMIT {
+            if since.elapsed() > self.patience {
                 tracing::error!("the virtual routers do not leave in time");
                 break;
             }

@@ -16,6 +16,7 @@ pub mod python;
 pub mod quorum;
 pub mod resp;
 pub mod segment;
+pub mod victim;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};

@@ -39,12 +39,16 @@ pub struct Watcher {
 impl Watcher {
     /// Writes a file that watches `master` and starts the Sentinel; `lines` are added to it.
     pub fn start(make: Make, master: &Redis, quorum: usize, lines: &str) -> Self {
+        Self::start_at(make, master.place.port(), quorum, lines)
+    }
+
+    /// The same for the master at a port.
+    pub fn start_at(make: Make, port: u16, quorum: usize, lines: &str) -> Self {
         let place = Place::Tcp(super::lab::free_address(Ipv4Addr::LOCALHOST.into()));
         let scratch = Scratch::new();
         let text = format!(
-            "port {}\nbind 127.0.0.1\nsentinel monitor {NAME} 127.0.0.1 {} {quorum}\n{lines}\n",
-            place.port(),
-            master.place.port()
+            "port {}\nbind 127.0.0.1\nsentinel monitor {NAME} 127.0.0.1 {port} {quorum}\n{lines}\n",
+            place.port()
         );
         scratch.write("sentinel.conf", &text);
         let mut watcher = Self { make, place, scratch, process: None };

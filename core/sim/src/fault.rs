@@ -63,6 +63,7 @@ impl Injector {
             kinds.retain(|_| rng.is_one_in(rate, 4));
         }
         let pause = Duration::from_millis([10, 40, 150, 400][rng.below(4) as usize]);
+        let pause = scenario.faults_every.unwrap_or(pause);
         let lasting = Duration::from_millis([5, 60, 500, 1500, 20_000][rng.below(5) as usize]);
         Self { kinds, pause, lasting }
     }

@@ -178,6 +178,8 @@ pub struct Scenario {
     /// What may go wrong; each seed uses some of it. Empty: nothing, and then no error is
     /// forgiven.
     pub faults: Vec<FaultKind>,
+    /// How much time lies between two faults, on average; none: each seed draws it, and it is short.
+    pub faults_every: Option<Duration>,
     /// Plans that the machine is given while faults happen, drawn evenly, a `proxy::Plan` each.
     /// Empty: it keeps the one that it began with.
     pub plans: Vec<Parcel>,
@@ -240,6 +242,7 @@ impl Scenario {
                 think_max: Duration::from_millis(40),
             },
             faults: Vec::new(),
+            faults_every: None,
             plans: Vec::new(),
             hosts: Vec::new(),
             safety: Duration::from_secs(2),

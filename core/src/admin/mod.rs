@@ -20,7 +20,7 @@ use crate::id::{ConnId, WorkerId};
 use crate::io::{AtCapacity, CloseMode, Deadline, Notice, Output, Recipient, ShardNews};
 use crate::limits::{
     ADMIN_CONNECTIONS_MAX, ADMIN_IDLE, ADMIN_UNSENT_BYTES_MAX, ANSWER_DEADLINE,
-    HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX, TAIL_INTERVAL,
+    HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX, TAIL_INTERVAL, WATCH_INTERVAL,
 };
 use crate::slab::{Slab, SlabKey};
 use crate::stats::json::{Header, stats_line};
@@ -37,6 +37,10 @@ use self::watch::Watched;
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const JSON_LINES: &str = "application/x-ndjson";
+const EVENT_STREAM: &str = "text/event-stream";
+
+/// The page for people: everything that it needs is in it.
+const VIEW: &str = include_str!("view.html");
 
 /// What is known of the process and does not change.
 #[derive(Clone, Debug, Default)]
@@ -100,6 +104,8 @@ enum Phase {
     Asking,
     /// Examples are sent as they come.
     Streaming,
+    /// The status is sent again and again.
+    Watching,
     /// The last reply is on its way.
     Ending,
     /// `Close` was said.
@@ -135,6 +141,7 @@ enum Timer {
     Answers(Query),
     Idle(ConnId),
     Tail,
+    Watch,
 }
 
 /// The machine.
@@ -147,6 +154,7 @@ pub struct Admin {
     next_query: u64,
     timers: Timers<Timer>,
     is_tail_armed: bool,
+    is_watch_armed: bool,
     reload: Reload,
     watched: Watched,
     outbox: VecDeque<Output>,
@@ -170,6 +178,7 @@ impl Admin {
             timers: Timers::new(),
             is_tail_armed: false,
             watched: Watched::default(),
+            is_watch_armed: false,
             outbox: VecDeque::new(),
         }
     }
@@ -212,7 +221,8 @@ impl Admin {
         conn.used_at = now;
         match (conn.role, conn.phase) {
             // Whatever is said to the statistics port, and after the last request, is ignored.
-            (AdminRole::Stats, _) | (_, Phase::Streaming | Phase::Ending | Phase::Closing) => {}
+            (AdminRole::Stats, _)
+            | (_, Phase::Streaming | Phase::Watching | Phase::Ending | Phase::Closing) => {}
             (AdminRole::Http { .. }, Phase::Reading | Phase::Asking) => {
                 conn.input.extend_from_slice(bytes);
                 let is_long = conn.input.len() > HTTP_HEAD_BYTES_MAX + HTTP_BODY_BYTES_MAX;
@@ -233,7 +243,7 @@ impl Admin {
         match conn.phase {
             // A client that shuts its side down still wants the reply to what it asked.
             Phase::Asking | Phase::Ending | Phase::Closing => {}
-            Phase::Reading | Phase::Streaming => {
+            Phase::Reading | Phase::Streaming | Phase::Watching => {
                 conn.phase = Phase::Ending;
                 self.settle(id);
             }
@@ -321,6 +331,10 @@ impl Admin {
                 Timer::Answers(query) => self.end_round(query),
                 Timer::Idle(id) => self.end_if_idle(id),
                 Timer::Tail => self.ask_for_examples(),
+                Timer::Watch => {
+                    self.is_watch_armed = false;
+                    self.ask_for_status();
+                }
             }
         }
     }
@@ -336,6 +350,7 @@ impl Admin {
             Timer::Answers(_) => "answers of workers",
             Timer::Idle(_) => "idle admin connection",
             Timer::Tail => "examples of requests",
+            Timer::Watch => "status for those who watch",
         };
         self.timers.next().map(|(at, timer)| Deadline { at, why: why(timer) })
     }
@@ -390,6 +405,11 @@ impl Admin {
                 self.ask(Waiting { conn: id, page, is_persistent, is_to_head }, question);
             }
             Ok((Page::Tail, None)) if !is_to_head => self.begin_tail(id),
+            Ok((Page::Events, None)) if !is_to_head => self.begin_watch(id),
+            Ok((Page::View, None)) => {
+                let text = VIEW.as_bytes();
+                self.reply(id, Status::Ok, http::HTML, text, is_persistent, is_to_head);
+            }
             Ok((_, None)) => {
                 let text = index();
                 self.reply(id, Status::Ok, TEXT, text.as_bytes(), is_persistent, is_to_head);
@@ -419,6 +439,10 @@ impl Admin {
             return;
         }
         let (status, kind, body) = self.page(waiting.page, round);
+        if waiting.page == Page::Events {
+            self.show_status(&body);
+            return;
+        }
         let Waiting { conn, is_persistent, is_to_head, .. } = waiting;
         if waiting.page == Page::Stats
             && let Some(at) = self.conns.get_mut(key_of(conn))
@@ -440,6 +464,7 @@ impl Admin {
                 | Page::Status
                 | Page::StatusText
                 | Page::Explanation
+                | Page::Events
                 | Page::Stats
                 | Page::Healthz
                 | Page::Readyz,
@@ -491,7 +516,9 @@ impl Admin {
             }
             Page::Stats => (Status::Ok, JSON, self.stats_line(workers, &pools)),
             Page::Index
+            | Page::View
             | Page::Status
+            | Page::Events
             | Page::Slowlog
             | Page::Keys
             | Page::Clients
@@ -564,7 +591,7 @@ impl Admin {
                 }
                 self.serve(id);
             }
-            Phase::Asking | Phase::Streaming | Phase::Closing => {}
+            Phase::Asking | Phase::Streaming | Phase::Watching | Phase::Closing => {}
         }
     }
 
@@ -573,7 +600,8 @@ impl Admin {
         let Some(conn) = self.conns.get_mut(key_of(id)) else { return };
         let due = conn.used_at + ADMIN_IDLE;
         // A stream without examples is not idle: there may be no traffic.
-        let is_idle = due <= now && (conn.phase != Phase::Streaming || conn.is_writing);
+        let is_stream = matches!(conn.phase, Phase::Streaming | Phase::Watching);
+        let is_idle = due <= now && (!is_stream || conn.is_writing);
         if conn.phase == Phase::Closing {
             return;
         }
@@ -593,6 +621,41 @@ impl Admin {
         http::begin_stream(&mut conn.out, JSON_LINES);
         self.settle(id);
         self.arm_tail();
+    }
+
+    fn begin_watch(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(key_of(id)) else { return };
+        conn.phase = Phase::Watching;
+        http::begin_stream(&mut conn.out, EVENT_STREAM);
+        self.settle(id);
+        // The first one at once, for everybody; who watches already sees it a little early.
+        self.ask_for_status();
+    }
+
+    /// Asks on behalf of all who watch, as long as there is one.
+    fn ask_for_status(&mut self) {
+        let watching = self.conns.iter().find(|(_, conn)| conn.phase == Phase::Watching);
+        let Some(id) = watching.map(|(_, conn)| conn.id) else { return };
+        let waiting =
+            Waiting { conn: id, page: Page::Events, is_persistent: false, is_to_head: false };
+        self.ask(waiting, Question::Figures);
+        if !std::mem::replace(&mut self.is_watch_armed, true) {
+            self.timers.arm(self.now + WATCH_INTERVAL, Timer::Watch);
+        }
+    }
+
+    fn show_status(&mut self, status: &str) {
+        let event = format!("data: {}\n\n", status.trim_end());
+        let watching = self.conns.iter().filter(|(_, conn)| conn.phase == Phase::Watching);
+        let watching: Vec<ConnId> = watching.map(|(_, conn)| conn.id).collect();
+        for id in watching {
+            let Some(conn) = self.conns.get_mut(key_of(id)) else { continue };
+            // Who reads slower than this misses some: each event says everything.
+            if conn.out.is_empty() {
+                http::stream_piece(&mut conn.out, event.as_bytes());
+                self.settle(id);
+            }
+        }
     }
 
     fn arm_tail(&mut self) {

@@ -11,12 +11,16 @@ pub enum Page {
     Index,
     /// Prometheus' text format.
     Metrics,
+    /// The page that a browser gets instead.
+    View,
     /// Everything, for programs.
     Status,
     /// What matters of it, for people.
     StatusText,
     /// Why each master is where it is, for people.
     Explanation,
+    /// The same, again and again.
+    Events,
     /// The line of the statistics port.
     Stats,
     /// Whether every worker turns.
@@ -64,7 +68,7 @@ const fn change(path: &'static str, page: Page, about: &'static str) -> Route {
 
 /// Every place.
 pub const ROUTES: &[Route] = &[
-    show("/", Page::Index, "this list"),
+    show("/", Page::Index, "this list, and for browsers the page that shows it all"),
     show("/metrics", Page::Metrics, "figures for Prometheus"),
     show("/status.json", Page::Status, "everything about pools, servers and workers"),
     show("/status.txt", Page::StatusText, "what matters of it, for people"),
@@ -73,6 +77,7 @@ pub const ROUTES: &[Route] = &[
         Page::Explanation,
         "what happened to each master, and what is in the way",
     ),
+    show("/events", Page::Events, "the JSON once a second, as a stream of events"),
     show("/stats.json", Page::Stats, "the line of twemproxy's statistics port"),
     show("/healthz", Page::Healthz, "200 if every worker answers, else 503"),
     show("/readyz", Page::Readyz, "200 if clients are taken and every pool can serve, else 503"),
@@ -94,7 +99,7 @@ impl Page {
     /// What is wrong with the query.
     pub(super) fn question(self, query: &str) -> Result<Option<Question>, &'static str> {
         Ok(Some(match self {
-            Self::Index => return Ok(None),
+            Self::Index | Self::View | Self::Events => return Ok(None),
             Self::Metrics
             | Self::Status
             | Self::StatusText
@@ -167,7 +172,10 @@ impl Access {
             return Err((Status::NotFound, "there is no such page; / lists them\n"));
         };
         match (request.method, route.is_change) {
-            (Method::Get | Method::Head, false) => Ok(route.page),
+            (Method::Get | Method::Head, false) => Ok(match route.page {
+                Page::Index if request.takes_html => Page::View,
+                page => page,
+            }),
             (Method::Post, true) => self.admit_change(request, route.page, is_unix),
             (Method::Post, false) => Err((Status::MethodNotAllowed, "use GET here\n")),
             (Method::Get | Method::Head, true) => {

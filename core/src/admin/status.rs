@@ -94,6 +94,7 @@ fn server(json: &mut Json, of: &ServerFigures) {
         json.key("name").text(&of.name);
         json.key("is_up").boolean(!of.is_failing);
         json.key("is_in_ring").boolean(of.is_in_ring);
+        json.key("ring_share_millionths").number(u64::from(of.ring_share));
         json.key("connections").number(stats.server_connections);
         json.key("requests").number(stats.requests);
         json.key("request_bytes").number(stats.request_bytes);

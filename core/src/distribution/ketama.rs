@@ -106,6 +106,21 @@ impl Ring {
         self.digests.iter().all(|&digests| digests <= DIGESTS_TOLD_APART)
     }
 
+    /// Calls `each` with every point's server and how many hashes are its.
+    pub fn arcs(&self, mut each: impl FnMut(ServerId, u64)) {
+        let mut points = self.points().peekable();
+        let Some(first) = points.peek().copied() else { return };
+        let mut before = None;
+        for point in points {
+            let arc = before.map_or(0, |before| u64::from(point.value - before));
+            each(point.server, arc);
+            before = Some(point.value);
+        }
+        // What is after the last point is the first one's.
+        let last = u64::from(before.unwrap_or(first.value));
+        each(first.server, (1 << 32) - last + u64::from(first.value));
+    }
+
     /// Returns the server of a hash; none when the ring is empty.
     #[inline]
     pub fn server_at(&self, hash: u32) -> Option<ServerId> {

@@ -56,6 +56,20 @@ impl Slots {
         }
     }
 
+    /// Calls `each` with every server and how many slots it has; with one server more than once.
+    pub fn places(&self, mut each: impl FnMut(ServerId, u64)) {
+        match &self.layout {
+            Layout::Flat(servers) => servers.iter().for_each(|server| each(*server, 1)),
+            Layout::Ends(ends) => {
+                let mut from = 0;
+                for &(end, server) in ends {
+                    each(server, end - from);
+                    from = end;
+                }
+            }
+        }
+    }
+
     /// Returns how many slots there are: the total weight.
     pub const fn total(&self) -> u64 {
         self.total

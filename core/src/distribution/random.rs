@@ -21,6 +21,11 @@ impl Choices {
         self.0.get(usize::try_from(drawn).ok()?).copied()
     }
 
+    /// Returns the servers to draw from.
+    pub fn servers(&self) -> impl Iterator<Item = ServerId> {
+        self.0.iter().copied()
+    }
+
     /// Returns how many servers there are to draw from.
     pub const fn len(&self) -> usize {
         self.0.len()

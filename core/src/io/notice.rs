@@ -39,6 +39,33 @@ pub enum Notice {
     Shard(ShardNews),
     /// What a worker with clients has seen of a shard's master. For the control worker.
     Sighting(Sighting),
+    /// How something of this process is that virtual routers follow: for the worker that has them,
+    /// from anybody, whenever it changes. Never dropped.
+    Health(HealthNews),
+}
+
+/// How something of this process is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthNews {
+    /// What it is about, as `pool alpha`. Each thing has a name of its own for as long as it is
+    /// told of.
+    pub source: Arc<str>,
+    /// How it is.
+    pub health: Health,
+}
+
+/// How a thing is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It does what it is there for.
+    Well,
+    /// It does not, or is about to leave. Virtual routers draw the consequences in the same turn.
+    Ill {
+        /// What is wrong, for the log.
+        why: Arc<str>,
+    },
+    /// There is no such thing any more; it is forgotten.
+    Gone,
 }
 
 /// What is known of a shard's master.
@@ -104,6 +131,10 @@ impl From<Failure> for ErrorKind {
             Failure::Unreachable => Self::Unreachable,
             Failure::Greeting => Self::Greeting,
             Failure::OutOfResources => Self::OutOfResources,
+            Failure::NoMaster => Self::NoMaster,
+            Failure::Fenced => Self::Fenced,
+            Failure::Replaced => Self::Replaced,
+            Failure::TooFewCopies => Self::TooFewCopies,
         }
     }
 }

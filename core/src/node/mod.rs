@@ -1,6 +1,7 @@
 //! The workers: what a runtime drives, made of machines that do not know each other.
 
 mod control;
+mod health;
 mod wiring;
 
 pub mod sentinel;

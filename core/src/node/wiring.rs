@@ -20,8 +20,9 @@ pub(super) const fn hearer(notice: &Notice) -> Hearer {
         Notice::Answer { .. } | Notice::ConfigRead { .. } => Hearer::Admin,
         // A refused connection is evidence, and no more than that.
         Notice::Sighting(_) => Hearer::Watch,
-        // It has no clients of pools, so there is nothing to ask it and nothing to route.
-        Notice::Question { .. } | Notice::Shard(_) => Hearer::Nobody,
+        // It has no clients of pools, so there is nothing to ask it and nothing to route; virtual
+        // addresses are a worker's of their own.
+        Notice::Question { .. } | Notice::Shard(_) | Notice::Health(_) => Hearer::Nobody,
     }
 }
 
@@ -49,13 +50,17 @@ pub(super) const fn overheard(output: &Output) -> Overheard {
             | Event::ServerSilent { .. }
             | Event::Ejected { .. }
             | Event::Returned { .. }
+            | Event::Switched { .. }
+            | Event::HoldBegan { .. }
+            | Event::HoldEnded { .. }
             | Event::GreetingRefused { .. }
             | Event::ServerProtocolError { .. }
             | Event::ClientRefused { .. }
             | Event::ClientOverLimit { .. }
             | Event::Router { .. }
             | Event::Check { .. }
-            | Event::ChannelFailed { .. } => Overheard::Nothing,
+            | Event::ChannelFailed { .. }
+            | Event::TlsFailed { .. } => Overheard::Nothing,
         },
         // A switch goes to every worker with clients, in the same turn.
         Output::Notice { .. }

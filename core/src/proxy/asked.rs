@@ -189,7 +189,7 @@ impl Shared {
         client: &Client,
         request: Request<'_>,
     ) -> Result<ClientFilter, &'static [u8]> {
-        let own = super::local::client_number(self.id, client.id);
+        let own = client.number;
         let mut filter = ClientFilter { except: Some(own), ..ClientFilter::default() };
         let mut at = 2;
         while at < request.args.len() {

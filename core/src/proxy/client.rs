@@ -29,6 +29,8 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) id: ConnId,
+    /// What `CLIENT ID` says: never another client's, and the same after an upgrade.
+    pub(crate) number: u64,
     pub(crate) pool: PoolId,
     pub(crate) phase: Phase,
     /// The client has said all it will say; requests that came before are still served.
@@ -94,6 +96,7 @@ impl Client {
     ) -> Self {
         Self {
             id,
+            number: 0,
             pool,
             phase: Phase::Open,
             is_at_eof: false,

@@ -8,7 +8,6 @@ use crate::id::{PoolId, ServerId};
 use crate::io::{Notice, Output, Recipient};
 use crate::proxy::Proxy;
 use crate::proxy::client::{Client, Phase};
-use crate::proxy::local::client_number;
 use crate::proxy::server::{InFlight, ReplyTo, Standing};
 use crate::proxy::shared::{Shared, key_of};
 use crate::rng::Rng;
@@ -116,7 +115,7 @@ impl Proxy {
                 let split = self.shared.splits.get(split);
                 split.and_then(|split| self.clients.get(key_of(split.client)))
             }
-            ReplyTo::Nobody | ReplyTo::QuietNobody | ReplyTo::Barrier => None,
+            ReplyTo::Nobody | ReplyTo::QuietNobody | ReplyTo::Barrier | ReplyTo::Copies => None,
         };
         let seen = Seen {
             number: 0,
@@ -144,8 +143,9 @@ impl Proxy {
         match notice {
             Notice::Question { from, query, question } => self.answer_to(from, query, &question),
             Notice::Answer { from, query, answer } => self.take_answer(query, from, answer),
+            Notice::Shard(news) => self.shard_news(&news),
             // The control worker's.
-            Notice::ConfigRead { .. } | Notice::Shard(_) | Notice::Sighting(_) => {}
+            Notice::ConfigRead { .. } | Notice::Sighting(_) | Notice::Health(_) => {}
         }
     }
 
@@ -259,9 +259,11 @@ impl Proxy {
                 .map(|(at, (pool, plan))| {
                     let queues = self.queues(at, plan.servers.len());
                     let servers = plan.servers.iter().zip(&pool.servers).zip(&pool.stats.servers);
-                    let servers = servers.zip(queues).map(|(((plan, server), stats), queues)| {
+                    let servers = servers.zip(queues).zip(pool.table.shares());
+                    let servers = servers.map(|((((plan, server), stats), queues), ring_share)| {
                         ServerFigures {
                             name: plan.name.as_str().into(),
+                            ring_share,
                             is_in_ring: server.standing == Standing::Serving && !plan.is_drained,
                             is_failing: server.last_failure.is_some(),
                             stats: ServerStats::clone(stats),
@@ -330,7 +332,7 @@ impl Shared {
     pub(crate) fn client_row(&self, client: &Client) -> ClientRow {
         let since = |ticks: Ticks| ticks.since(self.now).as_secs();
         ClientRow {
-            id: client_number(self.id, client.id),
+            id: client.number,
             address: client.peer.to_string(),
             pool: self.pool_name(client.pool),
             name: client.name.clone(),
@@ -372,7 +374,13 @@ impl Ticks {
         Self((now.as_nanos() >> TICK_BITS) as u32)
     }
 
-    fn since(self, now: Instant) -> Duration {
+    /// Returns the moment that lies so far before `now`; it may lie before the worker's time.
+    #[expect(clippy::cast_possible_truncation, reason = "wraps after 17 years, and only shown")]
+    pub(crate) const fn ago(now: Instant, age: Duration) -> Self {
+        Self(Self::of(now).0.wrapping_sub((age.as_nanos() >> TICK_BITS) as u32))
+    }
+
+    pub(crate) fn since(self, now: Instant) -> Duration {
         let ticks = Self::of(now).0.wrapping_sub(self.0);
         Duration::from_nanos(u64::from(ticks) << TICK_BITS)
     }

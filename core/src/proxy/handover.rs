@@ -10,6 +10,7 @@ use crate::id::{ConnId, ListenerId};
 use crate::io::{AtCapacity, Output, Parcel};
 use crate::proxy::Proxy;
 use crate::proxy::client::{Client, Phase};
+use crate::proxy::figures::Ticks;
 use crate::proxy::plan::ListenerRole;
 use crate::proxy::shared::{Shared, Timer};
 use crate::slab::SlabKey;
@@ -26,6 +27,12 @@ pub struct ClientState {
     pub name: Option<Vec<u8>>,
     /// Who is at its other end.
     pub peer: Peer,
+    /// What `CLIENT ID` says.
+    pub number: u64,
+    /// How long it has been here.
+    pub age: Duration,
+    /// How long it has said nothing.
+    pub idle: Duration,
     /// It has asked for RESP3.
     pub is_resp3: bool,
     /// It has given the password, if there is one.
@@ -37,7 +44,7 @@ pub struct ClientState {
 }
 
 /// Tells the form of [`ClientState::encode`] from others: another release may have another.
-const FORM: u8 = 2;
+const FORM: u8 = 3;
 
 const RESP3: u8 = 1;
 const AUTHENTICATED: u8 = 2;
@@ -67,7 +74,11 @@ impl ClientState {
             bytes.extend_from_slice(&len.to_be_bytes());
             bytes.extend_from_slice(part);
         }
-        bytes.extend_from_slice(&self.skips.unwrap_or(0).to_be_bytes());
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let (age, idle) = (milliseconds(self.age), milliseconds(self.idle));
+        for number in [self.number, age, idle, self.skips.unwrap_or(0)] {
+            bytes.extend_from_slice(&number.to_be_bytes());
+        }
         bytes.extend_from_slice(&self.input);
         bytes
     }
@@ -88,15 +99,23 @@ impl ClientState {
         let pool = String::from_utf8(part()?.to_vec()).ok()?;
         let name = part()?.to_vec();
         let peer = std::str::from_utf8(part()?).ok()?;
-        let (skips, input) = rest.split_first_chunk()?;
+        let mut number = || {
+            let (number, after) = rest.split_first_chunk()?;
+            rest = after;
+            Some(u64::from_be_bytes(*number))
+        };
+        let (client, age, idle, skips) = (number()?, number()?, number()?, number()?);
         Some(Self {
             pool,
             peer: peer.parse().map_or(Peer::Unix, |address| Peer::tcp(&address)),
-            skips: (flags & SKIPS != 0).then_some(u64::from_be_bytes(*skips)),
+            number: client,
+            age: Duration::from_millis(age),
+            idle: Duration::from_millis(idle),
+            skips: (flags & SKIPS != 0).then_some(skips),
             name: (flags & NAMED != 0).then_some(name),
             is_resp3: flags & RESP3 != 0,
             is_authenticated: flags & AUTHENTICATED != 0,
-            input: input.to_vec(),
+            input: rest.to_vec(),
         })
     }
 }
@@ -145,6 +164,9 @@ impl Proxy {
         client.is_authenticated |= state.is_authenticated;
         client.is_resp3 = state.is_resp3;
         client.name = state.name.clone().map(Vec::into_boxed_slice);
+        client.number = state.number;
+        client.came_at = Ticks::ago(now, state.age);
+        client.heard_at = Ticks::ago(now, state.idle);
         if let Some(left) = state.skips {
             client.memcache = memcache::RequestScanner::skipping(left);
         }
@@ -156,6 +178,14 @@ impl Proxy {
 }
 
 impl Shared {
+    /// Returns the next number of a client: unique over the workers, the past, and the processes
+    /// before this one. 48 bits are left for those of one process.
+    pub(super) fn next_client_number(&self) -> u64 {
+        let workers = u64::from(self.plan.workers.max(1));
+        let own = self.connections_made * workers + u64::from(self.id.0) + 1;
+        u64::from(self.plan.predecessors & 0x7fff) << 48 | own
+    }
+
     /// Gives a client away if it is to go and nothing is under way for it.
     pub(crate) fn release_if_settled(&mut self, client: &mut Client) {
         let is_ready = client.is_leaving && client.phase == Phase::Open && !client.is_at_eof;
@@ -166,6 +196,9 @@ impl Shared {
             pool: self.pool_name(client.pool).to_string(),
             name: client.name.as_deref().map(<[u8]>::to_vec),
             peer: client.peer.clone(),
+            number: client.number,
+            age: client.came_at.since(self.now),
+            idle: client.heard_at.since(self.now),
             skips: client.memcache.skips(),
             is_resp3: client.is_resp3,
             is_authenticated: client.is_authenticated,
@@ -191,6 +224,9 @@ mod tests {
                 pool: "alpha".into(),
                 name: Some(b"me".to_vec()),
                 peer: Peer::tcp(&([10, 1, 2, 3], 4000).into()),
+                number: 4711,
+                age: Duration::from_secs(60),
+                idle: Duration::from_millis(1500),
                 is_resp3: true,
                 is_authenticated: true,
                 skips: Some(7),

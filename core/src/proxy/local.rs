@@ -1,7 +1,7 @@
 //! Commands that the proxy answers itself.
 
 use crate::command::{self, Local};
-use crate::id::{ConnId, WorkerId};
+
 use crate::limits::CLIENT_NAME_BYTES_MAX;
 use crate::proxy::client::Client;
 use crate::proxy::request::{Flow, Request};
@@ -162,7 +162,7 @@ impl Shared {
     }
 
     fn greet(&mut self, client: &mut Client) {
-        let (number, is_resp3) = (self.number_of(client), client.is_resp3);
+        let (number, is_resp3) = (client.number, client.is_resp3);
         self.reply_with(client, |text| {
             if is_resp3 {
                 encode::map_header(text, 7);
@@ -176,7 +176,7 @@ impl Shared {
             encode::bulk(text, b"proto");
             encode::integer(text, if is_resp3 { 3 } else { 2 });
             encode::bulk(text, b"id");
-            encode::integer(text, number);
+            encode::integer(text, i64::try_from(number).unwrap_or(i64::MAX));
             encode::bulk(text, b"mode");
             encode::bulk(text, b"standalone");
             encode::bulk(text, b"role");
@@ -205,7 +205,7 @@ impl Shared {
         } else if (is(b"SETINFO") && count == 4) || (is(b"NO-EVICT") && count == 3) {
             self.reply(client, b"+OK\r\n");
         } else if is(b"ID") && count == 2 {
-            let number = self.number_of(client);
+            let number = i64::try_from(client.number).unwrap_or(i64::MAX);
             self.reply_with(client, |text| encode::integer(text, number));
         } else if is(b"LIST") {
             return self.client_list(client, request);
@@ -225,10 +225,6 @@ impl Shared {
             return self.refuse(client, &parts);
         }
         Flow::Next
-    }
-
-    fn number_of(&self, client: &Client) -> i64 {
-        i64::try_from(client_number(self.id, client.id)).unwrap_or(i64::MAX)
     }
 
     fn time(&mut self, client: &mut Client) -> Flow {
@@ -308,10 +304,4 @@ fn set_name(client: &mut Client, name: &[u8]) -> Result<(), &'static [u8]> {
     }
     client.name = if name.is_empty() { None } else { Some(name.into()) };
     Ok(())
-}
-
-/// Unique among the connections of all workers, past ones included. The worker is in the top byte,
-/// which a connection's name leaves free.
-pub(crate) fn client_number(worker: WorkerId, client: ConnId) -> u64 {
-    (u64::from(worker.0) << 56 | client.to_bits()) + 1
 }

@@ -139,6 +139,27 @@ impl RouteTable {
         &self.points_per_server
     }
 
+    /// Returns which part of all hashes each server of the pool has, in millionths and in the
+    /// servers' order; 0 for one that is not live.
+    pub fn shares(&self) -> Vec<u32> {
+        let mut places = vec![0_u64; self.points_per_server.len()];
+        let mut add = |server: ServerId, more: u64| {
+            if let Some(place) = places.get_mut(usize::from(server.0)) {
+                *place += more;
+            }
+        };
+        match &self.dispatch {
+            Dispatch::Nobody => {}
+            Dispatch::Only(server) => add(*server, 1),
+            Dispatch::Ketama(ring) => ring.arcs(add),
+            Dispatch::Modula(slots) => slots.places(add),
+            Dispatch::Random(choices) => choices.servers().for_each(|server| add(server, 1)),
+        }
+        let total = places.iter().sum::<u64>().max(1);
+        let share = |place: &u64| u128::from(*place) * 1_000_000 / u128::from(total);
+        places.iter().map(|place| u32::try_from(share(place)).unwrap_or(u32::MAX)).collect()
+    }
+
     /// Returns the part of a key that decides.
     #[inline]
     fn hashed_part<'k>(&self, key: &'k [u8]) -> &'k [u8] {

@@ -30,6 +30,29 @@ fn an_ejected_server_gets_nothing_and_keeps_its_number() {
 }
 
 #[test]
+fn shares_are_what_keys_find() {
+    for distribution in Distribution::ALL {
+        let spec = spec(distribution, &[1, 3, 1, 2]);
+        let table = RouteTable::build(&spec, &[true, true, false, true], 7);
+        let shares = table.shares();
+        assert!((999_990..=1_000_000).contains(&shares.iter().sum::<u32>()), "{shares:?}");
+        let mut seen = [0_u32; 4];
+        let mut rng = Rng::new(1);
+        for key in 0..40_000 {
+            let server = table.route(format!("key:{key}").as_bytes(), &mut rng).expect("live");
+            seen[usize::from(server.0)] += 25;
+        }
+        for (share, seen) in shares.iter().zip(seen) {
+            assert!(share.abs_diff(seen) < 20_000, "{distribution:?} {shares:?} {seen}");
+        }
+    }
+    let alone = RouteTable::build(&spec(Distribution::Ketama, &[1, 1]), &[false, true], 1);
+    assert_eq!(alone.shares(), [0, 1_000_000]);
+    let nobody = RouteTable::build(&spec(Distribution::Ketama, &[1, 1]), &[false, false], 1);
+    assert_eq!(nobody.shares(), [0, 0]);
+}
+
+#[test]
 fn ketama_moves_only_the_keys_of_an_ejected_server() {
     let spec = spec(Distribution::Ketama, &[1; 5]);
     let before = RouteTable::build(&spec, &[true; 5], 1);

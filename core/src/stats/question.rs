@@ -158,6 +158,8 @@ pub struct PoolFigures {
 pub struct ServerFigures {
     /// Its name.
     pub name: Name,
+    /// Its part of the pool's hashes, millionths.
+    pub ring_share: u32,
     /// Requests go to it.
     pub is_in_ring: bool,
     /// The last attempt to reach it failed.
@@ -345,6 +347,7 @@ mod tests {
                 commands: BTreeMap::from([("get", durations)]),
                 servers: vec![ServerFigures {
                     name: "one".into(),
+                    ring_share: 1_000_000,
                     is_in_ring,
                     is_failing: false,
                     stats: server,

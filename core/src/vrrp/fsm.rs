@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::announce::{Announcer, Plan};
 use super::timing::{active_down, skew};
-use super::track::{Reading, TrackerId, Tracking};
+use super::track::{Reading, TrackerId, Tracking, Weight};
 use crate::limits;
 use crate::time::Instant;
 use crate::wire::vrrp::{AdvertInterval, Priority};
@@ -90,6 +90,8 @@ pub enum Cause {
     AddressLost,
     /// The operator wants another router to be Active.
     Demoted,
+    /// What the process has the addresses for is not well.
+    Unwell,
     /// The interface, its address, a tracker or the group failed.
     FaultFound,
     /// All that failed is well again.
@@ -112,6 +114,7 @@ impl Cause {
             Self::GroupYielded => "another of its group is no longer Active",
             Self::AddressLost => "somebody keeps removing the addresses",
             Self::Demoted => "demoted by the operator",
+            Self::Unwell => "what it has the addresses for is not well",
             Self::FaultFound => "an interface, address, tracker or member of its group failed",
             Self::FaultCleared => "what failed is well again",
             Self::FaultClearedAsOwner => "what failed is well again, and it owns the addresses",
@@ -120,7 +123,7 @@ impl Cause {
     }
 
     /// All causes.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Started,
         Self::StartedAsOwner,
         Self::ActiveDown,
@@ -129,6 +132,7 @@ impl Cause {
         Self::GroupYielded,
         Self::AddressLost,
         Self::Demoted,
+        Self::Unwell,
         Self::FaultFound,
         Self::FaultCleared,
         Self::FaultClearedAsOwner,
@@ -140,7 +144,7 @@ impl Cause {
         match self {
             // Nobody sends another after a fault, and one can get lost. keepalived sends two.
             Self::FaultFound => 2,
-            Self::AddressLost | Self::Demoted | Self::Stopped => 1,
+            Self::AddressLost | Self::Demoted | Self::Unwell | Self::Stopped => 1,
             // The one who outranks us is Active already.
             Self::Outranked | Self::GroupYielded => 0,
             Self::Started
@@ -161,7 +165,11 @@ pub const fn next(from: Phase, why: Cause) -> Option<Phase> {
         (Phase::Backup, Cause::ActiveDown | Cause::GroupTookOver) => Some(Phase::Active),
         (
             Phase::Active,
-            Cause::Outranked | Cause::GroupYielded | Cause::AddressLost | Cause::Demoted,
+            Cause::Outranked
+            | Cause::GroupYielded
+            | Cause::AddressLost
+            | Cause::Demoted
+            | Cause::Unwell,
         ) => Some(Phase::Backup),
         (Phase::Init | Phase::Backup | Phase::Active, Cause::FaultFound) => Some(Phase::Fault),
         (Phase::Fault, Cause::FaultCleared) => Some(Phase::Backup),
@@ -342,13 +350,18 @@ impl Machine {
         self.rules.source = source;
     }
 
-    /// Takes other rules and trackers over without a change of state. Readings are to follow.
-    pub fn replace(&mut self, rules: Rules, tracking: Tracking) {
-        let (link, source) = (self.tracking.is_link_down(), self.tracking.is_source_lost());
+    /// Takes other rules over, and trackers with what is known of them. The state changes only if
+    /// these demand it.
+    pub fn replace(
+        &mut self,
+        now: Instant,
+        rules: Rules,
+        weights: impl IntoIterator<Item = Weight>,
+        readings: &[Reading],
+    ) {
         self.rules = rules;
-        self.tracking = tracking;
-        self.tracking.set_link(!link);
-        self.tracking.set_source(!source);
+        self.tracking.replace(weights, readings);
+        self.evaluate(now);
     }
 
     /// Starts it. A delay after boot is kept by calling this later.
@@ -413,6 +426,15 @@ impl Machine {
             if let State::Backup(backup) = &mut self.state {
                 backup.due = backup.due.max(now + hold);
             }
+        }
+    }
+
+    /// Makes an Active router leave at once, since another can do what this one cannot. Its
+    /// priority has been lowered by a reading before, so that it comes back only if there is nobody
+    /// else.
+    pub fn handle_unwell(&mut self, now: Instant) {
+        if self.phase() == Phase::Active {
+            self.transition(now, Cause::Unwell);
         }
     }
 
@@ -506,11 +528,11 @@ impl Machine {
     }
 
     fn update_priority(&mut self) {
-        if !self.rules.uses_weights {
-            return;
-        }
         let before = self.effective;
-        self.effective = self.tracking.effective(self.rules.priority);
+        self.effective = match self.rules.uses_weights {
+            true => self.tracking.effective(self.rules.priority),
+            false => self.rules.priority,
+        };
         if self.effective == before {
             return;
         }

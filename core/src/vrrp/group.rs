@@ -17,6 +17,11 @@ impl SyncGroup {
         Self { members, is_active: false }
     }
 
+    /// Makes a group of members that may be Active already.
+    pub const fn resumed(members: Vec<usize>, is_active: bool) -> Self {
+        Self { members, is_active }
+    }
+
     /// Tells whether all members are Active.
     pub const fn is_active(&self) -> bool {
         self.is_active

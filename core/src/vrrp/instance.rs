@@ -247,18 +247,23 @@ impl VirtualRouter {
         self.machine.set_source(source);
     }
 
-    /// Takes other settings over without a change of state; readings of trackers are to follow.
-    /// The number and the family must be the same.
+    /// Takes other settings over, and what is known of their trackers, in their order. The state
+    /// changes only if these demand it. The number and the family must be the same.
     ///
     /// # Errors
     ///
     /// The settings cannot be used; the old ones stay.
-    pub fn replace(&mut self, settings: Settings) -> Result<(), SettingsError> {
+    pub fn replace(
+        &mut self,
+        now: Instant,
+        settings: Settings,
+        readings: &[Reading],
+    ) -> Result<(), SettingsError> {
         settings.validate()?;
         self.address_bytes.clear();
         encode_addresses(settings.addresses.iter().copied(), &mut self.address_bytes);
-        let tracking = Tracking::new(settings.trackers.iter().copied());
-        self.machine.replace(settings.rules.clone(), tracking);
+        let weights = settings.trackers.iter().copied();
+        self.machine.replace(now, settings.rules.clone(), weights, readings);
         self.settings = settings;
         Ok(())
     }
@@ -296,6 +301,11 @@ impl VirtualRouter {
     /// Makes an Active router leave and stay a backup for at least `hold`.
     pub fn handle_demote(&mut self, now: Instant, hold: Duration) {
         self.machine.handle_demote(now, hold);
+    }
+
+    /// Makes an Active router leave at once; its priority was lowered before.
+    pub fn handle_unwell(&mut self, now: Instant) {
+        self.machine.handle_unwell(now);
     }
 
     /// Takes an advert in, if it counts.

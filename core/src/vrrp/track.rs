@@ -40,6 +40,19 @@ pub enum Reading {
     Value(i32),
 }
 
+impl Reading {
+    /// Returns it with success and failure in each other's place, if they are to change.
+    #[must_use]
+    pub const fn turned(self, is_reversed: bool) -> Self {
+        match self {
+            Self::Up if is_reversed => Self::Down,
+            Self::Down if is_reversed => Self::Up,
+            Self::Value(value) if is_reversed => Self::Value(value.saturating_neg()),
+            Self::Unknown | Self::Up | Self::Down | Self::Value(_) => self,
+        }
+    }
+}
+
 /// All that is tracked for one virtual router.
 #[derive(Clone, Debug, Default)]
 pub struct Tracking {
@@ -63,6 +76,12 @@ impl Tracking {
         }
     }
 
+    /// Takes other trackers over, with their readings.
+    pub fn replace(&mut self, weights: impl IntoIterator<Item = Weight>, readings: &[Reading]) {
+        let readings = readings.iter().copied().chain(std::iter::repeat(Reading::Unknown));
+        self.trackers = weights.into_iter().zip(readings).collect();
+    }
+
     /// Takes in whether the interface carries frames.
     pub fn set_link(&mut self, is_up: bool) {
         self.is_link_down = !is_up;
@@ -71,16 +90,6 @@ impl Tracking {
     /// Takes in whether the interface has the address that adverts are sent from.
     pub fn set_source(&mut self, is_present: bool) {
         self.is_source_lost = !is_present;
-    }
-
-    /// Tells whether the interface carries no frames.
-    pub const fn is_link_down(&self) -> bool {
-        self.is_link_down
-    }
-
-    /// Tells whether the interface lacks the address that adverts are sent from.
-    pub const fn is_source_lost(&self) -> bool {
-        self.is_source_lost
     }
 
     /// Takes in whether another member of the group has a fault.

@@ -425,6 +425,22 @@ impl fmt::Display for VrrpError {
 
 impl std::error::Error for VrrpError {}
 
+impl VrrpError {
+    /// Returns a short name to count by.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::TooShort { .. } | Self::TooLong { .. } => "length",
+            Self::Version(_) | Self::VersionFamily => "version",
+            Self::Type(_) => "type",
+            Self::Vrid => "vrid",
+            Self::Interval => "interval",
+            Self::AuthType(_) => "auth-type",
+            Self::AuthHeader => "auth-header",
+            Self::Checksum => "checksum",
+        }
+    }
+}
+
 impl<'a> Advert<'a> {
     /// Reads a message that came along this path.
     ///
@@ -550,6 +566,34 @@ impl fmt::Display for PacketError {
 }
 
 impl std::error::Error for PacketError {}
+
+impl PacketError {
+    /// Returns a short name to count by.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Ip(_) | Self::Protocol(_) => "ip-header",
+            Self::Vrrp(error) => error.kind(),
+        }
+    }
+}
+
+/// Returns what a packet that cannot be read seems to say: who sent it, and of which virtual
+/// router.
+pub fn peek_ipv4(packet: &[u8]) -> (Option<Ipv4Addr>, Option<u8>) {
+    let Some(&start) = packet.first() else { return (None, None) };
+    let source = packet.get(12..16).and_then(|octets| octets.first_chunk().copied());
+    let header_bytes = usize::from(start & 0x0f) * 4;
+    let message = packet.get(header_bytes..).unwrap_or_default();
+    let message = match packet.get(9) {
+        // Its second octet counts words of four octets, less two.
+        Some(&PROTOCOL_AH) => {
+            let words = message.get(1).map_or(0, |&words| usize::from(words) + 2);
+            message.get(words * 4..).unwrap_or_default()
+        }
+        Some(_) | None => message,
+    };
+    (source.map(Ipv4Addr::from), message.get(1).copied())
+}
 
 /// Reads a packet as a raw IPv4 socket gives it. One with an authentication header is refused by
 /// name, [`VrrpError::AuthHeader`].

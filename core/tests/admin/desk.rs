@@ -10,7 +10,7 @@ use ringkeeper_core::id::{ConnId, ListenerId, WorkerId};
 use ringkeeper_core::io::{
     CloseReason, Command, Drive, Endpoint, Input, Notice, Output, Recipient,
 };
-use ringkeeper_core::node::{Control, ControlPlan, Worker};
+use ringkeeper_core::node::{Control, ControlPlan, ControlRole, Worker};
 use ringkeeper_core::proxy::{Plan, Policy};
 use ringkeeper_core::time::Instant;
 
@@ -88,11 +88,12 @@ impl Desk {
         let access = Access { token, host_names: vec!["proxy-1.example".to_owned()] };
         let control = ControlPlan {
             listeners: BTreeMap::from([
-                (ListenerId(0), AdminRole::Stats),
-                (ListenerId(1), AdminRole::Http { is_unix: false }),
-                (ListenerId(2), AdminRole::Http { is_unix: true }),
+                (ListenerId(0), ControlRole::Admin(AdminRole::Stats)),
+                (ListenerId(1), ControlRole::Admin(AdminRole::Http { is_unix: false })),
+                (ListenerId(2), ControlRole::Admin(AdminRole::Http { is_unix: true })),
             ]),
             admin: Some(Arc::new(AdminPlan { facts, access, workers })),
+            watch: None,
         };
         let make = |id| Data {
             worker: Worker::new(Arc::clone(&plan), u64::from(id), Instant::START)
@@ -178,6 +179,11 @@ impl Desk {
         let limit = Duration::from_secs(5);
         self.data[0].worker.handle(self.now, Input::Command(Command::Drain { limit }));
         self.pump();
+    }
+
+    /// Tells whether the control worker is going to ask for the status by itself.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.control.poll_timeout().is_some_and(|due| due.why == "status for those who watch")
     }
 
     pub(crate) fn pass(&mut self, time: Duration) {

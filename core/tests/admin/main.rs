@@ -23,7 +23,7 @@ fn every_page_answers_and_the_index_lists_it() {
     let index = desk.fetch(&get("/"));
     for route in ROUTES {
         assert!(index.body.contains(route.path), "{} in {}", route.path, index.body);
-        if route.is_change || route.path == "/tail" {
+        if route.is_change || ["/tail", "/events"].contains(&route.path) {
             continue;
         }
         let reply = desk.fetch(&get(route.path));
@@ -242,6 +242,107 @@ fn examples_are_sent_as_they_come() {
     assert!(times.is_sorted(), "{times:?}");
     desk.eof(conn);
     assert!(desk.is_closed(conn));
+}
+
+#[test]
+fn the_status_is_streamed_to_all_who_watch_once_a_second() {
+    let mut desk = Desk::new(2);
+    let first = desk.connect();
+    desk.send(first, &get("/events"));
+    let head = desk.take(first);
+    assert!(head.contains("Content-Type: text/event-stream\r\n"), "{head}");
+    assert_eq!(head.matches("data: ").count(), 1, "the first one comes at once: {head}");
+    desk.pass(Duration::from_millis(500));
+    let second = desk.connect();
+    desk.send(second, &get("/events"));
+    desk.pass(Duration::from_secs(10));
+    for conn in [first, second] {
+        let text = desk.take(conn);
+        let events: Vec<serde_json::Value> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("data: "))
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert!((10..=12).contains(&events.len()), "{}", events.len());
+        assert_eq!(events[0]["pools"][0]["name"], "alpha");
+        assert_eq!(events[0]["pools"][0]["servers"][0]["ring_share_millionths"], 1_000_000);
+        desk.eof(conn);
+        assert!(desk.is_closed(conn));
+    }
+    assert!(desk.is_watched());
+    desk.pass(Duration::from_secs(5));
+    assert!(!desk.is_watched(), "nobody watches, so nobody is asked");
+}
+
+#[test]
+fn a_browser_gets_the_page_and_may_run_only_what_is_in_it() {
+    let mut desk = Desk::new(1);
+    let browser = get("/").replace("Host", "Accept: text/html,*/*;q=0.8\r\nHost");
+    let page = desk.fetch(&browser);
+    assert!(page.head.contains("Content-Type: text/html; charset=utf-8\r\n"), "{}", page.head);
+    assert!(page.head.contains("default-src 'none'; "), "{}", page.head);
+    assert!(page.head.contains("connect-src 'self'"), "{}", page.head);
+    assert!(page.body.starts_with("<!doctype html>"));
+    // One file: nothing is fetched from anywhere but the figures themselves.
+    for fetched in ["<script src", "<link rel=\"stylesheet\"", "@import", "url(", "innerHTML"] {
+        assert!(!page.body.contains(fetched), "{fetched}");
+    }
+    let other = desk.fetch(&get("/")).head;
+    assert!(other.contains("default-src 'none'; frame-ancestors 'none'\r\n"), "{other}");
+}
+
+#[test]
+fn the_page_can_be_read_in_both_colour_schemes() {
+    let mut desk = Desk::new(1);
+    let browser = get("/").replace("Host", "Accept: text/html\r\nHost");
+    let page = desk.fetch(&browser).body;
+    let schemes: Vec<&str> =
+        page.split(":root {").skip(1).map(|it| it.split('}').next().unwrap()).collect();
+    assert_eq!(schemes.len(), 2, "light and dark");
+    for scheme in schemes {
+        let colour = |name: &str| {
+            let at = scheme.find(&format!("--{name}: #")).unwrap_or_else(|| panic!("{name}"));
+            let digits = scheme[at..].split(['#', ';']).nth(1).unwrap();
+            luminance(digits)
+        };
+        for (ink, back) in [
+            ("ink", "page"),
+            ("ink", "card"),
+            ("faint", "page"),
+            ("faint", "card"),
+            ("good", "good-back"),
+            ("warn", "warn-back"),
+            ("bad", "bad-back"),
+            ("accent", "card"),
+            ("accent", "page"),
+        ] {
+            let contrast = contrast(colour(ink), colour(back));
+            // WCAG 2.1, 1.4.3.
+            assert!(contrast >= 4.5, "{ink} on {back}: {contrast:.2} in {scheme}");
+        }
+        for ring in 0..8 {
+            let contrast = contrast(colour(&format!("ring-{ring}")), colour("card"));
+            // WCAG 2.1, 1.4.11.
+            assert!(contrast >= 3.0, "ring-{ring}: {contrast:.2} in {scheme}");
+        }
+    }
+}
+
+/// Relative luminance as WCAG 2.1 defines it.
+fn luminance(digits: &str) -> f64 {
+    let digits = match digits.len() {
+        3 => digits.chars().flat_map(|digit| [digit, digit]).collect(),
+        _ => digits.to_owned(),
+    };
+    let part = |at: usize| {
+        let part = f64::from(u8::from_str_radix(&digits[at..at + 2], 16).unwrap()) / 255.0;
+        if part <= 0.04045 { part / 12.92 } else { ((part + 0.055) / 1.055).powf(2.4) }
+    };
+    0.2126 * part(0) + 0.7152 * part(2) + 0.0722 * part(4)
+}
+
+fn contrast(one: f64, other: f64) -> f64 {
+    (one.max(other) + 0.05) / (one.min(other) + 0.05)
 }
 
 #[test]

@@ -9,8 +9,10 @@
 
 mod config;
 mod events;
+mod follow;
 mod machine;
 mod recorded;
 mod replies;
+mod state;
 mod wire;
 mod workers;

@@ -14,7 +14,7 @@ use crate::router::{actions, at, hear, settings};
 
 type Event = (&'static str, fn(&mut VirtualRouter, Instant));
 
-const EVENTS: [Event; 20] = [
+const EVENTS: [Event; 21] = [
     ("start after a good result", |router, now| {
         router.handle_reading(now, TrackerId(0), Reading::Up);
         router.handle_start(now);
@@ -61,6 +61,10 @@ const EVENTS: [Event; 20] = [
     }),
     ("address lost", |router, now| router.handle_address_lost(now)),
     ("demote", |router, now| router.handle_demote(now, Duration::from_secs(5))),
+    ("what it is there for is ill", |router, now| {
+        router.handle_reading(now, TrackerId(1), Reading::Down);
+        router.handle_unwell(now);
+    }),
 ];
 
 /// Brings a router of priority 150 at 10.77.0.3 into a state.

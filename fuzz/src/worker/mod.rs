@@ -2,8 +2,9 @@
 //!
 //! `steps.rs` has the steps, `play.rs` carries them out, `wire.rs` knows both ends of each
 //! connection and what the border's contract allows on it, `speech.rs` what clients and servers
-//! say to each other: every request names itself in its key, and every reply its request.
+//! say to each other, `memcache.rs` the same in memcached's words: every request names itself in its key, and every reply its request.
 
+mod memcache;
 mod play;
 mod speech;
 mod steps;
@@ -21,6 +22,13 @@ const STEPS_MAX: usize = 400;
 pub(crate) fn worker(data: &[u8]) {
     if let Some((setup, steps)) = spell(data) {
         play(&setup, &steps);
+    }
+}
+
+/// Plays the same with memcached's protocol.
+pub(crate) fn worker_memcache(data: &[u8]) {
+    if let Some((setup, steps)) = spell(data) {
+        play(&Setup { is_memcache: true, ..setup }, &steps);
     }
 }
 

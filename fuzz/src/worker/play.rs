@@ -12,6 +12,7 @@ use ringkeeper_core::limits::RECEIVE_BYTES_MAX;
 use ringkeeper_core::node::Worker;
 use ringkeeper_core::time::Instant;
 
+use super::memcache;
 use super::speech::{self, LARGE_BYTES, Tag, contains};
 use super::steps::{Ask, OUTPUT_BYTES_MAX, Op, Setup, Step};
 use super::wire::{Client, Server};
@@ -164,13 +165,14 @@ impl Play {
 
     fn accept(&mut self) {
         let peer = Endpoint::Tcp(([127, 0, 0, 1], 4000).into());
+        let is_memcache = self.setup.is_memcache;
         let Ok(id) = self.worker.accept(self.now, ListenerId(0), peer) else {
             assert!(self.is_draining, "there is room for a client");
             return;
         };
         assert!(!self.is_draining, "a client let in while draining");
         assert!(!id.is_server() && !self.ended.contains(&id), "{id:?} is a new client's name");
-        let previous = self.clients.insert(id, Client::new(id, self.clients_made));
+        let previous = self.clients.insert(id, Client::new(id, self.clients_made, is_memcache));
         assert!(previous.is_none(), "{id:?} is taken");
         self.clients_made += 1;
     }
@@ -181,10 +183,15 @@ impl Play {
             return;
         }
         for _ in 0..count {
-            let asked = speech::ask(ask, client.number, client.asked);
+            let asked = match self.setup.is_memcache {
+                true => memcache::ask(ask, client.number, client.asked),
+                false => speech::ask(ask, client.number, client.asked),
+            };
             client.asked += 1;
             client.to_send.extend(asked.request);
-            client.expected.push_back(asked.expected);
+            if !asked.is_silent {
+                client.expected.push_back(asked.expected);
+            }
         }
     }
 
@@ -325,11 +332,13 @@ impl Play {
         server.is_garbled = true;
         let id = server.wire.id;
         if is_large {
-            let mut begun = format!("${}\r\nunasked", 2 * LARGE_BYTES).into_bytes();
+            let head = if self.setup.is_memcache { "VALUE unasked 0 " } else { "$" };
+            let mut begun = format!("{head}{}\r\nunasked", 2 * LARGE_BYTES).into_bytes();
             begun.resize(LARGE_BYTES, b'x');
             self.server_says(id, &begun);
         } else {
-            self.server_says(id, b"+unasked\r\n");
+            let line: &[u8] = if self.setup.is_memcache { b"STORED\r\n" } else { b"+unasked\r\n" };
+            self.server_says(id, line);
         }
     }
 
@@ -474,7 +483,7 @@ impl Play {
     fn connect(&mut self, id: ConnId, endpoint: &Endpoint) {
         assert!(id.is_server() && !self.ended.contains(&id), "{id:?} is a new server's name");
         let Endpoint::Tcp(address) = endpoint else { panic!("no server has a Unix socket") };
-        let server = Server::new(id, address.port(), self.setup.has_password);
+        let server = Server::new(id, address.port(), &self.setup);
         assert!(self.servers.insert(id, server).is_none(), "{id:?} is taken");
         if self.is_connect_quick {
             self.reactions.push_back(Reaction::Connected(id));
@@ -522,7 +531,7 @@ impl Play {
             let Some(expected) = expected.filter(|_| !is_garbled) else { continue };
             expected.check(&frame);
             if let Some(key) = expected.only_key()
-                && frame.first() == Some(&b'-')
+                && speech::is_error(&frame)
                 && contains(&frame, NOT_SENT)
             {
                 let is_written = self.written.contains(key);

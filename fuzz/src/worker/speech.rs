@@ -13,13 +13,15 @@ use super::steps::{Ask, PASSWORD};
 pub(super) const LARGE_BYTES: usize = 40_000;
 
 /// Distinct places on the ring.
-const KEYS: u8 = 5;
+pub(super) const KEYS: u8 = 5;
 
 /// A request on its way, and what may come back.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) request: Vec<u8>,
     pub(super) expected: Expected,
+    /// Nothing comes back.
+    pub(super) is_silent: bool,
 }
 
 /// What a client waits for.
@@ -33,7 +35,7 @@ pub(super) struct Expected {
 impl Expected {
     /// Panics unless `frame` answers this request.
     pub(super) fn check(&self, frame: &[u8]) {
-        if frame.first() == Some(&b'-') {
+        if is_error(frame) {
             let names_nobody = !frame.windows(2).any(|two| two == b"{k");
             let names_us = self.keys.iter().any(|key| contains(frame, key));
             assert!(names_nobody || names_us, "another's error: {}", frame.escape_ascii());
@@ -47,8 +49,8 @@ impl Expected {
     /// Panics unless a reply to this request may begin with `partial`.
     pub(super) fn check_beginning(&self, partial: &[u8]) {
         let fits = |reply: &Vec<u8>| reply.starts_with(partial);
-        let is_error = partial.first() == Some(&b'-');
-        let is_ours = is_error || self.reply.as_ref().is_none_or(fits);
+        let is_ours = is_error(partial) || ERRORS.iter().any(|error| error.starts_with(partial));
+        let is_ours = is_ours || self.reply.as_ref().is_none_or(fits);
         assert!(is_ours, "the beginning of another's reply: {}", shown(partial));
     }
 
@@ -59,6 +61,14 @@ impl Expected {
             _ => None,
         }
     }
+}
+
+/// What errors begin with, memcached's after Redis'.
+const ERRORS: [&[u8]; 4] = [b"-", b"ERROR", b"CLIENT_ERROR", b"SERVER_ERROR"];
+
+/// Tells whether a reply is an error. No other reply of either protocol begins like one.
+pub(super) fn is_error(reply: &[u8]) -> bool {
+    ERRORS.iter().any(|error| reply.starts_with(error))
 }
 
 fn shown(bytes: &[u8]) -> String {
@@ -120,7 +130,8 @@ pub(super) fn ask(ask: Ask, client: u32, serial: u32) -> Asked {
 fn plain(args: &[&[u8]], reply: Option<&[u8]>) -> Asked {
     let mut request = Vec::new();
     encode::request(&mut request, args);
-    Asked { request, expected: Expected { reply: reply.map(<[u8]>::to_vec), keys: Vec::new() } }
+    let expected = Expected { reply: reply.map(<[u8]>::to_vec), keys: Vec::new() };
+    Asked { request, expected, is_silent: false }
 }
 
 fn get(key: Vec<u8>) -> Asked {
@@ -218,7 +229,7 @@ impl Tag {
         })
     }
 
-    fn number(self) -> i64 {
+    pub(super) fn number(self) -> i64 {
         (i64::from(self.client) << 24) + (i64::from(self.serial) << 4) + i64::from(self.at) + 1
     }
 }

@@ -29,6 +29,9 @@ pub struct Setup {
     pub is_named: bool,
     /// `preconnect: true`.
     pub is_preconnecting: bool,
+    /// memcached's protocol on both sides; not spelled, but given by the target.
+    #[arbitrary(default)]
+    pub is_memcache: bool,
 }
 
 /// The password of the pools that have one.
@@ -38,16 +41,22 @@ pub(super) const PASSWORD: &str = "secret";
 pub(super) const OUTPUT_BYTES_MAX: usize = 100_000;
 
 impl Setup {
+    /// Tells whether the pool has a password, which memcached's do not.
+    pub(super) const fn has_password(&self) -> bool {
+        self.has_password && !self.is_memcache
+    }
+
     pub(super) fn plan(&self) -> Arc<Plan> {
         let mut text = format!(
-            "p:\n  listen: 127.0.0.1:1\n  redis: true\n  hash_tag: \"{{}}\"\n  \
+            "p:\n  listen: 127.0.0.1:1\n  redis: {}\n  hash_tag: \"{{}}\"\n  \
              client_output_bytes_max: {OUTPUT_BYTES_MAX}\n  server_retry_timeout: 100\n  \
-             server_failure_limit: 1\n"
+             server_failure_limit: 1\n",
+            !self.is_memcache
         );
         let lines = [
             (self.is_modula, "distribution: modula"),
             (self.is_ejecting, "auto_eject_hosts: true"),
-            (self.has_password, "redis_auth: secret"),
+            (self.has_password(), "redis_auth: secret"),
             (self.has_timeout, "timeout: 50"),
             (self.has_two_lanes, "server_connections: 2"),
             (self.is_preconnecting, "preconnect: true"),

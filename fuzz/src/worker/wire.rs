@@ -4,11 +4,14 @@ use std::collections::VecDeque;
 
 use ringkeeper_core::buf::Buffer;
 use ringkeeper_core::id::ConnId;
+use ringkeeper_core::wire::memcache as memcache_wire;
 use ringkeeper_core::wire::resp::{
     ReplyScan, ReplyScanner, RequestLimits, RequestScan, RequestScanner,
 };
 
+use super::memcache;
 use super::speech::{Expected, answer, refusal};
+use super::steps::Setup;
 
 /// The runtime's side of a connection.
 #[derive(Debug)]
@@ -71,12 +74,35 @@ pub(super) struct Client {
     pub(super) to_send: Vec<u8>,
     pub(super) asked: u32,
     pub(super) expected: VecDeque<Expected>,
-    scanner: ReplyScanner,
+    scanner: Replies,
     partial: Vec<u8>,
 }
 
+/// Finds the ends of replies in a client's protocol.
+#[derive(Debug)]
+enum Replies {
+    Redis(ReplyScanner),
+    Memcache(memcache_wire::ReplyScanner),
+    /// A client that says anything may be told what the scanner of servers' replies does not know.
+    Unknown,
+}
+
+impl Replies {
+    fn advance(&mut self, bytes: &[u8]) -> Result<ReplyScan, String> {
+        match self {
+            Self::Redis(scanner) => scanner.advance(bytes).map_err(|error| format!("{error:?}")),
+            Self::Memcache(scanner) => scanner.advance(bytes).map_err(|error| format!("{error:?}")),
+            Self::Unknown => Ok(ReplyScan::Incomplete),
+        }
+    }
+}
+
 impl Client {
-    pub(super) fn new(id: ConnId, number: u32) -> Self {
+    pub(super) fn new(id: ConnId, number: u32, is_memcache: bool) -> Self {
+        let scanner = match is_memcache {
+            true => Replies::Memcache(memcache_wire::ReplyScanner::default()),
+            false => Replies::Redis(ReplyScanner::default()),
+        };
         Self {
             wire: Wire::new(id),
             number,
@@ -85,7 +111,7 @@ impl Client {
             to_send: Vec::new(),
             asked: 0,
             expected: VecDeque::new(),
-            scanner: ReplyScanner::default(),
+            scanner,
             partial: Vec::new(),
         }
     }
@@ -121,7 +147,10 @@ impl Client {
                     assert!(self.is_raw || expected.is_some(), "a reply to nothing on {id:?}");
                     replies.push((frame, expected.filter(|_| !self.is_raw)));
                 }
-                Err(error) => panic!("{error:?} in what {:?} gets", self.wire.id),
+                Err(_) if self.is_raw && matches!(self.scanner, Replies::Memcache(_)) => {
+                    self.scanner = Replies::Unknown;
+                }
+                Err(error) => panic!("{error} in what {:?} gets", self.wire.id),
             }
         }
         replies
@@ -149,12 +178,13 @@ pub(super) struct Server {
     /// Decided on and not yet sent.
     pub(super) to_send: Vec<u8>,
     is_introduced: bool,
+    is_memcache: bool,
     scanner: RequestScanner,
     written: Vec<u8>,
 }
 
 impl Server {
-    pub(super) fn new(id: ConnId, port: u16, has_password: bool) -> Self {
+    pub(super) fn new(id: ConnId, port: u16, setup: &Setup) -> Self {
         Self {
             wire: Wire::new(id),
             port,
@@ -163,7 +193,8 @@ impl Server {
             is_garbled: false,
             owed: VecDeque::new(),
             to_send: Vec::new(),
-            is_introduced: !has_password,
+            is_introduced: !setup.has_password(),
+            is_memcache: setup.is_memcache,
             scanner: RequestScanner::default(),
             written: Vec::new(),
         }
@@ -177,6 +208,9 @@ impl Server {
     /// Reads what the worker wrote: whole, well-formed requests and nothing else, `AUTH` first
     /// and alone. Returns the requests' arguments.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Vec<Vec<Vec<u8>>> {
+        if self.is_memcache {
+            return self.take_memcache(bytes);
+        }
         self.written.extend_from_slice(bytes);
         let mut requests = Vec::new();
         let mut spans = Vec::new();
@@ -196,6 +230,18 @@ impl Server {
             start += len;
         }
         self.written.clear();
+        requests
+    }
+
+    fn take_memcache(&mut self, bytes: &[u8]) -> Vec<Vec<Vec<u8>>> {
+        let mut requests = Vec::new();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (len, heard) = memcache::hear(rest);
+            rest = &rest[len..];
+            self.owed.push_back(Owed { reply: heard.reply, refusal: heard.refusal });
+            requests.push(heard.args);
+        }
         requests
     }
 

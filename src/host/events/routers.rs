@@ -24,9 +24,13 @@ pub(crate) fn log(event: &Event) {
         | Event::Returned { .. }
         | Event::GreetingRefused { .. }
         | Event::ServerProtocolError { .. }
+        | Event::Switched { .. }
+        | Event::HoldBegan { .. }
+        | Event::HoldEnded { .. }
         | Event::ClientRefused { .. }
         | Event::ClientOverLimit { .. }
         | Event::Reloaded(_)
+        | Event::TlsFailed { .. }
         | Event::Exit { .. }
         | Event::Sentinel { .. }
         | Event::Drained => {}

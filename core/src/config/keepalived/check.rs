@@ -8,7 +8,7 @@ use super::super::diagnostic::quoted;
 use super::grammar::Word;
 use super::instance::Draft;
 use super::model::{
-    Config, Group, Instance, ListCheck, Preempt, Tracks, VirtualAddress, VirtualMac,
+    Config, Group, HealthRule, Instance, ListCheck, Preempt, Tracks, VirtualAddress, VirtualMac,
 };
 use super::reader::Reader;
 use crate::wire::vrrp::{AdvertInterval, Auth, Centiseconds, Family, Priority, Vrid};
@@ -83,6 +83,8 @@ impl Reader<'_, '_> {
             tracks: draft.tracks,
             notify: draft.notify,
             virtual_mac,
+            checksum: draft.checksum,
+            health: Some(HealthRule::default()),
         });
     }
 

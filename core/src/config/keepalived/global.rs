@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::grammar::Statement;
 use super::keywords;
-use super::model::{Announcing, Fifo};
+use super::model::{Announcing, Fifo, Framed};
 use super::reader::{Reader, block};
 
 /// What routers start from.
@@ -42,6 +42,9 @@ impl Default for Defaults {
     }
 }
 
+/// How long a program before the start or behind the end may take. As keepalived.
+const FRAMED_LIMIT: Duration = Duration::from_secs(10);
+
 /// Longest time that keepalived takes in its global times, seconds: a day.
 const SECONDS_MAX: u64 = 86_400;
 
@@ -71,6 +74,9 @@ impl Reader<'_, '_> {
                     self.config.global.fifos.push(Fifo { path: word.text.clone(), handler: None });
                 }
             }
+            "startup_script" => self.config.global.startup = self.framed(statement),
+            "shutdown_script" => self.config.global.shutdown = self.framed(statement),
+            "startup_script_timeout" | "shutdown_script_timeout" => self.framed_limit(statement),
             "notify_fifo_script" | "vrrp_notify_fifo_script" => self.fifo_handler(statement),
             other if other.starts_with("vrrp_garp_") || other == "vrrp_gna_interval" => {
                 let name = other.trim_start_matches("vrrp_").to_owned();
@@ -90,6 +96,28 @@ impl Reader<'_, '_> {
             other if keywords::GLOBAL_FOR_OTHERS.contains(&other) => {}
             other if keywords::GLOBAL_UNUSED.contains(&other) => self.unused(&statement.keyword),
             _ => self.unknown(&statement.keyword, keywords::global()),
+        }
+    }
+
+    fn framed(&mut self, statement: &Statement) -> Option<Framed> {
+        let command = self.command(statement)?;
+        Some(Framed { command, limit: FRAMED_LIMIT })
+    }
+
+    fn framed_limit(&mut self, statement: &Statement) {
+        let Some(seconds) = self.number(statement, 1..=1000, "10 s is used") else { return };
+        let limit = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+        let global = &mut self.config.global;
+        let framed = match statement.keyword.text.starts_with("startup") {
+            true => &mut global.startup,
+            false => &mut global.shutdown,
+        };
+        match framed {
+            Some(framed) => framed.limit = limit,
+            None => {
+                let message = "there is no script before it, ignored";
+                self.warn("limit-without-script", &statement.keyword.span, message);
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::diagnostic::quoted;
 use super::grammar::{Statement, Word};
 use super::model::{
-    Announcing, Command, Config, Group, Notify, Peer, Route, Tracks, VirtualAddress,
+    Announcing, ChecksumForm, Command, Config, Group, Notify, Peer, Route, Tracks, VirtualAddress,
 };
 use super::reader::{Reader, block, items};
 use super::{global, keywords};
@@ -82,6 +82,7 @@ pub(super) struct Draft<'s> {
     pub(super) notify: Notify,
     pub(super) virtual_mac: Option<Option<String>>,
     pub(super) sends_below: bool,
+    pub(super) checksum: ChecksumForm,
 }
 
 impl<'s> Draft<'s> {
@@ -120,6 +121,7 @@ impl<'s> Draft<'s> {
             notify: Notify::default(),
             virtual_mac: None,
             sends_below: false,
+            checksum: ChecksumForm::default(),
         }
     }
 }
@@ -213,6 +215,11 @@ impl Reader<'_, '_> {
             "accept" => {}
             "use_vmac" => draft.virtual_mac = Some(first.map(|word| word.text.clone())),
             "vmac_xmit_base" => draft.sends_below = self.flag(inner),
+            "v3_checksum_as_v2" if self.flag(inner) => draft.checksum = ChecksumForm::Plain,
+            "v3_checksum_as_v2" => draft.checksum = ChecksumForm::Learned,
+            // With `never` the old form is not even learned there; here it is only an answer.
+            "old_unicast_checksum" if first.is_none() => draft.checksum = ChecksumForm::Group,
+            "old_unicast_checksum" => {}
             other if other.starts_with("garp_") && other != "garp_extra_if" => {
                 self.announcing(inner, other, &mut draft.announcing);
             }

@@ -90,12 +90,13 @@ pub(super) const INSTANCE: &[&str] = &[
     "accept",
     "use_vmac",
     "vmac_xmit_base",
+    "old_unicast_checksum",
+    "v3_checksum_as_v2",
 ];
 
 /// Keywords of `vrrp_instance` that keepalived knows and that do nothing here.
 pub(super) const INSTANCE_UNUSED: &[&str] = &[
     "unicast_fault_no_peer",
-    "old_unicast_checksum",
     "track_bfd",
     "garp_extra_if",
     "use_vmac_addr",
@@ -112,7 +113,6 @@ pub(super) const INSTANCE_UNUSED: &[&str] = &[
     "notify_priority_changes",
     "no_virtual_ipaddress",
     "owner_ignore_adverts",
-    "v3_checksum_as_v2",
     "timer_expired_backup",
 ];
 
@@ -173,6 +173,10 @@ const GLOBAL: &[&str] = &[
     "vrrp_garp_interval",
     "vrrp_gna_interval",
     "vrrp_min_garp",
+    "startup_script",
+    "startup_script_timeout",
+    "shutdown_script",
+    "shutdown_script_timeout",
 ];
 
 /// Keywords of `global_defs` that are defaults of routers.
@@ -229,10 +233,6 @@ pub(super) const GLOBAL_UNUSED: &[&str] = &[
     "snmp_socket",
     "enable_dbus",
     "dbus_service_name",
-    "startup_script",
-    "startup_script_timeout",
-    "shutdown_script",
-    "shutdown_script_timeout",
     "process_names",
     "process_name",
     "vrrp_process_name",

@@ -22,9 +22,9 @@ mod script;
 
 pub use include::{Assembled, Matches, Source, assemble};
 pub use model::{
-    Announcing, Command, Config, Fifo, File, Global, Group, Instance, ListCheck, Notify, Peer,
-    Preempt, Probe, Process, Route, Scheduling, Script, Tracked, Tracks, User, VirtualAddress,
-    VirtualMac,
+    Announcing, ChecksumForm, Command, Config, Fifo, File, Framed, Global, Group, HealthEffect,
+    HealthRule, Instance, ListCheck, Notify, Peer, Preempt, Probe, Process, Route, Scheduling,
+    Script, Tracked, Tracks, User, VirtualAddress, VirtualMac,
 };
 
 use super::diagnostic::{Collector, Diagnostic};

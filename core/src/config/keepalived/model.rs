@@ -33,6 +33,8 @@ impl Config {
             || self.instances.iter().any(|instance| instance.notify.has_command())
             || self.groups.iter().any(|group| group.notify.has_command())
             || self.global.fifos.iter().any(|fifo| fifo.handler.is_some())
+            || self.global.startup.is_some()
+            || self.global.shutdown.is_some()
     }
 
     /// Returns every program that may be run.
@@ -44,7 +46,9 @@ impl Config {
         let instances = self.instances.iter().flat_map(|instance| instance.notify.commands());
         let groups = self.groups.iter().flat_map(|group| group.notify.commands());
         let handlers = self.global.fifos.iter().filter_map(|fifo| fifo.handler.as_ref());
-        probes.chain(instances).chain(groups).chain(handlers)
+        let framing = [&self.global.startup, &self.global.shutdown].into_iter().flatten();
+        let framing = framing.map(|framed| &framed.command);
+        probes.chain(instances).chain(groups).chain(handlers).chain(framing)
     }
 }
 
@@ -63,6 +67,31 @@ pub struct Global {
     pub startup_delay: Duration,
     /// How the thread is scheduled.
     pub scheduling: Scheduling,
+    /// What is run before the start, and waited for: `startup_script`.
+    pub startup: Option<Framed>,
+    /// What is run behind the end, and waited for: `shutdown_script`.
+    pub shutdown: Option<Framed>,
+}
+
+/// A program that is waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Framed {
+    /// Which.
+    pub command: Command,
+    /// How long it may take. Default 10 s.
+    pub limit: Duration,
+}
+
+/// How the checksum of version 3 over IPv4 is made for sending. All forms are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ChecksumForm {
+    /// As the peer makes it; with a pseudo header, as keepalived, until one was heard.
+    #[default]
+    Learned,
+    /// Without a pseudo header, as RFC 9568 says: `v3_checksum_as_v2`.
+    Plain,
+    /// With the group in the pseudo header even for unicast: `old_unicast_checksum`.
+    Group,
 }
 
 /// How the thread of the virtual routers is scheduled.
@@ -393,6 +422,45 @@ pub struct Instance {
     pub notify: Notify,
     /// An interface of its own.
     pub virtual_mac: Option<VirtualMac>,
+    /// How checksums are made.
+    pub checksum: ChecksumForm,
+    /// What of this process it follows; none: nothing.
+    pub health: Option<HealthRule>,
+}
+
+/// What of this process a virtual router follows besides its trackers: the pools that it has its
+/// addresses for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HealthRule {
+    /// Names of what is followed, as `pool alpha`; none means everything that is told of.
+    pub sources: Option<Vec<String>>,
+    /// What follows from being ill.
+    pub effect: HealthEffect,
+}
+
+impl HealthRule {
+    /// Tells whether something of this name is followed.
+    pub fn names(&self, source: &str) -> bool {
+        self.sources.as_ref().is_none_or(|list| list.iter().any(|name| name == source))
+    }
+
+    /// Tells whether an Active router leaves at once when something is ill.
+    pub fn leaves(&self) -> bool {
+        self.effect == HealthEffect::Leave
+    }
+}
+
+/// What follows for a virtual router from something being ill.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HealthEffect {
+    /// It leaves at once, and takes over again only if nobody else does: its priority is 1. An
+    /// owner, or a member of a group without weights, has a fault.
+    #[default]
+    Leave,
+    /// Its priority changes by this, -253 to 253; others take over when they have heard of it.
+    Weight(i16),
+    /// A fault.
+    Fault,
 }
 
 /// When a router of higher priority takes over from a lower one.

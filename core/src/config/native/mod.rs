@@ -12,12 +12,14 @@
 //! - lists in brackets, mappings in braces and a leading `---` are allowed. Anchors, aliases, tags
 //!   and a second document are not.
 
+mod attach;
 mod keys;
 mod pool;
 mod section;
 mod sentinel;
 mod value;
 mod write;
+mod write_sentinel;
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -33,10 +35,11 @@ use crate::routing::server_order;
 
 use self::section::{Entry, Section};
 
+pub use self::attach::attach;
 pub use self::keys::keys;
 pub use self::sentinel::{Follow, Own, Watch};
 pub use self::value::format_time;
-pub use self::write::write;
+pub use self::write::{Old, write};
 
 /// Default of a pool's `timeout`. Redis itself gives scripts five seconds before it calls itself
 /// busy; whoever is silent for longer must not make its clients hang.
@@ -207,7 +210,7 @@ pub struct Log {
     pub level: Level,
     /// The shape of a line.
     pub format: Format,
-    /// The file; none: standard error.
+    /// The file, or the journal's socket; none: standard error, or the journal's usual socket.
     pub file: Option<String>,
 }
 
@@ -233,6 +236,8 @@ pub enum Format {
     Text,
     /// One JSON object a line.
     Json,
+    /// Entries with fields in systemd's journal.
+    Journald,
 }
 
 /// Bounds of the whole process.
@@ -462,7 +467,8 @@ impl Reader<'_, '_> {
             ("debug", Level::Debug),
             ("trace", Level::Trace),
         ];
-        let formats = [("text", Format::Text), ("json", Format::Json)];
+        let formats =
+            [("text", Format::Text), ("json", Format::Json), ("journald", Format::Journald)];
         let file = section.text("file", self.out).map(|(text, _)| text);
         Log {
             level: section.choice("level", levels, self.out).unwrap_or(Level::Info),

@@ -355,7 +355,7 @@ fn behind_a_syntax_error_nothing_is_called_missing() {
 fn an_import_names_each_server_and_says_what_changed() {
     let old = "alpha:\n  listen: 127.0.0.1:22121\n  redis: true\n  client_connections: 5\n  servers:\n  \
                - 10.0.0.1:6379:1\n  - 10.0.0.2:6379:2 b\n";
-    let new = write("nutcracker.yml", old).unwrap();
+    let new = write(Old { name: "nutcracker.yml", text: old }, None).unwrap();
     assert!(new.contains("    - name: 10.0.0.1:6379\n        address: 10.0.0.1:6379\n"), "{new}");
     assert!(new.contains("    - name: b\n        address: 10.0.0.2:6379\n        weight: 2\n"));
     assert!(new.contains("timeout: off") && new.contains("tcp_keepalive: false"));
@@ -367,6 +367,7 @@ fn an_import_names_each_server_and_says_what_changed() {
 
 #[test]
 fn what_cannot_be_read_is_not_imported() {
-    let diagnostics = write("f.yml", "alpha:\n  listen: a:1\n").unwrap_err();
+    let diagnostics =
+        write(Old { name: "f.yml", text: "alpha:\n  listen: a:1\n" }, None).unwrap_err();
     assert!(diagnostics.iter().any(|one| one.severity == Severity::Error));
 }

@@ -113,6 +113,45 @@ pub struct Server {
     pub pidfile: Option<String>,
     /// The password of clients, and of peers without one of their own.
     pub requirepass: Option<Secret>,
+    /// Encryption.
+    pub tls: Tls,
+}
+
+/// Directives about encryption. The files are read by the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// Where to listen for encrypted connections; none or 0 is nowhere.
+    pub port: Option<u16>,
+    /// Whether connections to servers and peers are encrypted. Default no.
+    pub replication: bool,
+    /// What is asked of clients. Default yes.
+    pub auth_clients: AuthClients,
+    /// Our certificate.
+    pub cert_file: Option<String>,
+    /// Its key.
+    pub key_file: Option<String>,
+    /// Our certificate at servers and peers, if it is another one.
+    pub client_cert_file: Option<String>,
+    /// Its key.
+    pub client_key_file: Option<String>,
+    /// Who is trusted.
+    pub ca_cert_file: Option<String>,
+    /// A folder with such files.
+    pub ca_cert_dir: Option<String>,
+    /// Versions, as the file names them; empty is all that are spoken here.
+    pub protocols: Vec<String>,
+}
+
+/// `tls-auth-clients`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AuthClients {
+    /// A certificate that is trusted.
+    #[default]
+    Yes,
+    /// Nothing.
+    No,
+    /// If there is a certificate it has to be trusted.
+    Optional,
 }
 
 /// What the file says about one master.

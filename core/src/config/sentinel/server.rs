@@ -1,8 +1,8 @@
 //! Directives of an ordinary server: some are heeded, the rest is tolerated.
 
-use super::line::Line;
+use super::line::{Line, Word};
 use super::statement::number;
-use super::{Secret, Server};
+use super::{AuthClients, Secret, Server};
 use crate::config::diagnostic::{Collector, quoted};
 use crate::config::suggest;
 
@@ -20,6 +20,24 @@ const SILENT: [&str; 8] = [
 
 /// Directives that are heeded.
 const HEEDED: [&str; 7] = ["port", "bind", "dir", "logfile", "daemonize", "pidfile", "requirepass"];
+
+/// Directives about encryption that are heeded.
+const HEEDED_TLS: [&str; 10] = [
+    "tls-port",
+    "tls-replication",
+    "tls-auth-clients",
+    "tls-cert-file",
+    "tls-key-file",
+    "tls-client-cert-file",
+    "tls-client-key-file",
+    "tls-ca-cert-file",
+    "tls-ca-cert-dir",
+    "tls-protocols",
+];
+
+/// Versions of TLS that are spoken, and those that are not any more.
+const PROTOCOLS: [&str; 2] = ["TLSv1.2", "TLSv1.3"];
+const OLD_PROTOCOLS: [&str; 2] = ["TLSv1", "TLSv1.1"];
 
 /// First words of the other directives of Redis 7.0 and Valkey. What begins like one of them is
 /// taken for one: a server has some two hundred, and what follows is not looked at.
@@ -106,6 +124,10 @@ pub(super) fn read(line: &Line, server: &mut Server, out: &mut Collector<'_>) {
         read_heeded(&word, line, server, out);
         return;
     }
+    if HEEDED_TLS.contains(&word.as_str()) {
+        read_tls(&word, line, server, out);
+        return;
+    }
     if word == "user" {
         read_user(line, out);
         return;
@@ -117,7 +139,7 @@ pub(super) fn read(line: &Line, server: &mut Server, out: &mut Collector<'_>) {
         return;
     }
     let message = format!("there is no directive {}", quoted(&first.text));
-    let known = HEEDED.into_iter().chain(SILENT).chain(["sentinel", "user"]);
+    let known = HEEDED.into_iter().chain(HEEDED_TLS).chain(SILENT).chain(["sentinel", "user"]);
     let error = out.error("unknown-directive", &first.span, message);
     out.report(error.did_you_mean(suggest::nearest(&word, known)));
 }
@@ -145,15 +167,76 @@ fn read_heeded(word: &str, line: &Line, server: &mut Server, out: &mut Collector
         "logfile" => server.logfile = text,
         "pidfile" => server.pidfile = text,
         "requirepass" => server.requirepass = text.map(Secret),
-        _ => match value.text.to_ascii_lowercase().as_str() {
-            "yes" => server.daemonize = true,
-            "no" => server.daemonize = false,
-            _ => {
-                let message = format!("{} is neither yes nor no", quoted(&value.text));
-                let error = out.error("bad-value", &value.span, message);
-                out.report(error.expected("\"yes\" or \"no\""));
-            }
-        },
+        _ => {
+            server.daemonize = one_of(value, &[("yes", true), ("no", false)], out).unwrap_or(false);
+        }
+    }
+}
+
+/// Takes a word for what it stands for, or reports that it is none of those.
+fn one_of<T: Copy>(value: &Word, known: &[(&str, T)], out: &mut Collector<'_>) -> Option<T> {
+    let found = known.iter().find(|(word, _)| value.text.eq_ignore_ascii_case(word));
+    if found.is_none() {
+        let words: Vec<String> = known.iter().map(|(word, _)| quoted(word)).collect();
+        let expected = words.join(" or ");
+        let message = format!("{} is not {expected}", quoted(&value.text));
+        out.report(out.error("bad-value", &value.span, message).expected(expected));
+    }
+    found.map(|(_, meaning)| *meaning)
+}
+
+fn read_tls(word: &str, line: &Line, server: &mut Server, out: &mut Collector<'_>) {
+    let tls = &mut server.tls;
+    let [_, value] = line.words.as_slice() else {
+        let message = format!("{} takes one value", quoted(word));
+        out.report(out.error("bad-arguments", &line.span, message));
+        return;
+    };
+    let text = (!value.text.is_empty()).then(|| value.text.clone());
+    match word {
+        "tls-port" => {
+            tls.port = number(value, 0, u64::from(u16::MAX), "a port", out)
+                .and_then(|port| u16::try_from(port).ok());
+        }
+        "tls-replication" => {
+            tls.replication = one_of(value, &[("yes", true), ("no", false)], out).unwrap_or(false);
+        }
+        "tls-auth-clients" => {
+            let known = [
+                ("yes", AuthClients::Yes),
+                ("no", AuthClients::No),
+                ("optional", AuthClients::Optional),
+            ];
+            tls.auth_clients = one_of(value, &known, out).unwrap_or_default();
+        }
+        "tls-cert-file" => tls.cert_file = text,
+        "tls-key-file" => tls.key_file = text,
+        "tls-client-cert-file" => tls.client_cert_file = text,
+        "tls-client-key-file" => tls.client_key_file = text,
+        "tls-ca-cert-file" => tls.ca_cert_file = text,
+        "tls-ca-cert-dir" => tls.ca_cert_dir = text,
+        _ => read_protocols(value, &mut tls.protocols, out),
+    }
+}
+
+fn read_protocols(value: &Word, protocols: &mut Vec<String>, out: &mut Collector<'_>) {
+    protocols.clear();
+    for word in value.text.split_whitespace() {
+        let is_it = |known: &&str| word.eq_ignore_ascii_case(known);
+        if let Some(known) = PROTOCOLS.iter().find(|known| is_it(known)) {
+            protocols.push((*known).to_owned());
+        } else if OLD_PROTOCOLS.iter().any(|known| is_it(&known)) {
+            let message = format!("{word} is not spoken here, for it is not safe any more");
+            out.report(out.warning("old-tls", &value.span, message));
+        } else {
+            let message = format!("{} is no version of TLS", quoted(word));
+            let error = out.error("bad-value", &value.span, message);
+            out.report(error.expected("\"TLSv1.2\" or \"TLSv1.3\""));
+        }
+    }
+    if protocols.is_empty() && !value.text.is_empty() {
+        let message = "no version of TLS is left that is spoken here";
+        out.report(out.error("bad-value", &value.span, message));
     }
 }
 

@@ -300,6 +300,23 @@ struct World {
     elected: Vec<usize>,
 }
 
+/// Writes a record as a line.
+fn push_line(record: &Record, journal: &mut Vec<u8>) {
+    journal.extend_from_slice(format!("{record}\n").as_bytes());
+}
+
+/// Reads lines up to the first that does not stand there whole; returns the bytes that count.
+fn replay(durable: &mut Durable, journal: &[u8]) -> usize {
+    let mut good = 0;
+    for line in journal.split_inclusive(|byte| *byte == b'\n') {
+        let text = std::str::from_utf8(line).unwrap();
+        let Some(record) = text.strip_suffix('\n').and_then(Record::parse) else { break };
+        durable.apply(&record);
+        good += line.len();
+    }
+    good
+}
+
 impl World {
     fn new(seed: u64, nodes: usize, masters: usize, sabotage: Sabotage) -> Self {
         let mut world = Self {
@@ -322,7 +339,7 @@ impl World {
 
     fn boot(&mut self, node: usize, mut journal: Vec<u8>) -> Node {
         let mut durable = Durable::default();
-        let good = durable.replay(&journal);
+        let good = replay(&mut durable, &journal);
         journal.truncate(good);
         let mut elections = Elections::new(self.now, id(node), &durable, self.rng.next_u64());
         (0..self.masters).for_each(|master| elections.add_master(&name(master)));
@@ -412,7 +429,7 @@ impl World {
         let is_written = works || self.rng.is_one_in(1, 2);
         let Some((ticket, record)) = self.nodes[node].writing.pop_front() else { return };
         if is_written {
-            record.encode_line(&mut self.nodes[node].journal);
+            push_line(&record, &mut self.nodes[node].journal);
         }
         self.nodes[node].elections.handle_persisted(self.now, ticket, works);
         self.settle(node);
@@ -423,11 +440,11 @@ impl World {
         let survivors = self.pick(self.nodes[node].writing.len() + 1);
         let mut journal = std::mem::take(&mut self.nodes[node].journal);
         for (_, record) in self.nodes[node].writing.iter().take(survivors) {
-            record.encode_line(&mut journal);
+            push_line(record, &mut journal);
         }
         if let Some((_, record)) = self.nodes[node].writing.get(survivors) {
             let mut torn = Vec::new();
-            record.encode_line(&mut torn);
+            push_line(record, &mut torn);
             let cut = self.pick(torn.len());
             journal.extend_from_slice(&torn[..cut]);
         }

@@ -8,13 +8,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::MasterId;
-use super::names::{NameBase, Table};
 use crate::buf::{Buffer, BufferPool};
 use crate::id::{ConnId, QueryId};
 use crate::io::{CloseMode, CloseReason, Endpoint, Output};
 use crate::limits;
 use crate::sentinel::down::Asked;
 use crate::sentinel::instance::{Address, RunId};
+use crate::sentinel::names::{NameBase, Table};
 use crate::slab::SlabKey;
 use crate::time::Instant;
 use crate::wire::resp::{ReplyScan, ReplyScanner};

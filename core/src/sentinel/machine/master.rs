@@ -18,6 +18,7 @@ use crate::sentinel::instance::{Address, Epoch, Flag, Flags, Kind, MasterName, R
 use crate::sentinel::peers::{Belief, Peers};
 use crate::sentinel::reconf::{Progress, Reconfiguration};
 use crate::sentinel::select::Selection;
+use crate::sentinel::state::Durable;
 use crate::time::Instant;
 
 /// A master or a replica.
@@ -230,6 +231,15 @@ pub(super) fn patience(
 }
 
 impl Master {
+    /// Takes over what was known of the history before a restart, if it is that of this master.
+    pub(super) fn recall(&mut self, durable: &Durable) {
+        let known = durable.masters.get(self.name()).and_then(|known| known.lineage);
+        if let Some(known) = known.filter(|known| known.epoch == self.config_epoch) {
+            let (replid, replid2) = (Some(known.replid), known.earlier);
+            self.lineage = History { replid, replid2, ..History::default() };
+        }
+    }
+
     pub(super) fn new(
         now: Instant,
         id: MasterId,

@@ -20,11 +20,11 @@ mod figures;
 mod hellos;
 mod help;
 mod info_text;
+mod journal;
 mod lead;
 mod links;
 mod master;
 mod monitor;
-mod names;
 mod ordinary;
 mod periods;
 mod pubsub;
@@ -46,21 +46,21 @@ use std::time::Duration;
 use self::clients::{ClientKey, Clients};
 use self::links::Links;
 use self::master::Master;
-pub use self::names::NameBase;
+
 pub use self::periods::{PING_PERIOD_MIN, Periods};
 use self::scripts::Scripts;
 pub use self::setup::{DamagedState, Keeping, Process, Setup};
 use self::store::Store;
 use super::election::{AskId, Elections};
-use super::failover;
+use super::failover::{self, State};
 use super::instance::{Address, MasterName, RunId};
-use super::state::Durable;
 use super::tilt::{Change, Tilt};
 use crate::buf::BufferPool;
 use crate::config::sentinel::Config;
 use crate::id::{ConnId, ListenerId};
 use crate::io::{AtCapacity, Command, Deadline, Endpoint, Event, Input, Notice, Output};
 use crate::rng::Rng;
+pub use crate::sentinel::names::NameBase;
 use crate::time::Instant;
 use crate::timer::Timers;
 
@@ -118,10 +118,18 @@ impl Sentinel {
     /// seed and the inputs.
     pub fn new(setup: Setup, seed: u64, now: Instant) -> Self {
         let mut rng = Rng::new(seed);
-        let Setup { mut config, keeping, process, fast_down, min_copies, names, tells_workers } =
-            setup;
+        let durable = setup.durable();
+        let Setup {
+            mut config,
+            keeping,
+            process,
+            fast_down,
+            min_copies,
+            names,
+            tells_workers,
+            records: _,
+        } = setup;
         let myid = *config.myid.get_or_insert_with(|| setup::draw_id(&mut rng));
-        let durable = Durable::from_config(&config);
         let periods = Periods::default();
         let masters = std::mem::take(&mut config.masters);
         let mut sentinel = Self {
@@ -162,6 +170,7 @@ impl Sentinel {
         for master in sentinel.masters.values_mut() {
             master.is_fast_down = fast_down.contains(master.name());
             master.min_copies = min_copies.get(master.name()).copied().unwrap_or(0);
+            master.recall(&durable);
         }
         // The first start has an ID to keep, and the others check that they can still write.
         sentinel.store.want();
@@ -292,6 +301,7 @@ impl Sentinel {
                         voice.watch.handle_stall(now);
                     }
                 }
+                self.give_up_standing();
                 self.dirty.extend(self.masters.keys().copied());
             }
             Some(Change::Left) => {
@@ -299,6 +309,23 @@ impl Sentinel {
                 self.dirty.extend(self.masters.keys().copied());
             }
             None => {}
+        }
+    }
+
+    /// Ends what no server was told of yet: others may have decided while we stood still.
+    fn give_up_standing(&mut self) {
+        for (id, master) in &self.masters {
+            let is_early = match master.failover.state() {
+                State::WaitStart | State::SelectSlave { .. } | State::SendSlaveofNoone(_) => true,
+                State::None
+                | State::WaitPromotion(_)
+                | State::Commit(_)
+                | State::ReconfSlaves(_)
+                | State::UpdateConfig(_) => false,
+            };
+            if is_early {
+                self.inbox.push_back((*id, failover::Input::Superseded));
+            }
         }
     }
 

@@ -293,7 +293,11 @@ impl Sentinel {
         self.take_in_role(now, id, node, &info);
         let Some(master) = self.masters.get_mut(&id) else { return };
         if node == Node::Master && info.role.role() == Role::Master && !info.is_loading {
+            let is_new = master.lineage.replid != info.history.replid;
             master.lineage = info.history;
+            if is_new {
+                self.store.want();
+            }
         }
         if let Some(server) = master.server_mut(node) {
             note_followed(now, server, &info);

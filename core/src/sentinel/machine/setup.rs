@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::names::NameBase;
+use super::journal;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::sentinel::{self as config, Config, MasterName, PORT_DEFAULT, RunId};
-use crate::hash::Hash;
 use crate::rng::Rng;
+use crate::sentinel::names::NameBase;
+use crate::sentinel::state::{Durable, Record};
 
 /// What a Sentinel begins with.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub struct Setup {
     ///
     /// [`Notice::Shard`]: crate::io::Notice::Shard
     pub tells_workers: bool,
+    /// What was promised or seen that a configuration has no words for.
+    pub records: Vec<Record>,
 }
 
 /// Where what must not be forgotten is kept.
@@ -46,45 +49,39 @@ pub enum Keeping {
     Beside {
         /// The file.
         path: PathBuf,
-        /// What it holds; empty before the first start.
+        /// What it says; empty before the first start.
         text: String,
     },
 }
 
 impl Keeping {
-    /// Returns the file that is written.
-    pub(super) const fn path(&self) -> &PathBuf {
-        match self {
-            Self::InPlace { path, .. } | Self::Beside { path, .. } => path,
-        }
-    }
-
-    /// Returns what the file holds.
+    /// Returns what the file says.
     pub(super) const fn text(&self) -> &String {
         match self {
             Self::InPlace { text, .. } | Self::Beside { text, .. } => text,
         }
     }
 
-    /// Takes in what the file holds.
+    /// Takes in what the file says.
     pub(super) fn set_text(&mut self, new: String) {
         match self {
             Self::InPlace { text, .. } | Self::Beside { text, .. } => *text = new,
         }
     }
 
-    /// Returns what the file should hold.
+    /// Returns what the file should say.
     pub(super) fn rewrite(
         &self,
         config: &Config,
         fast_down: &BTreeSet<MasterName>,
         min_copies: &BTreeMap<MasterName, u32>,
+        records: &[Record],
     ) -> String {
-        let ours = |text| with_min_copies(with_fast_down(text, fast_down), min_copies);
-        match self {
-            Self::InPlace { text, .. } => ours(config::rewrite(text, config)),
-            Self::Beside { .. } => sealed(&ours(config::rewrite("", config))),
-        }
+        let text = match self {
+            Self::InPlace { text, .. } => config::rewrite(text, config),
+            Self::Beside { .. } => config::rewrite("", config),
+        };
+        with_records(with_min_copies(with_fast_down(text, fast_down), min_copies), records)
     }
 }
 
@@ -94,8 +91,8 @@ const FAST_DOWN: &str = "# ringkeeper fast-down ";
 /// How a line of ours begins that says on how many replicas a master's writes are.
 const MIN_COPIES: &str = "# ringkeeper min-copies ";
 
-/// How the first line of a state file begins; its checksum follows.
-const SEAL: &str = "# ringkeeper state ";
+/// How a line of ours begins that holds a record.
+const RECORD: &str = "# ringkeeper record ";
 
 /// Returns the masters for which the text says that a refused connection may be enough.
 fn fast_down_of(text: &str) -> BTreeSet<MasterName> {
@@ -139,16 +136,24 @@ fn with_min_copies(text: String, wanted: &BTreeMap<MasterName, u32>) -> String {
     text
 }
 
-/// Returns the text behind a line with its checksum.
-fn sealed(text: &str) -> String {
-    format!("{SEAL}{:08x}\n{text}", Hash::Xxh3_64.hash(text.as_bytes()))
+/// Returns the records that stand in comments. One that is damaged says nothing: the configuration
+/// has the epochs, without which nothing may be promised.
+fn records_of(text: &str) -> Vec<Record> {
+    let lines = text.lines().filter_map(|line| line.trim().strip_prefix(RECORD));
+    lines.filter_map(Record::parse).collect()
 }
 
-/// Returns the text behind the line with its checksum; none if it is not what was written.
-fn unsealed(text: &str) -> Option<&str> {
-    let (first, rest) = text.split_once('\n')?;
-    let sum = format!("{:08x}", Hash::Xxh3_64.hash(rest.as_bytes()));
-    (first.strip_prefix(SEAL)? == sum).then_some(rest)
+/// Returns the text with these records as the ones that stand in comments.
+fn with_records(text: String, wanted: &[Record]) -> String {
+    if records_of(&text) == wanted {
+        return text;
+    }
+    let others = text.split_inclusive('\n').filter(|line| !line.trim().starts_with(RECORD));
+    let mut text: String = others.collect();
+    for record in wanted {
+        text.push_str(&format!("{RECORD}{record}\n"));
+    }
+    text
 }
 
 /// A state file that is not what was written: nobody can tell what was promised.
@@ -201,6 +206,7 @@ impl Setup {
             min_copies: min_copies_of(text),
             names: NameBase::default(),
             tells_workers: false,
+            records: records_of(text),
         })
     }
 
@@ -210,16 +216,25 @@ impl Setup {
     /// # Errors
     ///
     /// [`DamagedState`] when the file is not what was written to it.
-    pub fn with_state(mut self, path: PathBuf, state: Option<&str>) -> Result<Self, DamagedState> {
+    pub fn with_state(mut self, path: PathBuf, state: Option<&[u8]>) -> Result<Self, DamagedState> {
+        let mut text = String::new();
         if let Some(state) = state {
-            let inner = unsealed(state).ok_or(DamagedState)?;
-            let known = config::parse("state", inner).config.ok_or(DamagedState)?;
+            text = journal::read(state)?;
+            let known = config::parse("state", &text).config.ok_or(DamagedState)?;
             take_over(&mut self.config, known);
-            self.fast_down.extend(fast_down_of(inner));
-            self.min_copies.extend(min_copies_of(inner));
+            self.fast_down.extend(fast_down_of(&text));
+            self.min_copies.extend(min_copies_of(&text));
+            self.records.extend(records_of(&text));
         }
-        self.keeping = Keeping::Beside { path, text: state.unwrap_or_default().to_owned() };
+        self.keeping = Keeping::Beside { path, text };
         Ok(self)
+    }
+
+    /// Puts together what must not be forgotten.
+    pub(super) fn durable(&self) -> Durable {
+        let mut durable = Durable::from_config(&self.config);
+        self.records.iter().for_each(|record| durable.apply(record));
+        durable
     }
 }
 
@@ -275,13 +290,14 @@ mod tests {
         let mut learnt = setup().config;
         learnt.current_epoch = crate::sentinel::instance::Epoch::new(7).unwrap();
         let keeping = Keeping::Beside { path: "s.state".into(), text: String::new() };
-        let text = keeping.rewrite(&learnt, &setup().fast_down, &BTreeMap::new());
+        let text = keeping.rewrite(&learnt, &setup().fast_down, &BTreeMap::new(), &[]);
+        let (text, _) = journal::whole(&text);
         let again = setup().with_state("s.state".into(), Some(&text)).unwrap();
         assert_eq!(again.config.current_epoch.get(), 7);
         assert_eq!(again.fast_down.len(), 1);
         for end in 0..text.len() {
             let cut = text.get(..end).unwrap();
-            assert!(setup().with_state("s.state".into(), Some(cut)).is_err(), "{cut}");
+            assert!(setup().with_state("s.state".into(), Some(cut)).is_err(), "{end}");
         }
         assert!(setup().with_state("s.state".into(), None).is_ok());
     }
@@ -298,5 +314,14 @@ mod tests {
         assert_eq!(text, format!("{FILE}# ringkeeper min-copies m 2\n"));
         assert_eq!(min_copies_of(&text), copies);
         assert_eq!(with_min_copies(text, &BTreeMap::new()), FILE);
+        let vote = Record::Vote {
+            master: MasterName::new("m").unwrap(),
+            epoch: crate::sentinel::instance::Epoch::new(3).unwrap(),
+            leader: RunId::parse(&[b'a'; 40]).unwrap(),
+        };
+        let text = with_records(FILE.to_owned(), std::slice::from_ref(&vote));
+        assert_eq!(records_of(&text), [vote]);
+        assert_eq!(with_records(text.clone(), &records_of(&text)), text);
+        assert_eq!(with_records(text, &[]), FILE);
     }
 }

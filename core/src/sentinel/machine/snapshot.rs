@@ -5,6 +5,7 @@ use super::master::Master;
 use crate::config::sentinel::{self as config, Config, KnownSentinel};
 use crate::sentinel::failover::State;
 use crate::sentinel::instance::{Address, Epoch};
+use crate::sentinel::state::{Lineage, Record};
 
 impl Sentinel {
     /// Returns the configuration as a file should say it.
@@ -19,6 +20,24 @@ impl Sentinel {
             .map(|master| self.snapshot_of(master))
             .collect();
         config
+    }
+
+    /// Returns what else must not be forgotten, for which a configuration has no words.
+    pub(super) fn records(&self) -> Vec<Record> {
+        let masters = self.names.values().filter_map(|id| self.masters.get(id));
+        let mut records = Vec::new();
+        for master in masters {
+            let name = master.name().clone();
+            if let (Some(leader), epoch) = self.elections.vote(&name) {
+                records.push(Record::Vote { master: name.clone(), epoch, leader });
+            }
+            if let Some(replid) = master.lineage.replid {
+                let (_, epoch) = durable_belief(master);
+                let lineage = Lineage { epoch, replid, earlier: master.lineage.replid2 };
+                records.push(Record::Lineage { master: name, lineage });
+            }
+        }
+        records
     }
 
     fn snapshot_of(&self, master: &Master) -> config::Master {

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::clients::ClientKey;
+use super::journal::{self, Extent};
 use super::setup::Keeping;
 use super::{MasterId, Sentinel};
 use crate::config::sentinel::Config;
@@ -35,6 +36,8 @@ pub(super) enum Waiter {
 struct Writing {
     ticket: Ticket,
     text: String,
+    /// How long the file is with it, where it is not replaced each time.
+    extent: Option<Extent>,
     covers: Vec<Waiter>,
 }
 
@@ -50,6 +53,8 @@ pub(super) struct Store {
     retry_at: Option<Instant>,
     /// Whether the last write failed, so that nothing is known of the file.
     is_failing: bool,
+    /// How much of a file with changes is known to be good; none before the first write.
+    extent: Option<Extent>,
 }
 
 impl Store {
@@ -64,6 +69,7 @@ impl Store {
             last_ticket: first_ticket,
             retry_at: None,
             is_failing: false,
+            extent: None,
         }
     }
 
@@ -90,6 +96,29 @@ impl Store {
     const fn text(&self) -> &String {
         self.keeping.text()
     }
+
+    /// Returns how the file comes to say `new`: as a whole where it has nothing but that, else by
+    /// as little as possible.
+    fn change(&self, new: &str) -> (Change, Option<Extent>) {
+        match &self.keeping {
+            Keeping::InPlace { path, .. } => {
+                let (path, bytes) = (path.clone(), new.as_bytes().to_vec());
+                (Change::Replace { path, bytes }, None)
+            }
+            Keeping::Beside { path, text } => {
+                let path = path.clone();
+                let known = self.extent.filter(|_| !self.is_failing);
+                let added = known.and_then(|known| {
+                    journal::change(text, new, known).map(|(bytes, extent)| (known, bytes, extent))
+                });
+                if let Some((known, bytes, extent)) = added {
+                    return (Change::Append { path, at: known.length, bytes }, Some(extent));
+                }
+                let (bytes, extent) = journal::whole(new);
+                (Change::Replace { path, bytes }, Some(extent))
+            }
+        }
+    }
 }
 
 impl Sentinel {
@@ -104,7 +133,8 @@ impl Sentinel {
         let fast_down = fast_down.map(|master| master.name().clone()).collect();
         let promising = self.masters.values().filter(|master| master.min_copies > 0);
         let copies = promising.map(|m| (m.name().clone(), m.min_copies)).collect();
-        let text = self.store.keeping.rewrite(&config, &fast_down, &copies);
+        let records = self.records();
+        let text = self.store.keeping.rewrite(&config, &fast_down, &copies, &records);
         let covers = std::mem::take(&mut self.store.waiting);
         // What the file says already is durable already.
         if text == *self.store.text()
@@ -117,9 +147,8 @@ impl Sentinel {
         }
         self.store.last_ticket += 1;
         let ticket = Ticket(self.store.last_ticket);
-        let path = self.store.keeping.path().clone();
-        let change = Change::Replace { path, bytes: text.clone().into_bytes() };
-        self.store.writing = Some(Writing { ticket, text, covers });
+        let (change, extent) = self.store.change(&text);
+        self.store.writing = Some(Writing { ticket, text, extent, covers });
         self.out.push_back(Output::Errand(Errand::Persist { ticket, change }));
         false
     }
@@ -139,6 +168,7 @@ impl Sentinel {
         match result {
             Ok(()) => {
                 self.store.keeping.set_text(writing.text);
+                self.store.extent = writing.extent;
                 self.note_saved();
             }
             Err(error) => {

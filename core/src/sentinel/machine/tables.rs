@@ -67,7 +67,9 @@ impl Sentinel {
     }
 
     pub(super) fn announced_port(&self) -> u16 {
-        self.globals.announce_port.unwrap_or(self.process.port)
+        let tls = &self.globals.server.tls;
+        let encrypted = tls.port.filter(|port| *port != 0 && tls.replication);
+        self.globals.announce_port.or(encrypted).unwrap_or(self.process.port)
     }
 
     /// Makes sure that there is a connection to a peer, and that it goes to this address.

@@ -66,6 +66,28 @@ impl Check {
         self.is_up
     }
 
+    /// Takes over what was known of a check by the same name.
+    pub(super) fn knowing(mut self, is_up: Option<bool>) -> Self {
+        self.is_up = self.is_up.or(is_up);
+        self
+    }
+
+    /// Tells whether it does this, as this user.
+    pub(super) fn is_same(&self, script: &Script, user: Option<&User>) -> bool {
+        self.script == *script && self.user.as_ref() == user
+    }
+
+    /// Ends what is under way; nobody waits for it any more.
+    pub(super) fn end(self) -> Option<Output> {
+        match self.doing {
+            Doing::Running { job, .. } => {
+                Some(Output::Errand(Errand::Kill { job, signal: limits::SIGKILL }))
+            }
+            Doing::Connecting(conn) => Some(Output::Close { conn, mode: CloseMode::Abort }),
+            Doing::Resting | Doing::Resolving(_) => None,
+        }
+    }
+
     fn patience(&self) -> Duration {
         self.script.timeout.unwrap_or(self.script.interval)
     }

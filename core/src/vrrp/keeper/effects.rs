@@ -103,6 +103,10 @@ impl Keeper {
         for to in router.settings().destinations() {
             let mut bytes = Vec::with_capacity(64);
             router.encode_advert(priority, to, &mut bytes);
+            if let Some(slot) = self.slots.get_mut(place) {
+                slot.tally.sent += 1;
+                slot.tally.goodbyes_sent += u64::from(priority == Priority::LEAVING);
+            }
             let to = Some(target(to, interface));
             self.outputs.push_back(Output::Datagram { channel, to, bytes });
         }
@@ -122,7 +126,7 @@ impl Keeper {
         })
     }
 
-    fn route_change(&self, slot: &Slot, route: &Route) -> RouteChange {
+    pub(super) fn route_change(&self, slot: &Slot, route: &Route) -> RouteChange {
         let interface = match &route.device {
             Some(name) => self.kernel.named(name).map(|link| link.index),
             None if route.via.is_none() => slot.home(),
@@ -245,6 +249,9 @@ impl Keeper {
     ) {
         let Some(mac) = self.kernel.mac(device) else { return };
         let channel = self.frames(place, device);
+        if let Some(slot) = self.slots.get_mut(place) {
+            slot.tally.announced += 1;
+        }
         let mut frame = Vec::with_capacity(96);
         let gap = match address {
             IpAddr::V4(address) => {
@@ -283,9 +290,17 @@ impl Keeper {
         let cause = router.last_cause().map_or("", |cause| cause.text());
         let Some(slot) = self.slots.get_mut(place) else { return };
         if slot.phase != phase {
+            slot.tally.changed(slot.phase, phase);
             slot.phase = phase;
             slot.told.clear();
         }
+        // A reload that removes a router tells a fault, or that it is deleted where that is asked
+        // for. As keepalived.
+        let (told, state) = match (told, slot.is_deleted, &slot.instance.notify.deleted) {
+            (Some(Told::Stop), true, Some(_)) => (Some(Told::Deleted), "DELETED"),
+            (Some(Told::Stop), true, None) => (Some(Told::Fault), "FAULT"),
+            _ => (told, state),
+        };
         let news = match notification {
             Notification::Priority(priority) => RouterNews::Priority(priority.get()),
             Notification::LowerPriorityHeard => RouterNews::LowerPriority,
@@ -298,7 +313,7 @@ impl Keeper {
         let subject = Subject { kind: "INSTANCE", name: &name, priority };
         if let Some(told) = told {
             let user = self.config.global.script_user.as_ref();
-            self.notifier.tell(place, &slot.instance.notify, &subject, told, user);
+            self.notifier.tell(slot.queue, &slot.instance.notify, &subject, told, user);
         }
         let line = match (told, phase) {
             (Some(_), _) => Some(notify::line(&subject, state)),
@@ -351,11 +366,10 @@ impl Keeper {
             return;
         }
         slot.told = Some(told);
+        let queue = slot.queue;
         let Some(group) = self.config.groups.get(number) else { return };
         let subject = Subject { kind: "GROUP", name: &group.name, priority: 0 };
         let user = self.config.global.script_user.as_ref();
-        // Behind the queues of the routers themselves.
-        let queue = self.slots.len() + number;
         self.notifier.tell(queue, &group.notify, &subject, told, user);
         let line = notify::line(&subject, told.text());
         self.write_line(&line);
@@ -461,6 +475,11 @@ impl Keeper {
             let signal = limits::SIGTERM;
             self.outputs.push_back(Output::Errand(Errand::Kill { job, signal }));
         }
+        let framed = self.run_shutdown();
+        if !framed.is_zero() {
+            let patience = framed + limits::SCRIPT_KILL_DELAY;
+            self.stage = Stage::Stopping(self.now + patience.max(notify::STOP_PATIENCE));
+        }
     }
 
     /// Removes the interface that was made for a router.
@@ -470,6 +489,18 @@ impl Keeper {
             let asked = change(place, "remove its interface".to_owned(), true);
             self.ask(asked, |number| netlink::delete_link(number, index));
         }
+    }
+
+    /// Ends without a word to other hosts: a process of this one goes on with the addresses, which
+    /// stay.
+    pub(super) fn hand_over(&mut self) {
+        if matches!(self.stage, Stage::Stopping(_) | Stage::Over) {
+            return;
+        }
+        for slot in &mut self.slots {
+            slot.holds = false;
+        }
+        self.finish();
     }
 
     pub(super) fn finish(&mut self) {

@@ -6,7 +6,10 @@
 
 mod checks;
 mod effects;
+mod figures;
+mod framing;
 mod guard;
+mod health;
 mod kernel;
 mod notify;
 mod plan;
@@ -23,17 +26,20 @@ use super::instance::VirtualRouter;
 use super::track::{Reading, TrackerId};
 use crate::config::keepalived::{Config, Instance};
 use crate::id::{ChannelId, JobId};
-use crate::io::{ChannelSpec, Command, Deadline, Event, Input, Output, RouterNews, Trouble};
+use crate::io::{
+    ChannelSpec, Command, Deadline, Event, Input, Notice, Output, RouterNews, Trouble,
+};
 use crate::limits;
 use crate::time::Instant;
 use crate::wire::ip::{Ipv6Header, Path};
 use crate::wire::netlink::{self, News};
-use crate::wire::vrrp::{self, Advert, Received};
+use crate::wire::vrrp::{self, Advert, Priority, Received};
 use checks::{Check, Verdict};
 use kernel::Kernel;
-use notify::{Notifier, Told};
+use notify::{Notifier, QueueId, Told};
 use plan::{Follows, Tracker};
 
+pub use figures::{RouterFigures, render};
 pub use guard::{Goodbye, Will};
 
 /// What the whole is doing.
@@ -78,15 +84,24 @@ struct Slot {
     has_asked_above: bool,
     sends: Option<ChannelId>,
     hears: Option<ChannelId>,
+    /// Where adverts with an authentication header come, to be refused by name.
+    overhears: Option<ChannelId>,
+    /// Its queue of programs to be told.
+    queue: QueueId,
+    /// Whether a reload removes it.
+    is_deleted: bool,
     /// Whether its addresses are asked for and not removed since.
     holds: bool,
     /// Whether an address was removed by somebody else in this turn.
     lost: Option<IpAddr>,
+    tally: figures::Tally,
     /// Adverts that did not count, by kind.
     refused: BTreeMap<&'static str, u64>,
     /// Kinds that were told since the state changed.
     told: BTreeSet<&'static str>,
     phase: Phase,
+    /// Whether something of this process that it follows is ill.
+    is_ill: bool,
 }
 
 /// A group and its place among the slots.
@@ -94,7 +109,9 @@ struct Slot {
 struct GroupSlot {
     members: Vec<usize>,
     group: SyncGroup,
+    name: String,
     told: Option<Told>,
+    queue: QueueId,
 }
 
 /// A tracked file or program.
@@ -128,6 +145,7 @@ pub struct Keeper {
     checks: Vec<Check>,
     files: Vec<Watched>,
     processes: Vec<Watched>,
+    health: health::Sources,
     notifier: Notifier,
     kernel: Kernel,
     sockets: Vec<Socket>,
@@ -147,6 +165,9 @@ pub struct Keeper {
     is_will_stale: bool,
     /// Programs that read pipes, by the place of the pipe; and when one is to be started.
     handlers: Vec<(Option<JobId>, Instant)>,
+    /// The program that is run before the start, or behind the end.
+    framing: Option<framing::Framing>,
+    next_check: u32,
     outputs: VecDeque<Output>,
 }
 
@@ -167,6 +188,7 @@ impl Keeper {
             checks: Vec::new(),
             files: Vec::new(),
             processes: Vec::new(),
+            health: health::Sources::default(),
             notifier: Notifier::default(),
             kernel: Kernel::default(),
             sockets: Vec::new(),
@@ -183,6 +205,8 @@ impl Keeper {
             has_turned: false,
             is_will_stale: false,
             handlers: Vec::new(),
+            framing: None,
+            next_check: 0,
             outputs: VecDeque::new(),
         };
         keeper.set_up();
@@ -214,6 +238,8 @@ impl Keeper {
             Input::Exited { job, exit } => {
                 if let Some(handler) = self.handlers.iter_mut().find(|one| one.0 == Some(job)) {
                     *handler = (None, now + limits::CHANNEL_RETRY);
+                } else if self.framing_exited(job, &exit) {
+                    // Whoever waited for it goes on at the end of the turn.
                 } else if !self.notifier.exited(job, &exit) {
                     self.judge(|check| (None, check.exited(job, &exit)));
                 }
@@ -225,7 +251,8 @@ impl Keeper {
             Input::Resolved { query, result } => {
                 self.judge(|check| check.resolved(query, &result));
             }
-            Input::Command(Command::Drain { .. } | Command::HandOver { .. }) => self.stop(),
+            Input::Command(Command::Drain { .. }) => self.stop(),
+            Input::Command(Command::HandOver { .. }) => self.hand_over(),
             Input::Command(Command::Reload { plan, .. }) => {
                 let config = plan.open::<Config>();
                 debug_assert!(config.is_some(), "a plan that is for another machine");
@@ -239,6 +266,7 @@ impl Keeper {
             | Input::Eof { .. }
             | Input::Sent { .. }
             | Input::Released { .. } => {}
+            Input::Notice(Notice::Health(news)) => self.health_told(news),
             Input::Notice(_) | Input::Persisted { .. } => {}
         }
     }
@@ -259,6 +287,8 @@ impl Keeper {
         }
         self.run_checks();
         self.settle_watched();
+        self.settle_health();
+        self.limit_framing();
         self.pace();
         if let Stage::Stopping(until) = self.stage
             && until <= now
@@ -283,6 +313,8 @@ impl Keeper {
             self.pacers.next(),
             self.next_reopen(),
             self.next_watched(),
+            self.health.next(),
+            self.framing.as_ref().and_then(framing::Framing::next),
             self.next_handler(),
             match self.stage {
                 Stage::Preparing if self.start_at > self.now => Some(self.start_at),
@@ -313,6 +345,7 @@ impl Keeper {
         }
         if let Stage::Stopping(_) = self.stage
             && self.notifier.is_idle()
+            && self.framing.is_none()
         {
             self.finish();
         }
@@ -360,30 +393,50 @@ impl Keeper {
                 let path = Path::V4 { source: header.source, destination: header.destination };
                 self.advert(channel, &Arrival { received, path, ttl: header.ttl });
             }
-            Err(error) => self.malformed(channel, &error.to_string()),
+            Err(error) => {
+                let (source, vrid) = vrrp::peek_ipv4(bytes);
+                let source = source.map(IpAddr::V4);
+                self.malformed(channel, (source, vrid), error.kind(), &error);
+            }
         }
     }
 
     fn packet_v6(&mut self, channel: ChannelId, bytes: &[u8]) {
-        let parsed = Ipv6Header::parse(bytes).map_err(|error| error.to_string());
-        let parsed = parsed.and_then(|(header, message)| {
-            let path = Path::V6 { source: header.source, destination: header.destination };
-            let received = Advert::parse(message, &path).map_err(|error| error.to_string())?;
-            Ok((header, received, path))
-        });
-        match parsed {
-            Ok((header, received, path)) => {
+        let (header, message) = match Ipv6Header::parse(bytes) {
+            Ok(parsed) => parsed,
+            Err(error) => return self.malformed(channel, (None, None), "ip-header", &error),
+        };
+        let path = Path::V6 { source: header.source, destination: header.destination };
+        match Advert::parse(message, &path) {
+            Ok(received) => {
                 self.advert(channel, &Arrival { received, path, ttl: header.hop_limit });
             }
-            Err(message) => self.malformed(channel, &message),
+            Err(error) => {
+                let from = (Some(path.source()), message.get(1).copied());
+                self.malformed(channel, from, error.kind(), &error);
+            }
         }
     }
 
-    /// Counts what is no advert against everybody who hears the channel.
-    fn malformed(&mut self, channel: ChannelId, message: &str) {
+    /// Counts what is no advert against the router that it names, or against everybody who hears
+    /// the channel if it names none.
+    fn malformed(
+        &mut self,
+        channel: ChannelId,
+        (source, vrid): (Option<IpAddr>, Option<u8>),
+        kind: &'static str,
+        error: &dyn std::fmt::Display,
+    ) {
         for place in 0..self.slots.len() {
-            if self.slots.get(place).is_some_and(|slot| slot.hears == Some(channel)) {
-                self.refuse(place, "malformed", || message.to_owned());
+            let concerns = self.slots.get(place).is_some_and(|slot| {
+                [slot.hears, slot.overhears].contains(&Some(channel))
+                    && vrid.is_none_or(|vrid| vrid == slot.instance.vrid.get())
+            });
+            if concerns {
+                self.refuse(place, kind, || match source {
+                    Some(source) => format!("from {source}: {error}"),
+                    None => error.to_string(),
+                });
             }
         }
     }
@@ -398,8 +451,13 @@ impl Keeper {
         if arrival.path.source() == router.settings().rules.source {
             return;
         }
+        let is_leaving = arrival.received.advert.priority == Priority::LEAVING;
         match router.handle_advert(self.now, arrival) {
             Ok(accepted) => {
+                if let Some(slot) = self.slots.get_mut(place) {
+                    slot.tally.received += 1;
+                    slot.tally.goodbyes_received += u64::from(is_leaving);
+                }
                 if accepted.addresses_differ {
                     let from = arrival.path.source();
                     let is_new = self.count(place, "addresses-differ");
@@ -478,12 +536,7 @@ impl Keeper {
         let found = slot.trackers.iter().position(|tracker| tracker.follows == *follows);
         let Some(id) = found else { return };
         let is_reversed = slot.trackers.get(id).is_some_and(|tracker| tracker.is_reversed);
-        let reading = match reading {
-            Reading::Up if is_reversed => Reading::Down,
-            Reading::Down if is_reversed => Reading::Up,
-            Reading::Value(value) if is_reversed => Reading::Value(value.saturating_neg()),
-            Reading::Unknown | Reading::Up | Reading::Down | Reading::Value(_) => reading,
-        };
+        let reading = reading.turned(is_reversed);
         if let Some(router) = self.routers.get_mut(place) {
             router.handle_reading(self.now, TrackerId(id), reading);
         }

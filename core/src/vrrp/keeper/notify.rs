@@ -1,6 +1,6 @@
 //! Telling the world: one program after the other for each subject, the newest state winning.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::config::keepalived::{Command, Notify, User};
@@ -16,6 +16,7 @@ pub(super) enum Told {
     Backup,
     Fault,
     Stop,
+    Deleted,
     LowerPriority,
 }
 
@@ -27,6 +28,7 @@ impl Told {
             Self::Backup => "BACKUP",
             Self::Fault => "FAULT",
             Self::Stop => "STOP",
+            Self::Deleted => "DELETED",
             Self::LowerPriority => "MASTER_RX_LOWER_PRI",
         }
     }
@@ -64,6 +66,7 @@ fn programs(
         Told::Backup => &notify.backup,
         Told::Fault => &notify.fault,
         Told::Stop => &notify.stop,
+        Told::Deleted => &notify.deleted,
         Told::LowerPriority => &notify.lower,
     };
     let priority = subject.priority.to_string();
@@ -72,6 +75,10 @@ fn programs(
     let any = notify.any.iter().map(|command| program(command, &more, user));
     own.chain(any).collect()
 }
+
+/// Names the queue of one subject; never used again for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct QueueId(u32);
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -85,14 +92,27 @@ struct Queue {
 /// The queues of all subjects.
 #[derive(Debug, Default)]
 pub(super) struct Notifier {
-    queues: Vec<Queue>,
+    queues: BTreeMap<QueueId, Queue>,
+    next: u32,
+}
+
+impl Queue {
+    fn is_idle(&self) -> bool {
+        self.running.is_none() && self.rest.is_empty() && self.next.is_none()
+    }
 }
 
 impl Notifier {
+    /// Returns the queue of a new subject.
+    pub(super) fn queue(&mut self) -> QueueId {
+        self.next = self.next.wrapping_add(1);
+        QueueId(self.next)
+    }
+
     /// Takes a change in.
     pub(super) fn tell(
         &mut self,
-        queue: usize,
+        queue: QueueId,
         notify: &Notify,
         subject: &Subject<'_>,
         told: Told,
@@ -102,23 +122,21 @@ impl Notifier {
         if programs.is_empty() {
             return;
         }
-        if self.queues.len() <= queue {
-            self.queues.resize_with(queue + 1, Queue::default);
-        }
-        if let Some(queue) = self.queues.get_mut(queue) {
-            if queue.running.is_none() && queue.rest.is_empty() {
-                queue.rest = programs;
-            } else if told == Told::LowerPriority && queue.next.is_some() {
-                // A new state is the greater news.
-            } else {
-                queue.next = Some(programs);
-            }
+        // Those of subjects that are gone go when they have told all.
+        self.queues.retain(|_, queue| !queue.is_idle());
+        let queue = self.queues.entry(queue).or_default();
+        if queue.running.is_none() && queue.rest.is_empty() {
+            queue.rest = programs;
+        } else if told == Told::LowerPriority && queue.next.is_some() {
+            // A new state is the greater news.
+        } else {
+            queue.next = Some(programs);
         }
     }
 
     /// Gives the next program out that may start.
     pub(super) fn poll(&mut self, now: Instant, job: impl FnOnce() -> JobId) -> Option<Errand> {
-        for queue in self.queues.iter_mut().filter(|queue| queue.running.is_none()) {
+        for queue in self.queues.values_mut().filter(|queue| queue.running.is_none()) {
             if queue.rest.is_empty() {
                 queue.rest = queue.next.take().unwrap_or_default();
             }
@@ -134,14 +152,15 @@ impl Notifier {
     /// Takes the end of a program in; tells whether it was one of these.
     pub(super) fn exited(&mut self, job: JobId, _: &Exit) -> bool {
         let is_it = |queue: &&mut Queue| queue.running.is_some_and(|(known, ..)| known == job);
-        let Some(queue) = self.queues.iter_mut().find(is_it) else { return false };
+        let Some(queue) = self.queues.values_mut().find(is_it) else { return false };
         queue.running = None;
         true
     }
 
     /// Returns the signal for a program that takes too long.
     pub(super) fn poll_kill(&mut self, now: Instant) -> Option<Errand> {
-        for (job, due, step) in self.queues.iter_mut().filter_map(|queue| queue.running.as_mut()) {
+        for (job, due, step) in self.queues.values_mut().filter_map(|queue| queue.running.as_mut())
+        {
             if *due <= now && *step < 2 {
                 let signal = if *step == 0 { limits::SIGTERM } else { limits::SIGKILL };
                 *step += 1;
@@ -153,15 +172,13 @@ impl Notifier {
     }
 
     pub(super) fn next(&self) -> Option<Instant> {
-        let running = self.queues.iter().filter_map(|queue| queue.running.as_ref());
+        let running = self.queues.values().filter_map(|queue| queue.running.as_ref());
         running.filter(|(_, _, step)| *step < 2).map(|&(_, due, _)| due).min()
     }
 
     /// Tells whether everything was told.
     pub(super) fn is_idle(&self) -> bool {
-        self.queues
-            .iter()
-            .all(|queue| queue.running.is_none() && queue.rest.is_empty() && queue.next.is_none())
+        self.queues.values().all(Queue::is_idle)
     }
 }
 
@@ -193,9 +210,10 @@ mod tests {
         let notify = Notify { active: command("up"), any: command("all"), ..Notify::default() };
         let subject = Subject { kind: "INSTANCE", name: "VI", priority: 150 };
         let mut notifier = Notifier::default();
-        notifier.tell(0, &notify, &subject, Told::Active, None);
-        notifier.tell(0, &notify, &subject, Told::Backup, None);
-        notifier.tell(0, &notify, &subject, Told::Fault, None);
+        let queue = notifier.queue();
+        notifier.tell(queue, &notify, &subject, Told::Active, None);
+        notifier.tell(queue, &notify, &subject, Told::Backup, None);
+        notifier.tell(queue, &notify, &subject, Told::Fault, None);
         assert_eq!(started(&mut notifier, 1).unwrap(), "up");
         assert_eq!(started(&mut notifier, 2), None);
         assert!(notifier.exited(JobId(1), &Exit::Code(0)));
@@ -212,7 +230,8 @@ mod tests {
         let notify = Notify { backup: command("sleeper"), ..Notify::default() };
         let subject = Subject { kind: "INSTANCE", name: "VI", priority: 1 };
         let mut notifier = Notifier::default();
-        notifier.tell(0, &notify, &subject, Told::Backup, None);
+        let queue = notifier.queue();
+        notifier.tell(queue, &notify, &subject, Told::Backup, None);
         started(&mut notifier, 1).unwrap();
         let due = notifier.next().unwrap();
         assert_eq!(notifier.poll_kill(Instant::START), None);

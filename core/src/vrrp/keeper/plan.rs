@@ -9,7 +9,9 @@ use super::super::fsm::{Preempt, Rules};
 use super::super::instance::{ChecksumRule, Lists, Peer, Reach, Settings};
 use super::super::timing::DOWN_ADVERTS_DEFAULT;
 use super::super::track::{WEIGHT_MAX, Weight};
-use crate::config::keepalived::{self as config, Announcing, Config, Group, Instance, Tracked};
+use crate::config::keepalived::{
+    self as config, Announcing, ChecksumForm, Config, Group, HealthEffect, Instance, Tracked,
+};
 use crate::wire::vrrp::{Dialect, Family};
 
 /// What a tracker of a virtual router follows.
@@ -23,6 +25,8 @@ pub(super) enum Follows {
     File(usize),
     /// The program at this place.
     Process(usize),
+    /// What else is in this process.
+    Health,
 }
 
 /// A tracker of a virtual router.
@@ -77,6 +81,16 @@ pub(super) fn trackers(
             }
         }
     }
+    if let Some(rule) = &instance.health {
+        let has_weights = group.is_none_or(|one| one.uses_weights) && !instance.priority.is_owner();
+        let weight = match rule.effect {
+            HealthEffect::Leave if has_weights => -WEIGHT_MAX,
+            HealthEffect::Weight(weight) => weight.clamp(-WEIGHT_MAX, WEIGHT_MAX),
+            HealthEffect::Leave | HealthEffect::Fault => 0,
+        };
+        let weight = Weight::new(weight).unwrap_or_default();
+        list.push(Tracker { follows: Follows::Health, is_reversed: false, weight });
+    }
     list
 }
 
@@ -106,7 +120,11 @@ pub(super) fn settings(
     settings.auth = instance.auth;
     // Lists that differ are taken and told: to refuse them makes two routers Active.
     settings.lists = Lists::Any;
-    settings.checksum = ChecksumRule::Learned(Dialect::PseudoHeader);
+    settings.checksum = match instance.checksum {
+        ChecksumForm::Learned => ChecksumRule::Learned(Dialect::PseudoHeader),
+        ChecksumForm::Plain => ChecksumRule::Fixed(Dialect::Plain),
+        ChecksumForm::Group => ChecksumRule::Fixed(Dialect::GroupPseudoHeader),
+    };
     settings.trackers = trackers.iter().map(|tracker| tracker.weight).collect();
     settings.reach = if instance.peers.is_empty() {
         let usual = match instance.family {

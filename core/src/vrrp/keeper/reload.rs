@@ -3,9 +3,13 @@
 use std::net::IpAddr;
 
 use super::super::fsm::Phase;
-use super::{Keeper, Stage};
-use crate::config::keepalived::{Config, Instance, VirtualAddress};
-use crate::io::RouterNews;
+use super::setup::change;
+use super::{Keeper, Slot, Stage};
+use crate::config::keepalived::{Config, Fifo, Instance, VirtualAddress};
+use crate::io::{ChannelSpec, Errand, Output, RouterNews};
+use crate::limits;
+use crate::vrrp::track::Reading;
+use crate::wire::netlink;
 
 /// Tells whether two instances are the same virtual router.
 fn is_same(one: &Instance, other: &Instance) -> bool {
@@ -27,7 +31,9 @@ impl Keeper {
         }
         let is_running = self.stage == Stage::Running;
         self.remove_gone(&config);
+        let fifos = std::mem::take(&mut self.config.global.fifos);
         self.replace_watched(config);
+        self.replace_fifos(&fifos);
         for instance in self.config.instances.clone() {
             let known = self.slots.iter().position(|slot| is_same(&slot.instance, &instance));
             match known {
@@ -62,7 +68,10 @@ impl Keeper {
             if !is_gone {
                 continue;
             }
-            if let Some(router) = self.routers.get_mut(place) {
+            if let (Some(slot), Some(router)) =
+                (self.slots.get_mut(place), self.routers.get_mut(place))
+            {
+                slot.is_deleted = true;
                 router.handle_stop(self.now);
             }
             self.perform(place);
@@ -93,53 +102,82 @@ impl Keeper {
         }
     }
 
+    /// Closes pipes that are gone and opens those that are new; whoever reads one that stays reads
+    /// on.
+    fn replace_fifos(&mut self, before: &[Fifo]) {
+        let mut readers: Vec<_> = before.iter().zip(std::mem::take(&mut self.handlers)).collect();
+        for fifo in self.config.global.fifos.clone() {
+            let known = readers.iter().position(|(known, _)| **known == fifo);
+            let reader = known.map_or((None, self.now), |place| readers.remove(place).1);
+            self.handlers.push(reader);
+            self.channel(ChannelSpec::Fifo { path: fifo.path });
+        }
+        for (gone, (job, _)) in readers {
+            let signal = limits::SIGTERM;
+            let kill = job.map(|job| Output::Errand(Errand::Kill { job, signal }));
+            self.outputs.extend(kill);
+            if self.config.global.fifos.iter().any(|fifo| fifo.path == gone.path) {
+                continue;
+            }
+            let spec = ChannelSpec::Fifo { path: gone.path.clone() };
+            let found = self.sockets.iter().find(|socket| socket.spec == spec);
+            if let Some(channel) = found.map(|socket| socket.channel) {
+                self.forget(channel);
+            }
+        }
+    }
+
     /// Gives a router that stays its new settings, and the kernel the difference of addresses.
     fn replace_slot(&mut self, place: usize, instance: Instance) {
         let Some(router) = self.routers.get(place) else { return };
         let source = instance.source.unwrap_or_else(|| router.settings().rules.source);
         let (settings, trackers) = self.settings_of(&instance, source);
-        let is_same = *router.settings() == settings;
+        let is_same = *router.settings() == settings
+            && self.slots.get(place).is_some_and(|slot| slot.trackers == trackers);
+        let readings: Vec<Reading> = trackers
+            .iter()
+            .map(|one| self.reading(&instance, &one.follows).turned(one.is_reversed))
+            .collect();
+        let is_ill = instance.health.as_ref().map(|rule| self.health.reading(rule));
         let replaced = match self.routers.get_mut(place) {
-            Some(router) if !is_same => router.replace(settings),
+            Some(router) if !is_same => router.replace(self.now, settings, &readings),
             Some(_) | None => Ok(()),
         };
         if let Err(error) = replaced {
             return self.event(place, RouterNews::Unusable(error.to_string()));
         }
-        let old: Vec<_> = match self.slots.get(place) {
-            Some(slot) if slot.holds => slot
-                .addresses()
-                .filter_map(|one| Some((self.device(slot, one)?, one.address, one.prefix)))
-                .collect(),
-            Some(_) | None => Vec::new(),
+        let (old, old_routes) = match self.slots.get(place).filter(|slot| slot.holds) {
+            Some(slot) => (
+                slot.addresses().filter_map(|one| self.held(slot, one)).collect::<Vec<_>>(),
+                slot.instance.routes.iter().map(|one| self.route_change(slot, one)).collect(),
+            ),
+            None => (Vec::new(), Vec::new()),
         };
-        let mut routes = Vec::new();
         if let Some(slot) = self.slots.get_mut(place) {
-            routes.clone_from(&slot.instance.routes);
             (slot.instance, slot.trackers) = (instance, trackers);
+            slot.is_ill = is_ill == Some(Reading::Down);
         }
+        self.perform(place);
         self.open_sockets(place);
-        self.first_readings(place);
-        self.remove_old(place, &old);
-        let Some(slot) = self.slots.get(place) else { return };
-        let is_new =
-            |address: &VirtualAddress| !old.iter().any(|(_, known, _)| *known == address.address);
-        if slot.holds && (slot.addresses().any(is_new) || slot.instance.routes != routes) {
+        let Some(slot) = self.slots.get(place).filter(|slot| slot.holds) else { return };
+        let new: Vec<_> = slot.addresses().filter_map(|one| self.held(slot, one)).collect();
+        let routes: Vec<_> =
+            slot.instance.routes.iter().map(|one| self.route_change(slot, one)).collect();
+        for route in old_routes.iter().filter(|route| !routes.contains(route)) {
+            let asked = change(place, "remove a route".to_owned(), true);
+            self.ask(asked, |number| netlink::delete_route(number, route));
+        }
+        for &(interface, address, prefix) in old.iter().filter(|one| !new.contains(one)) {
+            self.remove_address(place, interface, address, prefix);
+        }
+        if new.iter().any(|one| !old.contains(one)) || routes != old_routes {
             self.add_addresses(place);
             self.announce(place, 1);
         }
     }
 
-    fn remove_old(&mut self, place: usize, old: &[(u32, IpAddr, u8)]) {
-        for &(interface, address, prefix) in old {
-            let stays = self
-                .slots
-                .get(place)
-                .is_some_and(|slot| slot.addresses().any(|one| one.address == address));
-            if stays {
-                continue;
-            }
-            self.remove_address(place, interface, address, prefix);
-        }
+    /// Returns an address as the kernel has it when it is held.
+    fn held(&self, slot: &Slot, one: &VirtualAddress) -> Option<(u32, IpAddr, u8)> {
+        Some((self.device(slot, one)?, one.address, one.prefix))
     }
 }

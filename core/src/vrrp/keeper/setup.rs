@@ -6,6 +6,7 @@ use super::super::fsm::Phase;
 use super::super::group::SyncGroup;
 use super::super::instance::{Reach, Settings, VirtualRouter};
 use super::super::track::Reading;
+use super::notify::QueueId;
 use super::plan::{self, Follows};
 use super::{Asked, GroupSlot, Keeper, Slot, Socket, SocketState, Stage, Watched};
 use crate::config::keepalived::{Instance, VirtualAddress};
@@ -15,11 +16,14 @@ use crate::limits;
 use crate::time::Instant;
 use crate::vrrp::keeper::checks::Check;
 use crate::wire::ethernet::Mac;
-use crate::wire::ip::PROTOCOL_VRRP;
+use crate::wire::ip::{PROTOCOL_AH, PROTOCOL_VRRP};
 use crate::wire::netlink::{
     self, Address, GROUP_IPV4_ADDRESS, GROUP_IPV6_ADDRESS, GROUP_LINK, Link,
 };
-use crate::wire::vrrp::{Family, TTL};
+use crate::wire::vrrp::{Family, TTL, Version};
+
+/// What the name of a check may be: its connections are named by it.
+const CHECK_MASK: u32 = 0x00ff_ffff;
 
 /// Where a router is said to send from while its interface has no address.
 pub(super) const fn nowhere(family: Family) -> IpAddr {
@@ -30,7 +34,7 @@ pub(super) const fn nowhere(family: Family) -> IpAddr {
 }
 
 impl Slot {
-    pub(super) fn new(instance: Instance, trackers: Vec<plan::Tracker>) -> Self {
+    pub(super) fn new(instance: Instance, trackers: Vec<plan::Tracker>, queue: QueueId) -> Self {
         Self {
             instance,
             trackers,
@@ -39,11 +43,16 @@ impl Slot {
             has_asked_above: false,
             sends: None,
             hears: None,
+            overhears: None,
+            queue,
+            is_deleted: false,
+            tally: super::figures::Tally::default(),
             holds: false,
             lost: None,
             refused: std::collections::BTreeMap::new(),
             told: std::collections::BTreeSet::new(),
             phase: Phase::Init,
+            is_ill: false,
         }
     }
 
@@ -71,6 +80,7 @@ impl Keeper {
             self.channel(ChannelSpec::Fifo { path: fifo.path });
             self.handlers.push((None, self.now));
         }
+        self.run_startup();
         self.make_watched();
         for instance in self.config.instances.clone() {
             self.add_slot(instance);
@@ -79,12 +89,27 @@ impl Keeper {
         self.make_checks();
     }
 
+    /// Makes the checks of the file. Those that are as they were go on; of those that changed, what
+    /// is known stays until it is known better.
     pub(super) fn make_checks(&mut self) {
         let user = self.config.global.script_user.clone();
-        let scripts = self.config.scripts.iter().cloned().zip(0..);
-        self.checks = scripts
-            .map(|(script, place)| Check::new(script, place, user.clone(), self.now))
-            .collect();
+        let mut before = std::mem::take(&mut self.checks);
+        for script in self.config.scripts.clone() {
+            let known = before.iter().position(|check| check.script.name == script.name);
+            let known = known.map(|place| before.remove(place));
+            let check = match known {
+                Some(check) if check.is_same(&script, user.as_ref()) => check,
+                known => {
+                    let id = self.next_check;
+                    self.next_check = self.next_check.wrapping_add(1) & CHECK_MASK;
+                    let is_up = known.as_ref().and_then(Check::is_up);
+                    before.extend(known);
+                    Check::new(script, id, user.clone(), self.now).knowing(is_up)
+                }
+            };
+            self.checks.push(check);
+        }
+        self.outputs.extend(before.into_iter().filter_map(Check::end));
     }
 
     pub(super) fn make_watched(&mut self) {
@@ -104,13 +129,30 @@ impl Keeper {
 
     pub(super) fn make_groups(&mut self) {
         let place = |name: &String| self.slots.iter().position(|slot| slot.instance.name == *name);
-        let groups = self.config.groups.iter();
-        self.groups = groups
-            .map(|group| {
-                let members: Vec<usize> = group.members.iter().filter_map(place).collect();
-                GroupSlot { group: SyncGroup::new(members.clone()), members, told: None }
-            })
+        let places: Vec<Vec<usize>> = self
+            .config
+            .groups
+            .iter()
+            .map(|group| group.members.iter().filter_map(place).collect())
             .collect();
+        let mut before = std::mem::take(&mut self.groups);
+        for (number, members) in places.into_iter().enumerate() {
+            let Some(name) = self.config.groups.get(number).map(|group| group.name.clone()) else {
+                return;
+            };
+            let known = before.iter().position(|slot| slot.name == name);
+            let known = known.map(|place| before.remove(place));
+            let is_active = |&member: &usize| {
+                self.routers.get(member).is_some_and(|one| one.phase() == Phase::Active)
+            };
+            // A group that stays and is Active is not told so again.
+            let was_active = known.as_ref().is_some_and(|slot| slot.group.is_active());
+            let group =
+                SyncGroup::resumed(members.clone(), was_active && members.iter().all(is_active));
+            let told = known.as_ref().and_then(|slot| slot.told);
+            let queue = known.map_or_else(|| self.notifier.queue(), |slot| slot.queue);
+            self.groups.push(GroupSlot { members, group, name, told, queue });
+        }
     }
 
     /// Returns settings and trackers of an instance that sends from `source`.
@@ -131,7 +173,8 @@ impl Keeper {
         match VirtualRouter::new(settings) {
             Ok(router) => {
                 self.routers.push(router);
-                self.slots.push(Slot::new(instance, trackers));
+                let queue = self.notifier.queue();
+                self.slots.push(Slot::new(instance, trackers, queue));
             }
             Err(error) => {
                 let news = RouterNews::Unusable(error.to_string());
@@ -310,13 +353,18 @@ impl Keeper {
         if !self.is_listed {
             return;
         }
-        let is_new = before.is_none();
+        // One that was renamed is new by its name.
+        let is_new = before.as_ref().is_none_or(|before| before.name != name);
         for place in 0..self.slots.len() {
             let Some(slot) = self.slots.get(place) else { return };
             let is_above =
                 slot.instance.virtual_mac.as_ref().is_some_and(|above| above.name == name);
             if is_new && (slot.instance.interface == name || is_above) {
                 self.find_interface(place);
+            } else if is_new && self.holds_on(place, index) {
+                // Its addresses went with the interface that it was before.
+                self.add_addresses(place);
+                self.announce(place, 1);
             }
         }
         if before.is_none_or(|before| before.is_running != is_running) {
@@ -324,6 +372,12 @@ impl Keeper {
             self.read(&Follows::Interface(name), reading);
             self.link_settled(index);
         }
+    }
+
+    /// Tells whether a router has an address on an interface other than its own.
+    fn holds_on(&self, place: usize, index: u32) -> bool {
+        let Some(slot) = self.slots.get(place).filter(|slot| slot.holds) else { return false };
+        slot.addresses().any(|one| one.device.is_some() && self.device(slot, one) == Some(index))
     }
 
     pub(super) fn link_gone(&mut self, index: u32) {
@@ -348,7 +402,8 @@ impl Keeper {
         self.kernel.link_gone(index);
         for slot in &mut self.slots {
             if slot.interface == Some(index) {
-                (slot.interface, slot.sends, slot.hears) = (None, None, None);
+                (slot.interface, slot.sends) = (None, None);
+                (slot.hears, slot.overhears) = (None, None);
             }
             if slot.above == Some(index) {
                 (slot.above, slot.sends, slot.has_asked_above) = (None, None, false);
@@ -451,6 +506,7 @@ impl Keeper {
         let Some(interface) = slot.interface else { return };
         let family = slot.instance.family;
         let source = router.settings().rules.source;
+        let router_version = router.settings().rules.interval.version();
         let sends_below = slot.instance.virtual_mac.as_ref().is_none_or(|above| above.sends_below);
         let from = if sends_below { Some(interface) } else { slot.above };
         let group = match &router.settings().reach {
@@ -477,8 +533,13 @@ impl Keeper {
                 self.channel(ChannelSpec::Overhear { protocol, interface })
             }
         };
+        // An advert with an authentication header is a packet of another protocol.
+        let overhears = (router_version == Version::V2).then(|| {
+            let (protocol, source, ttl) = (PROTOCOL_AH, nowhere(family), TTL);
+            self.channel(ChannelSpec::RawIp { protocol, interface, source, group, ttl })
+        });
         if let Some(slot) = self.slots.get_mut(place) {
-            (slot.sends, slot.hears) = (sends, Some(hears));
+            (slot.sends, slot.hears, slot.overhears) = (sends, Some(hears), overhears);
         }
         for device in self.devices(place) {
             self.frames(place, device);
@@ -554,7 +615,8 @@ impl Keeper {
             .slots
             .iter()
             .any(|slot| slot.has_asked_above && slot.above.is_none() && slot.interface.is_some());
-        let is_ready = self.is_listed && !is_opening && !is_building && self.start_at <= self.now;
+        let is_settled = !is_opening && !is_building && self.framing.is_none();
+        let is_ready = self.is_listed && is_settled && self.start_at <= self.now;
         if self.stage != Stage::Preparing || !is_ready {
             return;
         }
@@ -606,6 +668,10 @@ impl Keeper {
     /// Starts one router.
     pub(super) fn start(&mut self, place: usize) {
         self.first_readings(place);
+        if let Some(slot) = self.slots.get_mut(place) {
+            let rule = slot.instance.health.as_ref();
+            slot.is_ill = rule.is_some_and(|rule| self.health.reading(rule) == Reading::Down);
+        }
         self.link_of(place);
         if self.has_residue(place) {
             if let (Some(router), Some(slot)) =
@@ -629,25 +695,33 @@ impl Keeper {
         let follows: Vec<Follows> =
             slot.trackers.iter().map(|tracker| tracker.follows.clone()).collect();
         for follows in follows {
-            let reading = match &follows {
-                Follows::Interface(name) => match self.kernel.named(name) {
-                    Some(link) if link.is_running => Reading::Up,
-                    Some(_) | None => Reading::Down,
-                },
-                Follows::Script(place) => match self.checks.get(*place).and_then(Check::is_up) {
-                    Some(true) => Reading::Up,
-                    Some(false) => Reading::Down,
-                    None => Reading::Unknown,
-                },
-                Follows::File(place) => {
-                    self.files.get(*place).map_or(Reading::Unknown, |watched| watched.reading)
-                }
-                Follows::Process(place) => {
-                    self.processes.get(*place).map_or(Reading::Unknown, |watched| watched.reading)
-                }
-            };
+            let Some(slot) = self.slots.get(place) else { return };
+            let reading = self.reading(&slot.instance, &follows);
             if reading != Reading::Unknown {
                 self.read_in(place, &follows, reading);
+            }
+        }
+    }
+
+    /// Returns what is known of something that an instance tracks.
+    pub(super) fn reading(&self, instance: &Instance, follows: &Follows) -> Reading {
+        let watched = |list: &[Watched], place: usize| {
+            list.get(place).map_or(Reading::Unknown, |watched| watched.reading)
+        };
+        match follows {
+            Follows::Interface(name) => match self.kernel.named(name) {
+                Some(link) if link.is_running => Reading::Up,
+                Some(_) | None => Reading::Down,
+            },
+            Follows::Script(place) => match self.checks.get(*place).and_then(Check::is_up) {
+                Some(true) => Reading::Up,
+                Some(false) => Reading::Down,
+                None => Reading::Unknown,
+            },
+            Follows::File(place) => watched(&self.files, *place),
+            Follows::Process(place) => watched(&self.processes, *place),
+            Follows::Health => {
+                instance.health.as_ref().map_or(Reading::Up, |rule| self.health.reading(rule))
             }
         }
     }

@@ -429,7 +429,7 @@ fn adverts_that_do_not_count_are_counted_and_told_once() {
     for _ in 0..10 {
         host.input(Input::Datagram { channel, bytes: &advert()[..20] });
     }
-    assert_eq!(host.keeper.refusals().collect::<Vec<_>>(), [("VI", "malformed", 10)]);
+    assert_eq!(host.keeper.refusals().collect::<Vec<_>>(), [("VI", "ip-header", 10)]);
     assert_eq!(host.events.len(), 1);
 }
 
@@ -452,4 +452,108 @@ fn members_of_a_group_move_together() {
     let phases: Vec<_> = host.keeper.phases().map(|(_, phase, _)| phase).collect();
     assert_eq!(phases, [Phase::Fault, Phase::Fault]);
     assert!(!host.has("10.77.0.101") && !host.has("10.77.0.102"));
+}
+
+fn health(source: &str, health: crate::io::Health) -> Input<'static> {
+    let source = source.into();
+    Input::Notice(Notice::Health(crate::io::HealthNews { source, health }))
+}
+
+fn ill() -> crate::io::Health {
+    crate::io::Health::Ill { why: "no server answers".into() }
+}
+
+#[test]
+fn an_ill_pool_makes_its_router_leave_in_the_same_turn() {
+    let mut host = Host::new(usual("", ""), &[]);
+    host.input(health("pool alpha", crate::io::Health::Well));
+    host.run(1000);
+    host.input(health("pool alpha", ill()));
+    assert_eq!((host.phase(), host.has(VIRTUAL), host.goodbyes()), (Phase::Backup, false, 1));
+    assert_eq!(host.adverts.last().unwrap().0, host.now);
+    // Another takes over, of lower priority: it is left alone.
+    for _ in 0..20 {
+        host.hear(100);
+        host.run(100);
+    }
+    assert_eq!(host.phase(), Phase::Backup);
+    host.input(health("pool alpha", crate::io::Health::Well));
+    for _ in 0..8 {
+        host.hear(100);
+        host.run(100);
+    }
+    assert_eq!(host.phase(), Phase::Backup, "it must be well for a second");
+    for _ in 0..8 {
+        host.hear(100);
+        host.run(100);
+    }
+    assert_eq!(host.phase(), Phase::Active);
+}
+
+#[test]
+fn who_is_ill_has_the_addresses_if_nobody_else_does() {
+    let mut host = Host::new(usual("", ""), &[]);
+    host.run(1000);
+    host.input(health("pool alpha", ill()));
+    host.run(500);
+    assert_eq!((host.phase(), host.goodbyes()), (Phase::Active, 1));
+    assert_eq!(host.adverts.last().unwrap().1[22], 1, "its priority");
+    // It leaves for each thing that falls ill, not again and again for one.
+    host.input(health("pool alpha", ill()));
+    host.input(health("pool beta", ill()));
+    host.keeper.replace(host.now, usual(" garp_master_repeat 2\n", ""));
+    host.turn();
+    assert_eq!((host.phase(), host.goodbyes()), (Phase::Active, 1));
+    host.input(health("pool alpha", crate::io::Health::Gone));
+    assert_eq!(host.keeper.phases().next().unwrap().2, 1);
+    host.input(health("pool beta", crate::io::Health::Gone));
+    assert_eq!(host.keeper.phases().next().unwrap().2, 150);
+}
+
+#[test]
+fn a_reload_in_a_fault_does_not_end_it_for_a_moment() {
+    let scripts =
+        "vrrp_script one {\n script /bin/one\n}\nvrrp_script two {\n script /bin/two\n}\n";
+    let tracks = " track_script {\n one\n two\n }\n";
+    let mut host = Host::new(usual(tracks, scripts), &[]);
+    host.run(1);
+    let jobs: Vec<_> = host
+        .errands
+        .iter()
+        .filter_map(|errand| match errand {
+            Errand::Run { job, .. } => Some(*job),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(jobs.len(), 2);
+    host.input(Input::Exited { job: jobs[0], exit: Exit::Code(0) });
+    host.input(Input::Exited { job: jobs[1], exit: Exit::Code(1) });
+    assert_eq!(host.phase(), Phase::Fault);
+    let told = host.events.len();
+    host.keeper.replace(host.now, usual(&format!("{tracks} garp_master_repeat 2\n"), scripts));
+    host.turn();
+    assert_eq!((host.phase(), host.events.len()), (Phase::Fault, told));
+}
+
+#[test]
+fn a_priority_that_a_reload_changes_counts_at_once() {
+    let mut host = Host::new(usual("", ""), &[]);
+    host.run(1000);
+    let text = "vrrp_instance VI {\n interface e0\n virtual_router_id 51\n priority 90\n version 3\n \
+                advert_int 0.1\n virtual_ipaddress {\n 10.77.0.100/24\n }\n}\n";
+    host.keeper.replace(host.now, config(text));
+    host.turn();
+    host.run(150);
+    assert_eq!(host.adverts.last().unwrap().1[22], 90);
+}
+
+#[test]
+fn a_process_that_hands_over_leaves_the_addresses_and_says_nothing() {
+    let mut host = Host::new(usual("", ""), &[]);
+    host.run(1000);
+    host.input(Input::Command(Command::HandOver { limit: Duration::ZERO }));
+    assert!(host.has(VIRTUAL));
+    assert_eq!(host.goodbyes(), 0);
+    assert!(host.wills.last().unwrap().is_empty(), "its guardian has nothing to do");
+    assert_eq!(host.events.last(), Some(&Event::Drained));
 }

@@ -6,7 +6,7 @@
 
 mod reply;
 
-pub use self::reply::{Body, Status, begin_stream, reply, stream_piece};
+pub use self::reply::{Body, HTML, Status, begin_stream, reply, stream_piece};
 
 use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_FIELDS_MAX, HTTP_HEAD_BYTES_MAX};
 
@@ -36,6 +36,8 @@ pub struct Request<'a> {
     pub host: Option<&'a str>,
     /// The `Origin` field, by which a browser says whose page asks.
     pub origin: Option<&'a str>,
+    /// It says that it takes HTML: a browser that shows what it gets.
+    pub takes_html: bool,
     /// The token of `Authorization: Bearer`.
     pub bearer: Option<&'a str>,
     /// The body.
@@ -111,6 +113,7 @@ pub fn request(bytes: &[u8]) -> Result<Option<Request<'_>>, Refused> {
         query,
         host: fields.host,
         origin: fields.origin,
+        takes_html: fields.takes_html,
         bearer: fields.bearer,
         body,
         is_persistent: fields.is_persistent.unwrap_or(is_1_1),
@@ -123,6 +126,7 @@ pub fn request(bytes: &[u8]) -> Result<Option<Request<'_>>, Refused> {
 struct Fields<'a> {
     host: Option<&'a str>,
     origin: Option<&'a str>,
+    takes_html: bool,
     bearer: Option<&'a str>,
     length: Option<usize>,
     is_persistent: Option<bool>,
@@ -135,6 +139,11 @@ impl<'a> Fields<'a> {
             let is = |name: &str| header.name.eq_ignore_ascii_case(name);
             if is("transfer-encoding") {
                 return Err(Refused::Coding);
+            }
+            if is("accept") {
+                // Nothing but the index depends on it, so that it may come twice and be anything.
+                let wanted: &[u8] = b"text/html";
+                fields.takes_html |= header.value.windows(wanted.len()).any(|at| at == wanted);
             }
             let is_known = ["host", "origin", "authorization", "content-length", "connection"]
                 .into_iter()

@@ -57,9 +57,20 @@ pub struct Body<'a> {
     pub bytes: &'a [u8],
 }
 
-/// Said with every reply: nothing that we show is to be kept, framed, guessed at or run.
-const GUARDS: &str = "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
-    Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n";
+/// The media type of a page for people.
+pub const HTML: &str = "text/html; charset=utf-8";
+
+/// Said with every reply: nothing that we show is to be kept, framed or guessed at.
+const GUARDS: &str = "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n";
+
+/// Nothing that we show is to be run, either.
+const NOTHING_RUNS: &str =
+    "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n";
+
+/// Except what our page brings itself; it may ask us and nobody else.
+const PAGE_RUNS: &str = "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'; \
+    base-uri 'none'; form-action 'none'; connect-src 'self'; img-src data:; \
+    style-src 'unsafe-inline'; script-src 'unsafe-inline'\r\n";
 
 /// Appends a whole reply. A reply to HEAD has everything but the bytes of the body.
 pub fn reply(
@@ -94,8 +105,9 @@ fn head(out: &mut Vec<u8>, status: Status, kind: &str, is_persistent: bool) {
     let connection = if is_persistent { "keep-alive" } else { "close" };
     let _ = write!(
         out,
-        "HTTP/1.1 {}\r\nContent-Type: {kind}\r\nConnection: {connection}\r\n{GUARDS}",
-        status.line()
+        "HTTP/1.1 {}\r\nContent-Type: {kind}\r\nConnection: {connection}\r\n{GUARDS}{}",
+        status.line(),
+        if kind == HTML { PAGE_RUNS } else { NOTHING_RUNS }
     );
     match status {
         Status::Unauthorized => out.extend_from_slice(b"WWW-Authenticate: Bearer\r\n"),

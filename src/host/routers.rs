@@ -1,0 +1,71 @@
+//! Virtual routers beside pools, in one process, and the way to them.
+
+#[cfg(not(target_os = "linux"))]
+mod absent;
+#[cfg(target_os = "linux")]
+mod beside;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ringkeeper_core::io::{Health, HealthNews, Mail, Notice};
+use ringkeeper_core::limits::VRRP_HEALTH_SOURCES_MAX;
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) use absent::Routers;
+#[cfg(target_os = "linux")]
+pub(crate) use beside::Routers;
+
+/// How their worker is reached: leaves mail; none ends its thread.
+pub(crate) type Post = Arc<dyn Fn(Option<Mail>) + Send + Sync>;
+
+/// The way to the virtual routers from any thread, also while there are none.
+///
+/// What was told last of each thing is kept: who is started again has to know it.
+#[derive(Clone, Default)]
+pub(crate) struct Line(Arc<Mutex<Wire>>);
+
+#[derive(Default)]
+struct Wire {
+    post: Option<Post>,
+    health: BTreeMap<Arc<str>, Health>,
+}
+
+impl Line {
+    fn lock(&self) -> MutexGuard<'_, Wire> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Passes a notice on.
+    pub(crate) fn pass(&self, notice: &Notice) {
+        let mut wire = self.lock();
+        if let Notice::Health(HealthNews { source, health }) = notice {
+            if *health == Health::Gone {
+                wire.health.remove(source);
+            } else if wire.health.len() < VRRP_HEALTH_SOURCES_MAX
+                || wire.health.contains_key(source)
+            {
+                wire.health.insert(Arc::clone(source), health.clone());
+            }
+        }
+        if let Some(post) = &wire.post {
+            post(Some(Mail::Notice(notice.clone())));
+        }
+    }
+
+    /// Connects it, and tells what was told before.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "there are none to reach"))]
+    fn connect(&self, post: Post) {
+        let mut wire = self.lock();
+        for (source, health) in &wire.health {
+            let news = HealthNews { source: Arc::clone(source), health: health.clone() };
+            post(Some(Mail::Notice(Notice::Health(news))));
+        }
+        wire.post = Some(post);
+    }
+
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "there are none to reach"))]
+    fn cut(&self) {
+        self.lock().post = None;
+    }
+}
