@@ -13,9 +13,9 @@ use ringkeeper_core::stats::FiguresPlan;
 
 use crate::cli::compose::{self, Parts};
 use crate::cli::load::Loaded;
+use crate::cli::{check, import, load, manual, route, sentinel, status};
 #[cfg(target_os = "linux")]
 use crate::cli::{keepalived, lab};
-use crate::cli::{check, import, load, manual, route, sentinel, status};
 use crate::host::admin::{self, AdminLaunch, AdminPlace, SlowAfter};
 use crate::host::control::{self, Answer, Control};
 use crate::host::journal;
