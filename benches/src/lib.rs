@@ -1,7 +1,8 @@
 //! The side-by-side benchmark against the peers, and what it is made of.
 //!
 //! `versus` measures CPU per request, throughput and latency; `memory` measures resident memory.
-//! Both start the programs under test as child processes and drive them over loopback only.
+//! All start the programs under test as child processes. The first two drive them over loopback
+//! only; `failover`, which measures takeovers of virtual routers, has network namespaces of its own.
 //! A benchmark that meets its own mistake has nothing to measure, so it stops at once: the lints
 //! that keep panics away from input paths are off in this package.
 #![forbid(unsafe_code)]
@@ -13,6 +14,7 @@
 )]
 
 pub mod data;
+pub mod failover;
 pub mod load;
 pub mod memcached;
 pub mod memory;

@@ -34,7 +34,10 @@
 //!     was not run for a while reads first and then decides. Datagrams leave in the order of their
 //!     outputs, at once or never: one that the kernel does not take is told as
 //!     [`Trouble::Unsent`] and dropped.
+//! 12. [`Output::EndWrite`] comes when no write is in flight, and no `Transmit` after it. The other
+//!     side hears the end of the stream; reading goes on.
 
+mod balance;
 mod channel;
 mod notice;
 
@@ -51,6 +54,7 @@ use crate::id::{
 };
 use crate::time::Instant;
 
+pub use self::balance::BalanceNews;
 pub use self::channel::{ChannelSpec, RouterNews, Trouble};
 pub use self::notice::{Evidence, Health, HealthNews, Notice, ShardCondition, ShardNews, Sighting};
 
@@ -345,6 +349,8 @@ pub enum Output {
         /// How.
         mode: CloseMode,
     },
+    /// Say that nothing more is sent. What was sent arrives before.
+    EndWrite(ConnId),
     /// Stop reading and give the connection away, with what the worker knows of it. No write is in
     /// flight and reading is paused. Decided while outputs are taken, so that `state` has all that
     /// the turn handed over. Answered by `Released`, or by `Closed` if it broke meanwhile; no
@@ -587,6 +593,13 @@ pub enum Event {
     ),
     /// All clients are gone after [`Command::Drain`].
     Drained,
+    /// Something about a virtual server.
+    Balance {
+        /// Its name.
+        service: String,
+        /// What.
+        news: BalanceNews,
+    },
     /// Something about a virtual router.
     Router {
         /// Its name.

@@ -342,6 +342,15 @@ pub const SENTINEL_SCRIPT_RUNS_MAX: u32 = 10;
 
 const _: () = assert!(SENTINEL_SCRIPTS_RUNNING_MAX < ERRANDS_MAX);
 
+/// Users of a Sentinel; more are refused.
+pub const SENTINEL_USERS_MAX: usize = 1024;
+
+/// Passwords and selectors of one user, and patterns of one selector; more are refused.
+pub const SENTINEL_USER_RULES_MAX: usize = 1024;
+
+/// Refused requests that ACL LOG tells; then the oldest is forgotten. As in Redis.
+pub const SENTINEL_REFUSED_MAX: usize = 128;
+
 /// Bytes of changes behind the text of a Sentinel's state; with more it is written anew. Reading
 /// them at the start takes a millisecond.
 pub const SENTINEL_JOURNAL_BYTES_MAX: usize = 64 * 1024;
@@ -510,3 +519,50 @@ pub const TLS_SILENCE: Duration = Duration::from_secs(60);
 
 /// Hosts whose failures are remembered for that; then all are forgotten.
 pub const TLS_TOLD_MAX: usize = 1024;
+
+/// Addresses of one virtual server; each is a listening socket.
+pub const VIRTUAL_ADDRESSES_MAX: usize = 256;
+
+/// Bytes of one direction of a relayed connection that may wait behind a write that is under way;
+/// then its sender is not read. What the kernel holds comes on top.
+pub const RELAY_WAITING_BYTES: usize = 64 * 1024;
+
+/// Bytes of one direction that may collect within one turn, before anything can be written.
+pub const RELAY_TURN_BYTES: usize = 4 * RELAY_WAITING_BYTES;
+
+/// How long a server may take to accept a relayed connection; then the next one is tried.
+pub const RELAY_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a relayed connection with one direction closed may be silent. As IPVS keeps them.
+pub const RELAY_HALF_CLOSED_MAX: Duration = Duration::from_secs(120);
+
+/// Relayed connections of one process. Each has two descriptors.
+pub const RELAYS_MAX: usize = 1 << 20;
+
+/// Clients of one virtual server whose server is remembered; then the one that was seen longest
+/// ago is forgotten. About 100 bytes each.
+pub const PERSISTENT_CLIENTS_MAX: usize = 65_536;
+
+/// Bytes of a checked server's reply that are kept to be looked through; more fails the check.
+pub const CHECK_REPLY_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes of a checked server's reply that are read at all; more fails the check.
+pub const CHECK_BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+const _: () = assert!(HTTP_HEAD_BYTES_MAX < CHECK_REPLY_BYTES_MAX);
+
+/// How long a program that is told of a server or a quorum may run; then it is ended, because news
+/// after it wait.
+pub const BALANCE_NOTIFY_TIME: Duration = Duration::from_secs(60);
+
+/// How long the last programs may take when balancing ends.
+pub const BALANCE_STOP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Shortest time between two checks of a server that clients could not reach.
+pub const CHECK_HURRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Places in the table of the scheduler `sh` and `dh`. As IPVS.
+pub const HASH_TABLE_PLACES: usize = 256;
+
+/// Places in the table of the scheduler `mh`, a prime. As IPVS' default.
+pub const MAGLEV_PLACES: usize = 4093;

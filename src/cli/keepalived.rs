@@ -532,6 +532,16 @@ fn drop_unusable(config: &mut Config, assembled: &Assembled) -> Vec<Diagnostic> 
     for framed in [&mut config.global.startup, &mut config.global.shutdown] {
         framed.take_if(|framed| !is_usable(&framed.command));
     }
+    for server in &mut config.virtual_servers {
+        for command in [&mut server.quorum_up, &mut server.quorum_down] {
+            command.take_if(|command| !is_usable(command));
+        }
+        for real in &mut server.servers {
+            for command in [&mut real.notify_up, &mut real.notify_down] {
+                command.take_if(|command| !is_usable(command));
+            }
+        }
+    }
     for fifo in &mut config.global.fifos {
         fifo.handler.take_if(|command| !is_usable(command));
     }
@@ -613,8 +623,11 @@ impl Loaded {
         let warnings = self.all().filter(|(_, one)| one.severity == Severity::Warning).count();
         match &self.config {
             Some(config) => {
-                let routers = config.instances.len();
-                format!("{name}: ok, virtual routers: {routers}, warnings: {warnings}\n")
+                let (routers, servers) = (config.instances.len(), config.virtual_servers.len());
+                format!(
+                    "{name}: ok, virtual routers: {routers}, virtual servers: {servers}, warnings: \
+                     {warnings}\n"
+                )
             }
             None => format!("{name}: cannot be used, warnings: {warnings}\n"),
         }

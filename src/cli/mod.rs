@@ -18,6 +18,7 @@ mod sentinel;
 mod sentinel_check;
 mod status;
 mod together;
+mod top;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! Turns the worker's events into log lines: transitions at info, oddities at warn.
 
+pub(crate) mod balance;
 pub(crate) mod routers;
 
 use std::sync::Arc;
@@ -126,6 +127,7 @@ impl EventLog {
                 routers::log(event);
             }
             Event::TlsFailed { peer, is_server, reason } => tls_failed(peer, *is_server, reason),
+            Event::Balance { service, news } => balance::log(service, news),
             Event::Exit { code } => tracing::info!(code, "the process was asked to end"),
             Event::Sentinel { loudness, name, message } => say(*loudness, name, message),
         }

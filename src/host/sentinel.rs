@@ -78,6 +78,7 @@ impl Host for Desk {
             | Event::ClientRefused { .. }
             | Event::ClientOverLimit { .. }
             | Event::Router { .. }
+            | Event::Balance { .. }
             | Event::Check { .. }
             | Event::ChannelFailed { .. }) => {
                 debug_assert!(false, "a Sentinel has no pools, but gave {other:?}");

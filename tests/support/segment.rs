@@ -186,6 +186,20 @@ impl Segment {
         must(&format!("-n {}x link set p{} {state}", self.prefix, host.letter()));
     }
 
+    /// Takes a host's interface away, or gives it one as it was.
+    pub fn replace_cable(&self, host: Host, is_there: bool) {
+        let (name, letter, number) = (self.name(host), host.letter(), host.number());
+        let bridge = format!("{}x", self.prefix);
+        if !is_there {
+            return must(&format!("-n {bridge} link del p{letter}"));
+        }
+        must(&format!("-n {bridge} link add p{letter} type veth peer name e0 netns {name}"));
+        must(&format!("-n {bridge} link set p{letter} master br0 up"));
+        must(&format!("-n {name} link set e0 address 02:77:00:00:00:0{number}"));
+        must(&format!("-n {name} addr add 10.77.0.{number}/24 dev e0"));
+        must(&format!("-n {name} link set e0 up"));
+    }
+
     /// Begins to record what the neighbour sees.
     pub fn record(&mut self) {
         let path = self.scratch.path("seen.pcap");

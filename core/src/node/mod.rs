@@ -4,6 +4,7 @@ mod control;
 mod health;
 mod wiring;
 
+pub mod balance;
 pub mod sentinel;
 pub mod vrrp;
 

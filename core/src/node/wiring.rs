@@ -60,7 +60,8 @@ pub(super) const fn overheard(output: &Output) -> Overheard {
             | Event::Router { .. }
             | Event::Check { .. }
             | Event::ChannelFailed { .. }
-            | Event::TlsFailed { .. } => Overheard::Nothing,
+            | Event::TlsFailed { .. }
+            | Event::Balance { .. } => Overheard::Nothing,
         },
         // A switch goes to every worker with clients, in the same turn.
         Output::Notice { .. }
@@ -74,6 +75,7 @@ pub(super) const fn overheard(output: &Output) -> Overheard {
         | Output::OpenChannel { .. }
         | Output::CloseChannel(_)
         | Output::Datagram { .. }
+        | Output::EndWrite(_)
         | Output::Errand(_) => Overheard::Nothing,
     }
 }

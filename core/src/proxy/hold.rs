@@ -265,21 +265,23 @@ impl Proxy {
         failover.hold.map(|_| failover.replay)
     }
 
-    /// Counts a request of a shard that waited too long.
-    pub(crate) fn note_expired(
-        &mut self,
-        (pool, server): (PoolId, ServerId),
-        request: &InFlight,
-        failure: Failure,
-        outcome: Outcome,
-    ) {
-        let home = Home { pool, server, is_resp3: false, is_replicated: false };
-        self.note_unknown(home, outcome, request.to);
-        if failure == Failure::NoMaster
-            && let Some(tally) = self.shared.tally(pool, server)
-        {
-            tally.refused += 1;
+    /// Fails a request that has waited too long, for a reply or for a master.
+    pub(crate) fn expire_watched(&mut self, key: SlabKey, late: &InFlight, outcome: Outcome) {
+        let Some(conn) = self.shared.conns.get(key) else { return };
+        let (home, is_waiting) = (Home::of(conn), conn.is_waiting());
+        if matches!(late.to, ReplyTo::Copies) {
+            return self.fail_group(key, Failure::TooFewCopies);
         }
+        if outcome == Outcome::NotSent && is_waiting {
+            if let Some(tally) = self.shared.tally(home.pool, home.server) {
+                tally.refused += 1;
+            }
+            return self.fail_request(key, late.to, Failure::NoMaster, outcome, false);
+        }
+        let is_sent = outcome != Outcome::NotSent;
+        let outcome = if is_sent { outcome_of(late.tag) } else { outcome };
+        self.note_unknown(home, outcome, late.to);
+        self.fail_request(key, late.to, Failure::TimedOut, outcome, false);
     }
 
     fn note_unknown(&mut self, home: Home, outcome: Outcome, to: ReplyTo) {
@@ -422,24 +424,21 @@ impl Proxy {
         let is_error = !was_streaming && start.first() == Some(&b'-');
         let is_refused = is_error && refuses_writes(conn, start, piece);
         let home = Home::of(conn);
-        let frame = conn.sent.front(request.bytes as usize).map(<[u8]>::to_vec);
         let writes = may_write(request.tag.command);
         let is_wanted = request.to.is_wanted();
-        if is_refused
-            && writes
-            && is_wanted
-            && let Some(frame) = &frame
-        {
-            self.demote(key);
-            return self.take_back(key, home, piece, frame);
-        }
-        let Some(conn) = self.shared.conns.get(key) else { return false };
-        match conn.belief {
-            Belief::Replica if !writes && is_wanted && !was_streaming => {
-                if let Some(frame) = &frame {
-                    return self.take_back(key, home, piece, frame);
+        let has_no_effect = if writes { is_refused } else { conn.belief == Belief::Replica };
+        if has_no_effect && is_wanted && !was_streaming {
+            let frame = conn.sent.front(request.bytes as usize).map(<[u8]>::to_vec);
+            if let Some(frame) = frame {
+                if writes {
+                    self.demote(key);
                 }
+                return self.take_back(key, home, piece, &frame);
             }
+        }
+        let Some(conn) = self.shared.conns.get_mut(key) else { return false };
+        let streamed = std::mem::take(&mut conn.streamed_bytes);
+        match conn.belief {
             Belief::Replaced | Belief::Replica if writes && is_wanted && !is_error => {
                 self.drop_reply(key, piece);
                 self.note_unknown(home, Outcome::Unknown, request.to);
@@ -458,11 +457,6 @@ impl Proxy {
             }
             Belief::Full | Belief::Replaced | Belief::Replica => {}
         }
-        let streamed = self
-            .shared
-            .conns
-            .get_mut(key)
-            .map_or(0, |conn| std::mem::take(&mut conn.streamed_bytes));
         self.finish_reply(key, piece, was_streaming, streamed) && self.go_on(key)
     }
 
@@ -487,8 +481,10 @@ impl Proxy {
     /// Notes that a server is a replica: nothing more is sent to it for a while, and what it says to
     /// reads behind a refused write is not passed on, so that nothing overtakes that write.
     fn demote(&mut self, key: SlabKey) {
-        let Some(conn) = self.shared.conns.get(key) else { return };
+        let Some(conn) = self.shared.conns.get_mut(key) else { return };
         if conn.belief != Belief::Full {
+            // Its reads are behind a write that is now sent elsewhere.
+            conn.belief = Belief::Replica;
             return;
         }
         let (pool, id, address) = (conn.pool, conn.server, conn.address);

@@ -7,7 +7,7 @@ use crate::io::{Event, Limit};
 use crate::limits::STREAM_REPLY_BYTES;
 use crate::proxy::Proxy;
 use crate::proxy::client::Phase;
-use crate::proxy::hold::{may_be_dead, outcome_of};
+use crate::proxy::hold::may_be_dead;
 use crate::proxy::memcache;
 use crate::proxy::request::Outcome;
 use crate::proxy::server::{Belief, InFlight, ReplyTo, Stage};
@@ -445,9 +445,8 @@ impl Proxy {
             return;
         }
         let (pool, server) = (conn.pool, conn.server);
-        let is_waiting = conn.is_waiting();
         let may_retire = !conn.is_held && conn.stage != Stage::Waiting;
-        let is_shard = conn.is_followed;
+        let is_watched = conn.is_watched;
         let Some(conn) = self.shared.conns.get(key) else { return };
         let Some(timeout) = self.shared.patience(conn) else { return };
         let mut unsent = 0;
@@ -475,7 +474,7 @@ impl Proxy {
                 && silent_since <= request.queued_at;
             let outcome = if is_sent {
                 conn.timed_out += 1;
-                if is_shard { outcome_of(late.tag) } else { Outcome::Unknown }
+                Outcome::Unknown
             } else {
                 unsent += 1;
                 Outcome::NotSent
@@ -486,13 +485,11 @@ impl Proxy {
             if to.is_wanted() {
                 self.note_done(&late, (pool, server), 0);
             }
-            if matches!(to, ReplyTo::Copies) {
-                self.fail_group(key, Failure::TooFewCopies);
+            if is_watched {
+                self.expire_watched(key, &late, outcome);
+            } else {
+                self.fail_request(key, to, Failure::TimedOut, outcome, false);
             }
-            let failure =
-                if is_waiting && !is_sent { Failure::NoMaster } else { Failure::TimedOut };
-            self.note_expired((pool, server), &late, failure, outcome);
-            self.fail_request(key, to, failure, outcome, false);
             if is_silent {
                 self.shared.retire(key);
             }

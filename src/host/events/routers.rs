@@ -31,6 +31,7 @@ pub(crate) fn log(event: &Event) {
         | Event::ClientOverLimit { .. }
         | Event::Reloaded(_)
         | Event::TlsFailed { .. }
+        | Event::Balance { .. }
         | Event::Exit { .. }
         | Event::Sentinel { .. }
         | Event::Drained => {}

@@ -62,6 +62,7 @@ impl Sentinel {
                 self.repair(now, id, &nodes, &mut due);
             }
         }
+        self.keep_lease(now, id, &mut due);
         self.review_news(now, id, &mut due);
         self.arm(now, id, due);
     }

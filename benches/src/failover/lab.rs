@@ -1,0 +1,292 @@
+//! Two routers, a client and the bridge between them, in network namespaces of their own.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::probe::PROBE;
+
+/// The virtual address.
+pub const ADDRESS: &str = "10.77.0.100";
+
+/// Which program is a router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// `target/release/ringkeeper` on io_uring.
+    Uring,
+    /// The same on tokio.
+    Tokio,
+    /// keepalived of the distribution.
+    Genuine,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Uring, Self::Tokio, Self::Genuine];
+
+    /// Its name in tables and options.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Uring => "uring",
+            Self::Tokio => "tokio",
+            Self::Genuine => "keepalived",
+        }
+    }
+}
+
+/// The protocol and its timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mode {
+    /// Its name in tables and options.
+    pub name: &'static str,
+    /// Version 2 or 3.
+    pub version: u8,
+    /// Time between adverts, milliseconds.
+    pub interval_ms: u32,
+}
+
+impl Mode {
+    /// Those of the tables.
+    pub const ALL: [Self; 3] = [
+        Self { name: "v2-1", version: 2, interval_ms: 1000 },
+        Self { name: "v3-0.1", version: 3, interval_ms: 100 },
+        Self { name: "v3-0.01", version: 3, interval_ms: 10 },
+    ];
+
+    /// Time between adverts.
+    pub fn interval(self) -> Duration {
+        Duration::from_millis(u64::from(self.interval_ms))
+    }
+
+    /// How long the backup of priority 100 waits after a goodbye, milliseconds. Source: RFC 9568
+    /// section 6.1, RFC 3768 section 6.1.
+    pub fn skew_ms(self) -> f64 {
+        let unit = if self.version == 2 { 1000.0 } else { f64::from(self.interval_ms) };
+        f64::from(256 - 100) * unit / 256.0
+    }
+
+    /// How long it waits after the last advert, milliseconds.
+    pub fn down_ms(self) -> f64 {
+        3.0 * f64::from(self.interval_ms) + self.skew_ms()
+    }
+}
+
+/// A program that ends with this value.
+pub struct Job(Child);
+
+impl Job {
+    /// The process that was started.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.0)
+    }
+
+    /// It and all that came of it, parents first.
+    pub fn family(&self) -> Vec<Pid> {
+        let mut family = vec![self.pid()];
+        let mut at = 0;
+        while let Some(pid) = family.get(at) {
+            family.extend(children(*pid));
+            at += 1;
+        }
+        family
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) {
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        let family = self.family();
+        // Children first: a guardian that is left alone speaks.
+        for pid in family.iter().rev() {
+            let _ = kill_process(*pid, Signal::KILL);
+        }
+        let _ = self.0.wait();
+    }
+}
+
+fn children(pid: Pid) -> Vec<Pid> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()));
+    let tasks = tasks.into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let numbers: Vec<i32> = lists
+        .flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    numbers.into_iter().filter_map(Pid::from_raw).collect()
+}
+
+/// The namespaces; they go with this value.
+pub struct Lab {
+    prefix: String,
+    folder: PathBuf,
+    ringkeeper: PathBuf,
+}
+
+/// What a router is to do besides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// Seconds between checks of the service; zero for none.
+    pub check_every: u32,
+}
+
+impl Lab {
+    /// Makes them. `folder` gets configurations, logs and captures.
+    pub fn new(folder: &Path, ringkeeper: &Path) -> io::Result<Self> {
+        let prefix = format!("rkb{}", std::process::id());
+        fs::create_dir_all(folder)?;
+        let lab = Self { prefix, folder: folder.to_owned(), ringkeeper: ringkeeper.to_owned() };
+        for letter in ["x", "a", "b", "c"] {
+            run("ip", &format!("netns add {}{letter}", lab.prefix))?;
+            lab.ip(letter, "link set lo up")?;
+        }
+        lab.ip("x", "link add br0 type bridge mcast_snooping 0 stp_state 0 forward_delay 0")?;
+        lab.ip("x", "link set br0 up")?;
+        for (letter, number) in [("a", 1), ("b", 2), ("c", 9)] {
+            let there = format!("{}{letter}", lab.prefix);
+            lab.ip("x", &format!("link add p{letter} type veth peer name e0 netns {there}"))?;
+            lab.ip("x", &format!("link set p{letter} master br0 up"))?;
+            lab.ip(letter, &format!("link set e0 address 02:77:00:00:00:0{number}"))?;
+            lab.ip(letter, &format!("addr add 10.77.0.{number}/24 dev e0"))?;
+            lab.ip(letter, "link set e0 up")?;
+            // An echo waits for the address to come.
+            let sysctl = "sysctl -qw net.ipv4.ip_nonlocal_bind=1 net.ipv6.conf.all.accept_dad=0";
+            run("ip", &format!("netns exec {there} {sysctl}"))?;
+        }
+        Ok(lab)
+    }
+
+    /// The path of a file of this run.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Runs `ip` in a namespace.
+    pub fn ip(&self, letter: &str, words: &str) -> io::Result<String> {
+        run("ip", &format!("-n {}{letter} {words}", self.prefix))
+    }
+
+    /// Tells whether a router has the virtual address.
+    pub fn has(&self, letter: &str) -> bool {
+        let shown = self.ip(letter, &format!("-4 -o addr show to {ADDRESS}"));
+        shown.is_ok_and(|text| !text.is_empty())
+    }
+
+    fn command(&self, letter: &str, program: &Path) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &format!("{}{letter}", self.prefix)]).arg(program);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Starts one of the probes; what it prints goes into the file.
+    pub fn probe(&self, letter: &str, words: &str, output: Option<&str>) -> io::Result<Job> {
+        let mut command = self.command(letter, &std::env::current_exe()?);
+        command.arg(PROBE).args(words.split_whitespace()).stderr(Stdio::null());
+        match output {
+            Some(name) => command.stdout(File::create(self.path(name))?),
+            None => command.stdout(Stdio::null()),
+        };
+        command.spawn().map(Job)
+    }
+
+    /// Starts to record the adverts that a router sees, and waits until it does.
+    pub fn record(&self, letter: &str, name: &str) -> io::Result<Job> {
+        let path = self.path(name);
+        let _ = fs::remove_file(&path);
+        let mut command = self.command(letter, Path::new("tcpdump"));
+        command.args(["-i", "e0", "-n", "-U", "--immediate-mode", "-Z", "root"]);
+        command.args(["--time-stamp-precision=nano", "-w"]).arg(&path).args(["ip proto 112"]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let job = command.spawn().map(Job)?;
+        wait("tcpdump", Duration::from_secs(10), || {
+            fs::metadata(&path).is_ok_and(|found| found.len() >= 24)
+        })?;
+        Ok(job)
+    }
+
+    /// Starts a router: `a` has priority 150, `b` 100.
+    pub fn router(&self, letter: &str, kind: Kind, mode: Mode, extras: Extras) -> io::Result<Job> {
+        let config = self.path(&format!("{letter}.conf"));
+        fs::write(&config, text(letter, mode, extras)?)?;
+        let mut command = match kind {
+            Kind::Uring | Kind::Tokio => {
+                let mut command = self.command(letter, &self.ringkeeper);
+                command.args(["run", "--runtime", kind.name(), "--keepalived"]).arg(&config);
+                command
+            }
+            Kind::Genuine => {
+                let mut command = self.command(letter, Path::new("keepalived"));
+                command.args(["-n", "-l", "-D", "-P", "-f"]).arg(&config);
+                command.arg("-p").arg(self.path(&format!("{letter}.pid")));
+                command.arg("-r").arg(self.path(&format!("{letter}v.pid")));
+                command
+            }
+        };
+        let log = File::create(self.path(&format!("{letter}.log")))?;
+        command.stdout(log.try_clone()?).stderr(log);
+        command.spawn().map(Job)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for letter in ["a", "b", "c", "x"] {
+            let _ = run("ip", &format!("netns del {}{letter}", self.prefix));
+        }
+    }
+}
+
+/// The same file for every program. The timers are the protocol's own.
+fn text(letter: &str, mode: Mode, extras: Extras) -> io::Result<String> {
+    let priority = if letter == "a" { 150 } else { 100 };
+    let interval = f64::from(mode.interval_ms) / 1000.0;
+    let own = std::env::current_exe()?;
+    let (script, track) = match extras.check_every {
+        0 => (String::new(), ""),
+        every => (
+            format!(
+                "vrrp_script service {{\n script \"{} {PROBE} check\"\n interval {every}\n \
+                 timeout 1\n}}\n",
+                own.display()
+            ),
+            " track_script {\n service\n }\n",
+        ),
+    };
+    let Mode { version, .. } = mode;
+    Ok(format!(
+        "global_defs {{\n router_id {letter}\n vrrp_version {version}\n script_user root\n \
+         vrrp_rt_priority 50\n vrrp_rlimit_rttime 1000000\n}}\n{script}vrrp_instance VI {{\n \
+         state BACKUP\n interface e0\n virtual_router_id 51\n priority {priority}\n advert_int \
+         {interval}\n virtual_ipaddress {{\n {ADDRESS}/24\n }}\n{track}}}\n"
+    ))
+}
+
+/// Runs a program to its end; returns what it printed.
+fn run(program: &str, words: &str) -> io::Result<String> {
+    let output = Command::new(program).args(words.split_whitespace()).output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(io::Error::other(format!("{program} {words}: {why}")))
+}
+
+/// Waits for something to be so.
+pub fn wait(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) -> io::Result<()> {
+    let end = Instant::now() + limit;
+    while !is_so() {
+        if Instant::now() > end {
+            return Err(io::Error::other(format!("waited in vain for {what}")));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! What runs in the namespaces besides the routers: a client that asks all the time, an echo on each
+//! router that answers with its letter, a service to be tracked, and the check of it.
+
+use std::io::{self, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::time::{ClockId, clock_gettime};
+
+/// The word that makes this program one of these.
+pub const PROBE: &str = "--probe";
+
+/// The virtual address and the port of the echo.
+pub const ECHO: &str = "10.77.0.100:7777";
+
+/// Where the service listens on each router.
+pub const SERVICE: &str = "127.0.0.1:7778";
+
+/// Time between two questions.
+const EVERY_NS: i64 = 1_000_000;
+
+/// Nanoseconds of the clock that all processes share.
+pub fn now_ns() -> i64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec * 1_000_000_000 + now.tv_nsec
+}
+
+/// Runs one of them by its name.
+pub fn main(words: &[String]) -> ExitCode {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["echo", letter] => echo(letter.as_bytes()),
+        ["ask", seconds] => ask(seconds.parse().unwrap_or(1)),
+        ["serve"] => serve(),
+        ["check"] => {
+            let address: SocketAddr = SERVICE.parse().expect("an address");
+            TcpStream::connect_timeout(&address, Duration::from_millis(500)).map(drop)
+        }
+        ["burn"] => loop {
+            std::hint::spin_loop();
+        },
+        _ => Err(io::Error::other("no such probe")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Answers every question with this router's letter behind it. The address need not be here yet.
+fn echo(letter: &[u8]) -> io::Result<()> {
+    let socket = UdpSocket::bind(ECHO)?;
+    let mut bytes = [0; 64];
+    loop {
+        let Ok((length, from)) = socket.recv_from(&mut bytes[..48]) else { continue };
+        bytes[length..length + letter.len()].copy_from_slice(letter);
+        let _ = socket.send_to(&bytes[..length + letter.len()], from);
+    }
+}
+
+/// Asks once a millisecond; prints for each answer when it came, when it was asked for, and who
+/// answered.
+fn ask(seconds: i64) -> io::Result<()> {
+    let socket = UdpSocket::bind("10.77.0.9:0")?;
+    socket.set_nonblocking(true)?;
+    let to: SocketAddr = ECHO.parse().expect("an address");
+    let mut out = io::stdout().lock();
+    let start = now_ns();
+    let mut next = start;
+    let mut bytes = [0; 64];
+    while now_ns() - start < seconds * 1_000_000_000 {
+        let now = now_ns();
+        if now >= next {
+            // What was missed is not made up for: an answer's time is that of its own question.
+            next = (next + EVERY_NS).max(now);
+            let _ = socket.send_to(&now.to_ne_bytes(), to);
+        }
+        let wait = Timespec { tv_sec: 0, tv_nsec: (next - now_ns()).max(0) };
+        let _ = poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&wait));
+        while let Ok(length) = socket.recv(&mut bytes) {
+            let [asked @ .., letter] = &bytes[..length] else { continue };
+            let Ok(asked) = asked.try_into().map(i64::from_ne_bytes) else { continue };
+            writeln!(out, "{} {asked} {}", now_ns(), char::from(*letter))?;
+        }
+    }
+    Ok(())
+}
+
+fn serve() -> io::Result<()> {
+    let listener = TcpListener::bind(SERVICE)?;
+    loop {
+        drop(listener.accept());
+    }
+}
