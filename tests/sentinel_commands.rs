@@ -27,6 +27,8 @@ on_every_runtime!(
     replies_have_the_words_and_fields_of_a_genuine_sentinel,
     users_and_commands_are_told_in_the_same_words,
     users_of_the_file_are_held_to_and_kept,
+    servers_whose_commands_have_other_names_are_failed_over,
+    masters_with_host_names_are_known_by_them,
     subscribers_hear_every_step_of_a_fail_over,
     a_planned_fail_over_loses_no_acknowledged_write,
     settings_are_changed_written_and_refused_in_the_same_words,
@@ -221,6 +223,56 @@ fn users_of_the_file_are_held_to_and_kept(runtime: Runtime) {
     assert_eq!(client.ask(&["AUTH", "late", "x"]), Reply::ok());
     let refused = client.ask(&["ACL", "LIST"]).text();
     assert_eq!(refused, "NOPERM this user has no permissions to run the 'acl|list' command");
+}
+
+fn servers_whose_commands_have_other_names_are_failed_over(runtime: Runtime) {
+    need!("redis-server");
+    let names = [("SLAVEOF", "moved"), ("CONFIG", "noted"), ("MULTI", "open"), ("CLIENT", "guest")];
+    let mut options = vec!["--repl-diskless-sync-delay", "0"];
+    for (from, to) in &names {
+        options.extend(["--rename-command", from, to]);
+    }
+    let start = |more: &[&str]| {
+        let all = [&options[..], more].concat();
+        support::lab::Redis::start_with(std::net::Ipv4Addr::LOCALHOST.into(), &all)
+    };
+    let master = start(&[]);
+    let port = master.place.port().to_string();
+    let servers = vec![master, start(&["--replicaof", "127.0.0.1", &port])];
+    let renamed = names.map(|(from, to)| format!("sentinel rename-command {NAME} {from} {to}\n"));
+    let watcher = Watcher::start(Make::Ours(runtime), &servers[0], 1, &renamed.concat());
+    let all = Quorum { servers, watchers: vec![watcher] };
+    eventually("the replica is known and follows", || {
+        let reply = all.watchers[0].ask(&["SENTINEL", "REPLICAS", NAME]);
+        let fields = fields(reply.items().first()?, false);
+        let is_up = ("master-link-status".to_owned(), "ok".to_owned());
+        fields.contains(&is_up).then_some(())
+    });
+    assert_eq!(all.watchers[0].ask(&["SENTINEL", "FAILOVER", NAME]), Reply::ok());
+    let (new, _) = all.wait_for_switch(all.servers[0].place.port());
+    all.wait_until_settled(new);
+}
+
+fn masters_with_host_names_are_known_by_them(runtime: Runtime) {
+    need!("redis-server", "redis-sentinel");
+    let servers = start_servers(1);
+    let port = servers[0].place.port();
+    let lines = format!(
+        "sentinel resolve-hostnames yes\nsentinel announce-hostnames yes\nsentinel monitor named \
+         localhost {port} 2"
+    );
+    let watchers = [Make::Ours(runtime), Make::Genuine]
+        .map(|make| Watcher::start(make, &servers[0], 2, &lines));
+    for watcher in &watchers {
+        eventually("each knows the other by the named master, too", || {
+            let reply = watcher.ask(&["SENTINEL", "CKQUORUM", "named"]).text();
+            reply.starts_with("OK 2 usable").then_some(())
+        });
+        let place = watcher.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "named"]);
+        let words: Vec<String> = place.items().iter().map(Reply::text).collect();
+        assert_eq!(words, ["localhost", &port.to_string()]);
+        assert!(watcher.file().contains(&format!("sentinel monitor named localhost {port} 2")));
+    }
 }
 
 fn subscribers_hear_every_step_of_a_fail_over(runtime: Runtime) {

@@ -58,6 +58,10 @@ impl Field {
         for host in 0..SERVERS {
             field.serve(host);
         }
+        // Sentinels ask for INFO each 10 s; the first answer is to name all replicas.
+        field.wait("the replicas follow", |field| {
+            field.role(0).contains(&format!("connected_slaves:{}", SERVERS - 1))
+        });
         for host in 0..hosts {
             let is_genuine = host >= hosts - genuine;
             field.watch(host, (!is_genuine).then_some(runtime));
@@ -114,8 +118,8 @@ impl Field {
     }
 
     fn cli(&self, host: usize, port: &str, words: &[&str]) -> String {
-        let all = [&["-t", "1", "-p", port][..], words].concat();
-        self.net.run(host, "redis-cli", &all).trim().to_owned()
+        let all = [&["5", "redis-cli", "-p", port][..], words].concat();
+        self.net.run(host, "timeout", &all).trim().to_owned()
     }
 
     fn ask(&self, host: usize, words: &[&str]) -> String {
