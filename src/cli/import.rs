@@ -6,12 +6,17 @@ use ringkeeper_core::config::native;
 
 use super::load;
 
-/// Returns the text of a `ringkeeper.yml` for the `nutcracker.yml` at `path`.
+/// Returns the text of a `ringkeeper.yml` for the `nutcracker.yml` at `path`; of a keepalived.conf
+/// the section that has the virtual routers.
 ///
 /// # Errors
 ///
 /// What is wrong with the file, for people.
 pub(super) fn import(path: &Path) -> Result<String, String> {
+    #[cfg(target_os = "linux")]
+    if super::keepalived::is_one(path) {
+        return super::keepalived::import(path);
+    }
     let loaded = load::check(path);
     if loaded.is_native {
         return Err(format!("error: {} has the form of ringkeeper.yml already\n", loaded.name));

@@ -419,7 +419,7 @@ fn run(arguments: RunArgs) -> ExitCode {
         loaded.log();
     }
     let Some(config) = loaded.config.take() else { return ExitCode::FAILURE };
-    let Ok(routers) = start_routers(&arguments) else { return ExitCode::FAILURE };
+    let Ok(routers) = start_routers(&arguments, Some(&loaded)) else { return ExitCode::FAILURE };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
@@ -479,15 +479,27 @@ const fn choice(runtime: native::Runtime) -> Choice {
 ///
 /// They cannot be started; the log says why.
 #[cfg(target_os = "linux")]
-fn start_routers(arguments: &RunArgs) -> Result<Option<Routers>, ()> {
-    let Some(path) = &arguments.keepalived else { return Ok(None) };
-    keepalived::start(path, arguments.runtime.unwrap_or_default()).ok_or(()).map(Some)
+fn start_routers(arguments: &RunArgs, loaded: Option<&Loaded>) -> Result<Option<Routers>, ()> {
+    let own = loaded.and_then(|loaded| Some((loaded.path(), loaded.settings.vrrp.clone()?)));
+    let runtime = arguments.runtime.unwrap_or_default();
+    match (&arguments.keepalived, own) {
+        (Some(path), None) => keepalived::start(path, runtime).ok_or(()).map(Some),
+        (None, Some((path, config))) => {
+            keepalived::start_own(path, config, runtime).ok_or(()).map(Some)
+        }
+        (Some(_), Some(_)) => {
+            tracing::error!("--keepalived and \"vrrp\" in the file: one of them has to go");
+            Err(())
+        }
+        (None, None) => Ok(None),
+    }
 }
 
 /// Virtual routers need what only Linux has.
 #[cfg(not(target_os = "linux"))]
-fn start_routers(arguments: &RunArgs) -> Result<Option<Routers>, ()> {
-    if arguments.keepalived.is_none() {
+fn start_routers(arguments: &RunArgs, loaded: Option<&Loaded>) -> Result<Option<Routers>, ()> {
+    let is_wanted = loaded.is_some_and(|loaded| loaded.settings.vrrp.is_some());
+    if arguments.keepalived.is_none() && !is_wanted {
         return Ok(None);
     }
     tracing::error!("virtual routers are for Linux only");
@@ -537,7 +549,7 @@ fn watch(arguments: &RunArgs, file: &Path, signals: &Signals) -> ExitCode {
     match sentinel::read(file, "", sentinel::State::Beside) {
         Ok(loaded) => {
             // Dropped at the end: they leave in order.
-            let Ok(_routers) = start_routers(arguments) else { return ExitCode::FAILURE };
+            let Ok(_routers) = start_routers(arguments, None) else { return ExitCode::FAILURE };
             let runtime = arguments.runtime.unwrap_or_default();
             sentinel::serve(loaded, runtime, &log, signals, || {})
         }

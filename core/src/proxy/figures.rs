@@ -147,7 +147,8 @@ impl Proxy {
             Notice::ConfigRead { .. }
             | Notice::Shard(_)
             | Notice::Sighting(_)
-            | Notice::Health(_) => {}
+            | Notice::Health(_)
+            | Notice::Routers(_) => {}
         }
     }
 
