@@ -544,6 +544,35 @@ pub enum Event {
         /// The server.
         server: ServerId,
     },
+    /// A shard has another master: requests go there from now on.
+    Switched {
+        /// The pool.
+        pool: PoolId,
+        /// The server, which is the shard.
+        server: ServerId,
+        /// The epoch in which it became the master.
+        epoch: u64,
+        /// Where it is.
+        address: SocketAddr,
+    },
+    /// Requests for a shard begin to wait.
+    HoldBegan {
+        /// The pool.
+        pool: PoolId,
+        /// The server.
+        server: ServerId,
+        /// Why.
+        why: HoldCause,
+    },
+    /// Requests for a shard wait no more.
+    HoldEnded {
+        /// The pool.
+        pool: PoolId,
+        /// The server.
+        server: ServerId,
+        /// How long they have waited at most, and what became of them.
+        tally: HoldTally,
+    },
     /// A client was not let in: the pool or the worker is full.
     ClientRefused {
         /// The pool.
@@ -620,6 +649,34 @@ pub enum Event {
     },
 }
 
+/// Why requests for a shard wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HoldCause {
+    /// The Sentinels say so.
+    Told(ShardCondition),
+    /// Nothing is known of its master yet, and the pool must know.
+    Unknown,
+    /// Its master could not be reached.
+    Lost(Failure),
+    /// Its master says that it is a replica.
+    ReadOnly,
+}
+
+/// What became of the requests for a shard in a time without a master.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HoldTally {
+    /// How long that was.
+    pub time: Duration,
+    /// Requests that waited and were then sent.
+    pub held: u64,
+    /// Those among them that had been sent before.
+    pub replayed: u64,
+    /// Requests whose outcome is unknown.
+    pub unknown: u64,
+    /// Requests that were refused because they waited too long, or too many waited.
+    pub refused: u64,
+}
+
 /// How loud what a Sentinel tells is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Loudness {
@@ -663,6 +720,14 @@ pub enum Failure {
     Greeting,
     /// This host lacks descriptors, ports or memory.
     OutOfResources,
+    /// The shard had no master for longer than requests may wait, or more waited than may.
+    NoMaster,
+    /// This host must not write to the shard's master.
+    Fenced,
+    /// The shard has another master by now.
+    Replaced,
+    /// Too few replicas had the write in time.
+    TooFewCopies,
 }
 
 impl Failure {
@@ -678,6 +743,10 @@ impl Failure {
             Self::Unreachable => "No route to host",
             Self::Greeting => "Server refused AUTH or SELECT",
             Self::OutOfResources => "Cannot allocate memory",
+            Self::NoMaster => "the shard has no master",
+            Self::Fenced => "this proxy is cut off and does not write",
+            Self::Replaced => "the shard has another master by now",
+            Self::TooFewCopies => "too few replicas have the write in time",
         }
     }
 }

@@ -563,6 +563,9 @@ fn drop_unusable(config: &mut Config, assembled: &Assembled) -> Vec<Diagnostic> 
             command.take_if(|command| !is_usable(command));
         }
     }
+    for framed in [&mut config.global.startup, &mut config.global.shutdown] {
+        framed.take_if(|framed| !is_usable(&framed.command));
+    }
     for server in &mut config.virtual_servers {
         for command in [&mut server.quorum_up, &mut server.quorum_down] {
             command.take_if(|command| !is_usable(command));
@@ -572,9 +575,6 @@ fn drop_unusable(config: &mut Config, assembled: &Assembled) -> Vec<Diagnostic> 
                 command.take_if(|command| !is_usable(command));
             }
         }
-    }
-    for framed in [&mut config.global.startup, &mut config.global.shutdown] {
-        framed.take_if(|framed| !is_usable(&framed.command));
     }
     for fifo in &mut config.global.fifos {
         fifo.handler.take_if(|command| !is_usable(command));

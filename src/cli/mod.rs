@@ -6,6 +6,8 @@ mod getopt;
 mod import;
 #[cfg(target_os = "linux")]
 mod keepalived;
+#[cfg(target_os = "linux")]
+mod lab;
 mod load;
 mod manual;
 mod nutcracker;
@@ -16,6 +18,7 @@ mod sentinel;
 mod sentinel_check;
 mod status;
 mod together;
+mod top;
 
 use std::ffi::OsString;
 use std::path::Path;

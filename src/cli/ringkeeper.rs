@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
@@ -12,10 +13,10 @@ use ringkeeper_core::config::native::{self, Settings};
 use ringkeeper_core::stats::FiguresPlan;
 
 use crate::cli::compose::{self, Parts};
-#[cfg(target_os = "linux")]
-use crate::cli::keepalived;
 use crate::cli::load::Loaded;
-use crate::cli::{check, import, load, manual, route, sentinel, status};
+use crate::cli::{check, import, load, manual, route, sentinel, status, top};
+#[cfg(target_os = "linux")]
+use crate::cli::{keepalived, lab};
 use crate::host::admin::{self, AdminLaunch, AdminPlace, SlowAfter};
 use crate::host::control::{self, Answer, Control};
 use crate::host::journal;
@@ -144,6 +145,9 @@ enum Verb {
     /// Tell why something is as it is.
     #[command(subcommand)]
     Explain(Explain),
+    /// Show what happens now in a terminal, once a second: shards, servers, the virtual address and
+    /// what became of masters. A browser shows the same at the admin address.
+    Top(TopArgs),
     /// Tell what is wrong with configuration files; opens nothing else.
     #[command(after_help = CHECK_EXAMPLES)]
     Check(check::Arguments),
@@ -153,6 +157,10 @@ enum Verb {
     /// Write a nutcracker.yml in the form of ringkeeper.yml; every key stays where it is.
     #[command(after_help = IMPORT_EXAMPLES)]
     Import(ImportArgs),
+    /// Try it: a whole deployment on this machine, with keys to break things.
+    #[cfg(target_os = "linux")]
+    #[command(after_help = lab::EXAMPLES)]
+    Lab(lab::LabArgs),
     /// Write man pages into a folder.
     #[command(hide = true)]
     Man {
@@ -352,6 +360,16 @@ struct ImportArgs {
 }
 
 #[derive(Debug, Args)]
+struct TopArgs {
+    #[command(flatten)]
+    at: AdminArgs,
+    /// Seconds from one look to the next.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1,
+        value_parser = clap::value_parser!(u8).range(1..=60))]
+    interval: u8,
+}
+
+#[derive(Debug, Args)]
 struct RouteArgs {
     /// Configuration file.
     #[arg(short, long = "config", visible_alias = "conf-file", value_name = "FILE")]
@@ -384,9 +402,21 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
             let page = status::page(&at.admin.unwrap_or_default(), "/failovers.txt");
             tell(page.and_then(|text| status::about(&text, &name)))
         }
+        Ok(Cli { command: Verb::Top(TopArgs { at, interval }) }) => {
+            let interval = Duration::from_secs(interval.into());
+            match top::run(&at.admin.unwrap_or_default(), interval) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(problem) => {
+                    eprintln!("error: {problem}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
         Ok(Cli { command: Verb::Check(arguments) }) => check::run(&arguments),
         Ok(Cli { command: Verb::Route(arguments) }) => explain_routes(&arguments),
         Ok(Cli { command: Verb::Import(arguments) }) => import_file(&arguments),
+        #[cfg(target_os = "linux")]
+        Ok(Cli { command: Verb::Lab(arguments) }) => lab::main(arguments),
         Ok(Cli { command: Verb::Man { folder } }) => write_pages(&folder),
         Ok(Cli { command: Verb::Completions { shell } }) => {
             let text = manual::completions(Cli::command(), shell);

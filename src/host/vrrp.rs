@@ -87,11 +87,11 @@ pub(crate) struct Running {
     thread: JoinHandle<io::Result<()>>,
     post: Post,
     is_drained: Arc<AtomicBool>,
+    /// How long it may take to leave.
+    patience: Duration,
     selected: Selected,
     /// Virtual servers, where the file has any.
     balance: Option<balance::Running>,
-    /// How long it may take to leave.
-    patience: Duration,
 }
 
 /// Starts the virtual routers.
@@ -197,7 +197,7 @@ fn spawn(
                 let message = mail.map_or(rt_uring::Message::Stop, rt_uring::Message::Mail);
                 let _ = sender.send(message);
             });
-            Ok(Running { thread, post, is_drained, selected, balance: None, patience })
+            Ok(Running { thread, post, is_drained, patience, selected, balance: None })
         }
         Selected::Tokio => {
             let (sender, mut mailbox) = rt_tokio::mailbox()?;
@@ -212,7 +212,7 @@ fn spawn(
                 let message = mail.map_or(rt_tokio::Message::Stop, rt_tokio::Message::Mail);
                 let _ = sender.send(message);
             });
-            Ok(Running { thread, post, is_drained, selected, balance: None, patience })
+            Ok(Running { thread, post, is_drained, patience, selected, balance: None })
         }
     }
 }

@@ -50,15 +50,18 @@ pub(super) const fn overheard(output: &Output) -> Overheard {
             | Event::ServerSilent { .. }
             | Event::Ejected { .. }
             | Event::Returned { .. }
+            | Event::Switched { .. }
+            | Event::HoldBegan { .. }
+            | Event::HoldEnded { .. }
             | Event::GreetingRefused { .. }
             | Event::ServerProtocolError { .. }
             | Event::ClientRefused { .. }
             | Event::ClientOverLimit { .. }
             | Event::Router { .. }
-            | Event::Balance { .. }
             | Event::Check { .. }
             | Event::ChannelFailed { .. }
-            | Event::TlsFailed { .. } => Overheard::Nothing,
+            | Event::TlsFailed { .. }
+            | Event::Balance { .. } => Overheard::Nothing,
         },
         // A switch goes to every worker with clients, in the same turn.
         Output::Notice { .. }
@@ -66,13 +69,13 @@ pub(super) const fn overheard(output: &Output) -> Overheard {
         | Output::Transmit { .. }
         | Output::PauseRead(_)
         | Output::ResumeRead(_)
-        | Output::EndWrite(_)
         | Output::Close { .. }
         | Output::Release { .. }
         | Output::Resolve { .. }
         | Output::OpenChannel { .. }
         | Output::CloseChannel(_)
         | Output::Datagram { .. }
+        | Output::EndWrite(_)
         | Output::Errand(_) => Overheard::Nothing,
     }
 }

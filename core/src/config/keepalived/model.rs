@@ -34,9 +34,9 @@ impl Config {
             || self.instances.iter().any(|instance| instance.notify.has_command())
             || self.groups.iter().any(|group| group.notify.has_command())
             || self.global.fifos.iter().any(|fifo| fifo.handler.is_some())
-            || self.virtual_servers.iter().any(|server| server.commands().next().is_some())
             || self.global.startup.is_some()
             || self.global.shutdown.is_some()
+            || self.virtual_servers.iter().any(|server| server.commands().next().is_some())
     }
 
     /// Returns every program that may be run.
@@ -48,9 +48,9 @@ impl Config {
         let instances = self.instances.iter().flat_map(|instance| instance.notify.commands());
         let groups = self.groups.iter().flat_map(|group| group.notify.commands());
         let handlers = self.global.fifos.iter().filter_map(|fifo| fifo.handler.as_ref());
-        let servers = self.virtual_servers.iter().flat_map(VirtualServer::commands);
         let framing = [&self.global.startup, &self.global.shutdown].into_iter().flatten();
         let framing = framing.map(|framed| &framed.command);
+        let servers = self.virtual_servers.iter().flat_map(VirtualServer::commands);
         probes.chain(instances).chain(groups).chain(handlers).chain(framing).chain(servers)
     }
 }
