@@ -509,7 +509,9 @@ impl Admin {
         let pools = WorkerFigures::sum_pools(workers);
         let (facts, workers_due) = (&self.plan.facts, self.plan.workers);
         let (reload, watched) = (self.reload, &self.watched);
-        let all = Gathered { facts, reload, workers_due, workers, pools: &pools, watched };
+        let routers = self.routers.as_deref().unwrap_or_default();
+        let pools = pools.as_slice();
+        let all = Gathered { facts, reload, workers_due, workers, pools, watched, routers };
         let verdict = |problem: Option<String>| match problem {
             Some(problem) => (Status::Unavailable, TEXT, problem),
             None => (Status::Ok, TEXT, "ok\n".to_owned()),
@@ -530,7 +532,7 @@ impl Admin {
                 let now = self.unix_micros() / 1_000_000;
                 (Status::Ok, TEXT, watch::text(&all, problem.as_deref(), now))
             }
-            Page::Stats => (Status::Ok, JSON, self.stats_line(workers, &pools)),
+            Page::Stats => (Status::Ok, JSON, self.stats_line(workers, pools)),
             Page::Index
             | Page::View
             | Page::Status

@@ -16,6 +16,18 @@ pub enum RouterState {
     Fault,
 }
 
+impl RouterState {
+    /// Returns keepalived's word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Init => "INIT",
+            Self::Backup => "BACKUP",
+            Self::Active => "MASTER",
+            Self::Fault => "FAULT",
+        }
+    }
+}
+
 /// The figures of one virtual router.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouterFigures {
