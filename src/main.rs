@@ -11,6 +11,8 @@ compile_error!("only unix systems are supported");
 
 mod cli;
 mod host;
+#[cfg(target_os = "linux")]
+mod lab;
 
 use std::process::ExitCode;
 

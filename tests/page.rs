@@ -1,5 +1,5 @@
 //! The page at the admin address, as a browser shows it: Chromium without a window. Screenshots stay
-//! in `target/page`.
+//! in `target/page`. And `ringkeeper top`, which shows the same in a terminal.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -10,7 +10,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,6 +65,47 @@ fn a_browser_shows_the_page_live_in_both_schemes_and_sizes() {
         let size = std::fs::metadata(folder.join(format!("{name}.png"))).unwrap().len();
         assert!(size > 10_000, "{name}: {size} bytes");
     }
+}
+
+#[test]
+fn top_shows_it_in_a_terminal_and_leaves_the_terminal_as_it_was() {
+    need!("redis-server", "script");
+    let redis = Redis::start();
+    let proxy = Proxy::start(
+        Runtime::Tokio,
+        &format!("  redis: true\n  timeout: 500\n  servers:\n{}", redis.line("one")),
+    );
+    proxy.client().ask(&["SET", "a", "1"]);
+    // A screen that never comes ends, too.
+    let top = format!(
+        "timeout --foreground 60 {} top --admin {}",
+        env!("CARGO_BIN_EXE_ringkeeper"),
+        proxy.admin()
+    );
+    let mut script = Command::new(program("script").unwrap());
+    script.args(["-qec", &format!("stty cols 100 rows 30; {top}"), "/dev/null"]);
+    script.env("TERM", "xterm").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut script = script.spawn().unwrap();
+    let mut keys = script.stdin.take().unwrap();
+    let mut out = script.stdout.take().unwrap();
+    let mut seen = String::new();
+    let mut bytes = [0; 4096];
+    // Every part of the first screen is there once the last of it is.
+    while !(seen.contains("alpha") && seen.contains("100.0") && seen.contains("waiting")) {
+        let size = out.read(&mut bytes).unwrap();
+        assert!(size > 0, "it has ended: {seen}");
+        seen.push_str(&String::from_utf8_lossy(&bytes[..size]));
+    }
+    assert!(seen.contains("ready"), "{seen}");
+    keys.write_all(b"q").unwrap();
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    assert!(script.wait().unwrap().success(), "{rest}");
+    assert!(rest.contains("\u{1b}[?1049l"), "the other screen is shown again: {rest:?}");
+
+    let aside = Command::new(env!("CARGO_BIN_EXE_ringkeeper")).arg("top").output().unwrap();
+    assert!(!aside.status.success());
+    assert!(String::from_utf8_lossy(&aside.stderr).contains("needs a terminal"), "{aside:?}");
 }
 
 /// Ends the traffic, also when an assertion fails.

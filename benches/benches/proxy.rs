@@ -190,6 +190,7 @@ fn answer(
         | Output::ResumeRead(_)
         | Output::Close { .. }
         | Output::Release { .. }
+        | Output::EndWrite(_)
         | Output::Resolve { .. }
         | Output::Errand(_)
         | Output::Notice { .. }

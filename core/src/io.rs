@@ -34,7 +34,10 @@
 //!     was not run for a while reads first and then decides. Datagrams leave in the order of their
 //!     outputs, at once or never: one that the kernel does not take is told as
 //!     [`Trouble::Unsent`] and dropped.
+//! 12. [`Output::EndWrite`] comes when no write is in flight, and no `Transmit` after it. The other
+//!     side hears the end of the stream; reading goes on.
 
+mod balance;
 mod channel;
 mod notice;
 
@@ -51,6 +54,7 @@ use crate::id::{
 };
 use crate::time::Instant;
 
+pub use self::balance::BalanceNews;
 pub use self::channel::{ChannelSpec, RouterNews, Trouble};
 pub use self::notice::{Evidence, Health, HealthNews, Notice, ShardCondition, ShardNews, Sighting};
 
@@ -345,6 +349,8 @@ pub enum Output {
         /// How.
         mode: CloseMode,
     },
+    /// Say that nothing more is sent. What was sent arrives before.
+    EndWrite(ConnId),
     /// Stop reading and give the connection away, with what the worker knows of it. No write is in
     /// flight and reading is paused. Decided while outputs are taken, so that `state` has all that
     /// the turn handed over. Answered by `Released`, or by `Closed` if it broke meanwhile; no
@@ -538,6 +544,35 @@ pub enum Event {
         /// The server.
         server: ServerId,
     },
+    /// A shard has another master: requests go there from now on.
+    Switched {
+        /// The pool.
+        pool: PoolId,
+        /// The server, which is the shard.
+        server: ServerId,
+        /// The epoch in which it became the master.
+        epoch: u64,
+        /// Where it is.
+        address: SocketAddr,
+    },
+    /// Requests for a shard begin to wait.
+    HoldBegan {
+        /// The pool.
+        pool: PoolId,
+        /// The server.
+        server: ServerId,
+        /// Why.
+        why: HoldCause,
+    },
+    /// Requests for a shard wait no more.
+    HoldEnded {
+        /// The pool.
+        pool: PoolId,
+        /// The server.
+        server: ServerId,
+        /// How long they have waited at most, and what became of them.
+        tally: HoldTally,
+    },
     /// A client was not let in: the pool or the worker is full.
     ClientRefused {
         /// The pool.
@@ -558,6 +593,13 @@ pub enum Event {
     ),
     /// All clients are gone after [`Command::Drain`].
     Drained,
+    /// Something about a virtual server.
+    Balance {
+        /// Its name.
+        service: String,
+        /// What.
+        news: BalanceNews,
+    },
     /// Something about a virtual router.
     Router {
         /// Its name.
@@ -607,6 +649,34 @@ pub enum Event {
     },
 }
 
+/// Why requests for a shard wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HoldCause {
+    /// The Sentinels say so.
+    Told(ShardCondition),
+    /// Nothing is known of its master yet, and the pool must know.
+    Unknown,
+    /// Its master could not be reached.
+    Lost(Failure),
+    /// Its master says that it is a replica.
+    ReadOnly,
+}
+
+/// What became of the requests for a shard in a time without a master.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HoldTally {
+    /// How long that was.
+    pub time: Duration,
+    /// Requests that waited and were then sent.
+    pub held: u64,
+    /// Those among them that had been sent before.
+    pub replayed: u64,
+    /// Requests whose outcome is unknown.
+    pub unknown: u64,
+    /// Requests that were refused because they waited too long, or too many waited.
+    pub refused: u64,
+}
+
 /// How loud what a Sentinel tells is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Loudness {
@@ -650,6 +720,14 @@ pub enum Failure {
     Greeting,
     /// This host lacks descriptors, ports or memory.
     OutOfResources,
+    /// The shard had no master for longer than requests may wait, or more waited than may.
+    NoMaster,
+    /// This host must not write to the shard's master.
+    Fenced,
+    /// The shard has another master by now.
+    Replaced,
+    /// Too few replicas had the write in time.
+    TooFewCopies,
 }
 
 impl Failure {
@@ -665,6 +743,10 @@ impl Failure {
             Self::Unreachable => "No route to host",
             Self::Greeting => "Server refused AUTH or SELECT",
             Self::OutOfResources => "Cannot allocate memory",
+            Self::NoMaster => "the shard has no master",
+            Self::Fenced => "this proxy is cut off and does not write",
+            Self::Replaced => "the shard has another master by now",
+            Self::TooFewCopies => "too few replicas have the write in time",
         }
     }
 }

@@ -99,6 +99,43 @@ pub const RECONNECT_DELAY_MAX: Duration = Duration::from_millis(500);
 /// reply that has begun to leave can no longer be turned into an error, so small ones are kept.
 pub const STREAM_REPLY_BYTES: usize = 32 * 1024;
 
+/// Default of `hold`: how long requests wait for a shard's master. A failover takes the Sentinels'
+/// down-after, five seconds in many set-ups, and one or two more.
+pub const HOLD_DEFAULT: Duration = Duration::from_secs(10);
+
+/// Default of `hold_bytes`: requests of one pool and worker that wait for a master, and as much
+/// again for those under way that may have to be sent again. Ten seconds of a busy worker's small
+/// requests, of which clients that wait send few.
+pub const HOLD_BYTES_DEFAULT: usize = 64 * 1024 * 1024;
+
+/// Smallest `hold_bytes`: every connection may take one step.
+pub const HOLD_BYTES_MIN: u64 = 1024 * 1024;
+
+/// By how much the requests that wait for one connection may grow before the pool's sum is looked
+/// at again, bytes. So the sum is passed by at most this much, and a request, per connection.
+pub const HOLD_STEP_BYTES: usize = 16 * 1024;
+
+/// How long the replies to requests that were under way when a planned failover ended are waited
+/// for: what the former master refuses because it is a replica can be sent again. Far longer than
+/// it takes a server to answer what it has been sent.
+pub const SWITCH_GRACE: Duration = Duration::from_millis(500);
+
+/// Between two notices about one server that say the same, at least.
+pub const SIGHTING_PAUSE: Duration = Duration::from_millis(100);
+
+/// Shards of which news are kept; those of more are dropped. As many as a Sentinel watches.
+pub const SHARDS_MAX: usize = MASTERS_MAX;
+
+/// Largest `replicated`. More than a master usually has replicas.
+pub const REPLICATED_MAX: u32 = 32;
+
+/// Default of `replicated_timeout`. A replica confirms within a round trip, or it is in trouble.
+pub const REPLICATED_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
+
+/// Writes of one group whose replies wait for the replicas, at most; the next group takes more.
+/// Bounds what is withheld and how long the first of a group waits for the last.
+pub const REPLICATED_GROUP_MAX: usize = 4096;
+
 /// Length of the name that `CLIENT SETNAME` keeps, bytes.
 pub const CLIENT_NAME_BYTES_MAX: usize = 64;
 
@@ -305,6 +342,15 @@ pub const SENTINEL_SCRIPT_RUNS_MAX: u32 = 10;
 
 const _: () = assert!(SENTINEL_SCRIPTS_RUNNING_MAX < ERRANDS_MAX);
 
+/// Users of a Sentinel; more are refused.
+pub const SENTINEL_USERS_MAX: usize = 1024;
+
+/// Passwords and selectors of one user, and patterns of one selector; more are refused.
+pub const SENTINEL_USER_RULES_MAX: usize = 1024;
+
+/// Refused requests that ACL LOG tells; then the oldest is forgotten. As in Redis.
+pub const SENTINEL_REFUSED_MAX: usize = 128;
+
 /// Bytes of changes behind the text of a Sentinel's state; with more it is written anew. Reading
 /// them at the start takes a millisecond.
 pub const SENTINEL_JOURNAL_BYTES_MAX: usize = 64 * 1024;
@@ -327,6 +373,10 @@ pub const VRRP_REINSTATEMENTS_MAX: u32 = 5;
 
 /// The time in which [`VRRP_REINSTATEMENTS_MAX`] counts.
 pub const VRRP_REINSTATE_WINDOW: Duration = Duration::from_secs(60);
+
+/// How often workers are asked whether their pools can serve, for virtual routers. What is told
+/// without being asked does not wait for it.
+pub const HEALTH_PERIOD: Duration = Duration::from_secs(1);
 
 /// How long something that was ill must be well before virtual routers believe it. Each relapse
 /// within [`VRRP_HEALTH_CALM`] doubles that, up to [`VRRP_HEALTH_HOLD_MAX`]: addresses must not
@@ -469,3 +519,50 @@ pub const TLS_SILENCE: Duration = Duration::from_secs(60);
 
 /// Hosts whose failures are remembered for that; then all are forgotten.
 pub const TLS_TOLD_MAX: usize = 1024;
+
+/// Addresses of one virtual server; each is a listening socket.
+pub const VIRTUAL_ADDRESSES_MAX: usize = 256;
+
+/// Bytes of one direction of a relayed connection that may wait behind a write that is under way;
+/// then its sender is not read. What the kernel holds comes on top.
+pub const RELAY_WAITING_BYTES: usize = 64 * 1024;
+
+/// Bytes of one direction that may collect within one turn, before anything can be written.
+pub const RELAY_TURN_BYTES: usize = 4 * RELAY_WAITING_BYTES;
+
+/// How long a server may take to accept a relayed connection; then the next one is tried.
+pub const RELAY_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a relayed connection with one direction closed may be silent. As IPVS keeps them.
+pub const RELAY_HALF_CLOSED_MAX: Duration = Duration::from_secs(120);
+
+/// Relayed connections of one process. Each has two descriptors.
+pub const RELAYS_MAX: usize = 1 << 20;
+
+/// Clients of one virtual server whose server is remembered; then the one that was seen longest
+/// ago is forgotten. About 100 bytes each.
+pub const PERSISTENT_CLIENTS_MAX: usize = 65_536;
+
+/// Bytes of a checked server's reply that are kept to be looked through; more fails the check.
+pub const CHECK_REPLY_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes of a checked server's reply that are read at all; more fails the check.
+pub const CHECK_BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+const _: () = assert!(HTTP_HEAD_BYTES_MAX < CHECK_REPLY_BYTES_MAX);
+
+/// How long a program that is told of a server or a quorum may run; then it is ended, because news
+/// after it wait.
+pub const BALANCE_NOTIFY_TIME: Duration = Duration::from_secs(60);
+
+/// How long the last programs may take when balancing ends.
+pub const BALANCE_STOP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Shortest time between two checks of a server that clients could not reach.
+pub const CHECK_HURRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Places in the table of the scheduler `sh` and `dh`. As IPVS.
+pub const HASH_TABLE_PLACES: usize = 256;
+
+/// Places in the table of the scheduler `mh`, a prime. As IPVS' default.
+pub const MAGLEV_PLACES: usize = 4093;

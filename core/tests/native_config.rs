@@ -10,6 +10,7 @@
 use ringkeeper_core::config::native::{self, Settings};
 use ringkeeper_core::config::nutcracker::{self, Config, Listen, Pool};
 use ringkeeper_core::config::render;
+use ringkeeper_core::config::sentinel;
 use ringkeeper_core::routing::RouteTable;
 use serde_json::Value;
 
@@ -46,7 +47,7 @@ fn places(pool: &Pool) -> Vec<String> {
 
 /// Imports a file and compares; `what` appears when something differs.
 fn imports_alike(what: &str, old: &Config, text: &str) {
-    let imported = native::write(what, text).unwrap();
+    let imported = native::write(native::Old { name: what, text }, None).unwrap();
     assert!(native::is_native(imported.as_bytes()), "{what}:\n{imported}");
     let (_, new) = read(what, &imported);
     assert_eq!(old.pools.len(), new.pools.len(), "{what}");
@@ -75,6 +76,40 @@ fn an_import_of_every_file_that_twemproxy_takes_routes_as_before() {
         imported += 1;
     }
     assert!(imported >= 20, "only {imported} files are good");
+}
+
+#[test]
+fn an_import_with_a_sentinel_names_the_masters_and_leaves_the_ring_as_it_was() {
+    let text = include_str!("../../tests/tutorial/nutcracker.yml");
+    let sentinel = include_str!("../../tests/tutorial/sentinel.conf");
+    let old = nutcracker::parse("nutcracker.yml", text).config.unwrap();
+    let imported = native::write(
+        native::Old { name: "nutcracker.yml", text },
+        Some(native::Old { name: "sentinel.conf", text: sentinel }),
+    )
+    .unwrap();
+    let (settings, new) = read("ringkeeper.yml", &imported);
+    let (old, new) = (&old.pools[0], &new.pools[0]);
+    assert_eq!(places(old), places(new), "{imported}");
+    let shards: Vec<(&str, Option<&str>)> =
+        new.servers.iter().map(|one| (one.name.as_str(), one.shard.as_deref())).collect();
+    let expected = [
+        ("192.168.223.128:6379", Some("nutcracker_a")),
+        ("192.168.223.131:6379", Some("nutcracker_b")),
+    ];
+    assert_eq!(shards, expected);
+    assert!(!new.auto_eject_hosts, "a failed master is replaced instead");
+    let Some(native::Watch::Own(own)) = settings.sentinel else { panic!("{imported}") };
+    let before = sentinel::parse("sentinel.conf", sentinel).config.unwrap();
+    for (old, new) in before.masters.iter().zip(&own.config.masters) {
+        let mut expected = old.clone();
+        // Said in a comment: it would restart the proxy.
+        expected.client_reconfig_script = None;
+        assert_eq!(*new, expected);
+    }
+    for word in ["#client_reconfig_script: ./client-reconfig.sh", "Was true.", "#hosts: []"] {
+        assert!(imported.contains(word), "{word} in\n{imported}");
+    }
 }
 
 #[test]

@@ -43,12 +43,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sentinel", MACHINE),
     ("vrrp", MACHINE),
     ("admin", MACHINE),
+    ("balance", MACHINE),
     // The only place that may know two machines.
     (
         "node",
         &[
-            "proxy", "sentinel", "vrrp", "admin", "routing", "command", "config", "stats", "id",
-            "io", "time", "limits",
+            "proxy", "sentinel", "vrrp", "balance", "admin", "routing", "command", "config",
+            "stats", "id", "io", "time", "limits",
         ],
     ),
 ];

@@ -91,6 +91,7 @@ fn pump(admin: &mut Admin, id: ConnId, said: &mut Vec<u8>, is_closed: &mut bool)
             Output::PauseRead(_) | Output::ResumeRead(_) => {}
             other @ (Output::Connect { .. }
             | Output::Release { .. }
+            | Output::EndWrite(_)
             | Output::Resolve { .. }
             | Output::OpenChannel { .. }
             | Output::CloseChannel(_)

@@ -55,7 +55,7 @@ fn reads(data: &[u8], read: impl Fn(&[u8]) -> Read) {
 /// Whatever twemproxy's form says the native form says, too.
 fn imports(text: &str) {
     let parsed = nutcracker::parse("fuzz.yml", text);
-    let imported = native::write("fuzz.yml", text);
+    let imported = native::write(native::Old { name: "fuzz.yml", text }, None);
     assert_eq!(parsed.config.is_some(), imported.is_ok());
     let (Some(old), Ok(imported)) = (parsed.config, imported) else { return };
     let new = native::parse("fuzz.yml", &imported);

@@ -8,7 +8,7 @@ use std::task::Poll;
 use mio::net::{TcpStream, UnixStream};
 use ringkeeper_core::buf::Buffer;
 use ringkeeper_core::id::ConnId;
-use socket2::Socket;
+use socket2::{SockRef, Socket};
 
 use crate::poller::{Poller, Readiness, Watched};
 
@@ -291,6 +291,23 @@ impl Conn {
                 WriteResult::Blocked
             }
         }
+    }
+
+    /// Says that nothing more is sent.
+    pub(crate) fn end_write(&self) -> io::Result<()> {
+        debug_assert!(self.unwritten.is_none(), "a write is in flight");
+        self.stream.shutdown_write()
+    }
+
+    /// Has the other side reset when the socket is closed: what it has not read must not stay in
+    /// the kernel for minutes.
+    pub(crate) fn set_reset(&self) {
+        let linger = Some(std::time::Duration::ZERO);
+        // A socket that takes no options is broken and as good as reset.
+        let _ = match &self.stream {
+            Stream::Tcp(stream) => SockRef::from(stream).set_linger(linger),
+            Stream::Unix(stream) => SockRef::from(stream).set_linger(linger),
+        };
     }
 
     /// Takes the socket out. Nobody watches it any more.

@@ -497,6 +497,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
                 }
                 Output::Close { conn, mode } => self.close(conn, mode),
                 Output::Release { conn, state } => self.release(conn, state),
+                Output::EndWrite(conn) => self.end_write(conn),
                 Output::Resolve { query, host, port } => self.resolver.ask(query, host, port),
                 Output::Event(event) => self.host.event(event),
                 Output::Errand(errand) => self.host.errand(errand),
@@ -553,6 +554,13 @@ impl<D: Drive, H: Host> Driver<D, H> {
         Some(conn)
     }
 
+    fn end_write(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if let Err(error) = conn.end_write() {
+            self.fail(id, close_reason(&error));
+        }
+    }
+
     fn close(&mut self, id: ConnId, mode: CloseMode) {
         // Unknown: it broke before the worker could hear of it, and Closed is on its way.
         let Some(conn) = self.conns.get_mut(id) else { return };
@@ -561,6 +569,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
             CloseMode::Flush => self.finish(id),
             CloseMode::Abort => {
                 conn.set_closing();
+                conn.set_reset();
                 self.fail(id, CloseReason::Requested);
             }
         }

@@ -1,6 +1,7 @@
 //! The loop: what the kernel has goes to the drive, what the drive wants goes to the kernel.
 
 mod channels;
+mod close;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -619,6 +620,7 @@ impl<D: Drive, H: Host> Driver<D, H> {
                 Output::ResumeRead(conn) => self.resume(conn),
                 Output::Close { conn, mode } => self.close(conn, mode),
                 Output::Release { conn, state } => self.release(conn, state),
+                Output::EndWrite(conn) => self.end_write(conn),
                 Output::Resolve { query, host, port } => {
                     if !self.resolver.ask(query, host, port) {
                         self.unasked.push_back(query);
@@ -708,25 +710,6 @@ impl<D: Drive, H: Host> Driver<D, H> {
     }
 
     // Endings.
-
-    fn close(&mut self, conn: ConnId, mode: CloseMode) {
-        let Some(connection) = self.table.get_mut(conn) else { return };
-        match (mode, connection.phase) {
-            (CloseMode::Flush, Phase::Open) if connection.is_sending => {
-                connection.phase = Phase::Flushing;
-            }
-            (_, Phase::Flushing) if mode == CloseMode::Flush => {}
-            (_, Phase::Closing(_)) => {}
-            (CloseMode::Flush, _) => self.end(conn, CloseReason::Requested),
-            (CloseMode::Abort, _) => {
-                if let Some(socket) = connection.socket() {
-                    // What the other side has not read must not stay in the kernel for minutes.
-                    let _ = socket.set_linger(Some(Duration::ZERO));
-                }
-                self.end(conn, CloseReason::Requested);
-            }
-        }
-    }
 
     /// Ends a connection: at once if nothing is in flight, else as soon as it has come back.
     fn end(&mut self, conn: ConnId, reason: CloseReason) {

@@ -1,18 +1,26 @@
 //! `ringkeeper import`: a file of twemproxy's in our own form.
 
+use std::fs;
 use std::path::Path;
 
-use ringkeeper_core::config::native;
+use ringkeeper_core::config::native::{self, Old};
+use ringkeeper_core::config::render;
 
 use super::load;
+use crate::host::{self, reason};
 
-/// Returns the text of a `ringkeeper.yml` for the `nutcracker.yml` at `path`; of a keepalived.conf
-/// the section that has the virtual routers.
+/// Returns the text of a `ringkeeper.yml` for the `nutcracker.yml` at `path`, and for the
+/// `sentinel.conf` and the `keepalived.conf` beside it; of a keepalived.conf alone the section that
+/// has the virtual routers.
 ///
 /// # Errors
 ///
 /// What is wrong with the file, for people.
-pub(super) fn import(path: &Path) -> Result<String, String> {
+pub(super) fn import(
+    path: &Path,
+    sentinel: Option<&Path>,
+    keepalived: Option<&Path>,
+) -> Result<String, String> {
     #[cfg(target_os = "linux")]
     if super::keepalived::is_one(path) {
         return super::keepalived::import(path);
@@ -24,7 +32,16 @@ pub(super) fn import(path: &Path) -> Result<String, String> {
     if loaded.has_errors() {
         return Err(loaded.human());
     }
-    let text = native::write(&loaded.name, loaded.text()).map_err(|_| loaded.human())?;
+    let sentinel = sentinel.map(read).transpose()?;
+    let old = sentinel.as_ref().map(|(name, text)| Old { name, text });
+    let pools = Old { name: &loaded.name, text: loaded.text() };
+    let mut text = native::write(pools, old).map_err(|found| match &old {
+        Some(Old { name, text }) => render::human(name, text, &found, host::has_colours()),
+        None => loaded.human(),
+    })?;
+    if let Some(path) = keepalived {
+        text.insert_str(0, &beside(path)?);
+    }
     // It must never be the operator who finds that out.
     if native::parse("imported", &text).config.is_none() {
         return Err(format!(
@@ -33,4 +50,21 @@ pub(super) fn import(path: &Path) -> Result<String, String> {
         ));
     }
     Ok(text)
+}
+
+fn read(path: &Path) -> Result<(String, String), String> {
+    let name = path.display().to_string();
+    match fs::read_to_string(path) {
+        Ok(text) => Ok((name, text)),
+        Err(error) => Err(format!("error: {name} can't be read: {}\n", reason(&error))),
+    }
+}
+
+/// Returns the comment about virtual routers, which stay in a file of their own.
+fn beside(path: &Path) -> Result<String, String> {
+    let (name, _) = read(path)?;
+    Ok(format!(
+        "# The virtual routers stay in {name}, which is read as it is:\n#   ringkeeper run -c \
+         ringkeeper.yml --keepalived {name}\n\n"
+    ))
 }

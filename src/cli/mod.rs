@@ -1,10 +1,13 @@
 //! Command lines. The name that the program was started under decides which one is spoken.
 
+mod check;
 mod compose;
 mod getopt;
 mod import;
 #[cfg(target_os = "linux")]
 mod keepalived;
+#[cfg(target_os = "linux")]
+mod lab;
 mod load;
 mod manual;
 mod nutcracker;
@@ -13,6 +16,9 @@ mod route;
 mod secrets;
 mod sentinel;
 mod sentinel_check;
+mod status;
+mod together;
+mod top;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
@@ -12,16 +13,15 @@ use ringkeeper_core::config::native::{self, Settings};
 use ringkeeper_core::stats::FiguresPlan;
 
 use crate::cli::compose::{self, Parts};
-#[cfg(target_os = "linux")]
-use crate::cli::keepalived;
 use crate::cli::load::Loaded;
-use crate::cli::{import, load, manual, route, sentinel, sentinel_check};
+use crate::cli::{check, import, load, manual, route, sentinel, status, top};
+#[cfg(target_os = "linux")]
+use crate::cli::{keepalived, lab};
 use crate::host::admin::{self, AdminLaunch, AdminPlace, SlowAfter};
 use crate::host::control::{self, Answer, Control};
 use crate::host::journal;
 use crate::host::log::{Format, Log, Verbosity};
 use crate::host::reason;
-use crate::host::routers::Routers;
 use crate::host::runtime::Choice;
 use crate::host::service::{self, Launch, Stats, Threads};
 use crate::host::signal::{Persona, Signals};
@@ -100,6 +100,7 @@ Exit codes:
 const IMPORT_EXAMPLES: &str = "\
 Examples:
   ringkeeper import nutcracker.yml > ringkeeper.yml
+  ringkeeper import nutcracker.yml --sentinel sentinel.conf > ringkeeper.yml
   ringkeeper check ringkeeper.yml
 
 Comments in the result say what differs and why. The result holds the passwords of the original.";
@@ -139,15 +140,27 @@ enum Verb {
     /// Take what was drained into service again.
     #[command(after_help = DRAIN_EXAMPLES)]
     Undrain(DrainArgs),
+    /// Tell how the running service is: pools, shards and their masters, who watches them.
+    Status(StatusArgs),
+    /// Tell why something is as it is.
+    #[command(subcommand)]
+    Explain(Explain),
+    /// Show what happens now in a terminal, once a second: shards, servers, the virtual address and
+    /// what became of masters. A browser shows the same at the admin address.
+    Top(TopArgs),
     /// Tell what is wrong with configuration files; opens nothing else.
     #[command(after_help = CHECK_EXAMPLES)]
-    Check(CheckArgs),
+    Check(check::Arguments),
     /// Tell which server a key belongs to, and why.
     #[command(after_help = ROUTE_EXAMPLES)]
     Route(RouteArgs),
     /// Write a nutcracker.yml in the form of ringkeeper.yml; every key stays where it is.
     #[command(after_help = IMPORT_EXAMPLES)]
     Import(ImportArgs),
+    /// Try it: a whole deployment on this machine, with keys to break things.
+    #[cfg(target_os = "linux")]
+    #[command(after_help = lab::EXAMPLES)]
+    Lab(lab::LabArgs),
     /// Write man pages into a folder.
     #[command(hide = true)]
     Man {
@@ -307,28 +320,30 @@ enum LogLevel {
 }
 
 #[derive(Debug, Args)]
-struct CheckArgs {
-    /// Configuration files.
-    #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
-    /// Of a sentinel.conf: also ask the masters that it names, for 2 s at most.
-    #[arg(long)]
-    live: bool,
-    /// Treat warnings as a failure.
-    #[arg(long)]
-    strict: bool,
-    /// For people, or for programs.
-    #[arg(long, value_enum, default_value_t)]
-    format: ReportFormat,
+struct AdminArgs {
+    /// Where the service is administered: HOST:PORT or unix:PATH [default: 127.0.0.1:22280]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<AdminPlace>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum ReportFormat {
-    /// Sentences, with the lines of the file that they are about.
-    #[default]
-    Human,
-    /// One JSON object a file, each on its line.
-    Json,
+#[derive(Debug, Args)]
+struct StatusArgs {
+    /// Everything, for programs.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    at: AdminArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Explain {
+    /// What happened to a shard's master, and what stands in the way of a failover.
+    Failover {
+        /// The Sentinels' name of the master.
+        name: String,
+        #[command(flatten)]
+        at: AdminArgs,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -336,6 +351,22 @@ struct ImportArgs {
     /// twemproxy's configuration file.
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// The sentinel.conf of the same host; servers at the addresses of its masters follow them.
+    #[arg(long, value_name = "FILE")]
+    sentinel: Option<PathBuf>,
+    /// The keepalived.conf of the same host.
+    #[arg(long, value_name = "FILE")]
+    keepalived: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct TopArgs {
+    #[command(flatten)]
+    at: AdminArgs,
+    /// Seconds from one look to the next.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1,
+        value_parser = clap::value_parser!(u8).range(1..=60))]
+    interval: u8,
 }
 
 #[derive(Debug, Args)]
@@ -363,9 +394,29 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
         }
         Ok(Cli { command: Verb::Drain(arguments) }) => drain("drain", &arguments),
         Ok(Cli { command: Verb::Undrain(arguments) }) => drain("undrain", &arguments),
-        Ok(Cli { command: Verb::Check(arguments) }) => check(&arguments),
+        Ok(Cli { command: Verb::Status(StatusArgs { json, at }) }) => {
+            let path = if json { "/status.json" } else { "/status.txt" };
+            tell(status::page(&at.admin.unwrap_or_default(), path))
+        }
+        Ok(Cli { command: Verb::Explain(Explain::Failover { name, at }) }) => {
+            let page = status::page(&at.admin.unwrap_or_default(), "/failovers.txt");
+            tell(page.and_then(|text| status::about(&text, &name)))
+        }
+        Ok(Cli { command: Verb::Top(TopArgs { at, interval }) }) => {
+            let interval = Duration::from_secs(interval.into());
+            match top::run(&at.admin.unwrap_or_default(), interval) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(problem) => {
+                    eprintln!("error: {problem}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+        Ok(Cli { command: Verb::Check(arguments) }) => check::run(&arguments),
         Ok(Cli { command: Verb::Route(arguments) }) => explain_routes(&arguments),
         Ok(Cli { command: Verb::Import(arguments) }) => import_file(&arguments),
+        #[cfg(target_os = "linux")]
+        Ok(Cli { command: Verb::Lab(arguments) }) => lab::main(arguments),
         Ok(Cli { command: Verb::Man { folder } }) => write_pages(&folder),
         Ok(Cli { command: Verb::Completions { shell } }) => {
             let text = manual::completions(Cli::command(), shell);
@@ -419,7 +470,10 @@ fn run(arguments: RunArgs) -> ExitCode {
         loaded.log();
     }
     let Some(config) = loaded.config.take() else { return ExitCode::FAILURE };
-    let Ok(routers) = start_routers(&arguments, Some(&loaded)) else { return ExitCode::FAILURE };
+    let path = arguments.keepalived.as_deref();
+    let Ok(routers) = compose::start_routers(path, Some(&loaded), arguments.runtime) else {
+        return ExitCode::FAILURE;
+    };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
@@ -473,39 +527,6 @@ const fn choice(runtime: native::Runtime) -> Choice {
     }
 }
 
-/// Starts the virtual routers that are wanted beside the pools.
-///
-/// # Errors
-///
-/// They cannot be started; the log says why.
-#[cfg(target_os = "linux")]
-fn start_routers(arguments: &RunArgs, loaded: Option<&Loaded>) -> Result<Option<Routers>, ()> {
-    let own = loaded.and_then(|loaded| Some((loaded.path(), loaded.settings.vrrp.clone()?)));
-    let runtime = arguments.runtime.unwrap_or_default();
-    match (&arguments.keepalived, own) {
-        (Some(path), None) => keepalived::start(path, runtime).ok_or(()).map(Some),
-        (None, Some((path, config))) => {
-            keepalived::start_own(path, config, runtime).ok_or(()).map(Some)
-        }
-        (Some(_), Some(_)) => {
-            tracing::error!("--keepalived and \"vrrp\" in the file: one of them has to go");
-            Err(())
-        }
-        (None, None) => Ok(None),
-    }
-}
-
-/// Virtual routers need what only Linux has.
-#[cfg(not(target_os = "linux"))]
-fn start_routers(arguments: &RunArgs, loaded: Option<&Loaded>) -> Result<Option<Routers>, ()> {
-    let is_wanted = loaded.is_some_and(|loaded| loaded.settings.vrrp.is_some());
-    if arguments.keepalived.is_none() && !is_wanted {
-        return Ok(None);
-    }
-    tracing::error!("virtual routers are for Linux only");
-    Err(())
-}
-
 /// Runs virtual routers and nothing else.
 #[cfg(target_os = "linux")]
 fn run_routers(arguments: &RunArgs, signals: &Signals) -> ExitCode {
@@ -549,7 +570,10 @@ fn watch(arguments: &RunArgs, file: &Path, signals: &Signals) -> ExitCode {
     match sentinel::read(file, "", sentinel::State::Beside) {
         Ok(loaded) => {
             // Dropped at the end: they leave in order.
-            let Ok(_routers) = start_routers(arguments, None) else { return ExitCode::FAILURE };
+            let (path, runtime) = (arguments.keepalived.as_deref(), arguments.runtime);
+            let Ok(_routers) = compose::start_routers(path, None, runtime) else {
+                return ExitCode::FAILURE;
+            };
             let runtime = arguments.runtime.unwrap_or_default();
             sentinel::serve(loaded, runtime, &log, signals, || {})
         }
@@ -597,6 +621,20 @@ fn command(control: Option<&Path>, words: &[&str]) -> ExitCode {
         Ok(Answer { is_ok: false, text }) => {
             eprint!("{text}");
             ExitCode::FAILURE
+        }
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints what was found out, or why nothing was.
+fn tell(found: Result<String, String>) -> ExitCode {
+    match found {
+        Ok(text) => {
+            say(&text);
+            ExitCode::SUCCESS
         }
         Err(problem) => {
             eprintln!("error: {problem}");
@@ -684,7 +722,8 @@ fn stats(arguments: &RunArgs, settings: &Settings) -> Option<Stats> {
 }
 
 fn import_file(arguments: &ImportArgs) -> ExitCode {
-    match import::import(&arguments.file) {
+    let (sentinel, keepalived) = (arguments.sentinel.as_deref(), arguments.keepalived.as_deref());
+    match import::import(&arguments.file, sentinel, keepalived) {
         Ok(text) => {
             say(&text);
             ExitCode::SUCCESS
@@ -703,54 +742,6 @@ fn write_pages(folder: &Path) -> ExitCode {
             eprintln!("error: {} can't be written: {}", folder.display(), reason(&error));
             ExitCode::FAILURE
         }
-    }
-}
-
-fn check(arguments: &CheckArgs) -> ExitCode {
-    let mut has_errors = false;
-    let mut has_warnings = false;
-    for file in &arguments.files {
-        if let Some(report) = sentinel_check::check(file, arguments.live) {
-            has_errors |= report.has_errors();
-            has_warnings |= report.has_warnings();
-            match arguments.format {
-                ReportFormat::Json => say(&report.json()),
-                ReportFormat::Human => {
-                    eprint!("{}", report.human());
-                    say(&report.verdict());
-                }
-            }
-            continue;
-        }
-        #[cfg(target_os = "linux")]
-        if keepalived::is_one(file) {
-            let loaded = keepalived::read(file, None);
-            has_errors |= loaded.config.is_none();
-            has_warnings |= loaded.has_warnings();
-            match arguments.format {
-                ReportFormat::Json => say(&loaded.json()),
-                ReportFormat::Human => {
-                    eprint!("{}", loaded.human());
-                    say(&loaded.verdict());
-                }
-            }
-            continue;
-        }
-        let loaded = load::check(file);
-        has_errors |= loaded.has_errors();
-        has_warnings |= loaded.has_warnings();
-        match arguments.format {
-            ReportFormat::Json => say(&loaded.json()),
-            ReportFormat::Human => {
-                eprint!("{}", loaded.human());
-                say(&loaded.verdict());
-            }
-        }
-    }
-    match (has_errors, has_warnings && arguments.strict) {
-        (true, _) => ExitCode::from(1),
-        (false, true) => ExitCode::from(2),
-        (false, false) => ExitCode::SUCCESS,
     }
 }
 
@@ -773,7 +764,7 @@ fn explain_routes(arguments: &RouteArgs) -> ExitCode {
 }
 
 /// Prints to standard output; a reader that left early (`| head`) is no mistake.
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

@@ -27,6 +27,8 @@ pub(crate) struct Report {
     is_good: bool,
     masters: usize,
     diagnostics: Vec<Diagnostic>,
+    /// What it says; none if it is not usable.
+    pub(crate) config: Option<Config>,
 }
 
 /// Reads a file if it is for a Sentinel; `is_live` also looks at the servers that it names.
@@ -49,7 +51,8 @@ pub(crate) fn check(path: &Path, is_live: bool) -> Option<Report> {
         }
     }
     let masters = parsed.config.as_ref().map_or(0, |config| config.masters.len());
-    Some(Report { name, text, is_good: parsed.config.is_some(), masters, diagnostics })
+    let is_good = parsed.config.is_some();
+    Some(Report { name, text, is_good, masters, diagnostics, config: parsed.config })
 }
 
 impl Report {
@@ -97,8 +100,16 @@ fn warning(text: &str, words: &[&str], code: &'static str, message: String) -> D
         column: 1,
         message,
         expected: None,
-        hint: None,
+        hint: hint_of(code).map(str::to_owned),
         related: None,
+    }
+}
+
+fn hint_of(code: &str) -> Option<&'static str> {
+    match code {
+        "two-voters" => Some("run a third Sentinel on another host; a witness needs no pools"),
+        "quorum-above-voters" => Some("a majority of the voters is the usual quorum"),
+        _ => None,
     }
 }
 
@@ -109,11 +120,23 @@ fn unwise(config: &Config, text: &str) -> Vec<Diagnostic> {
         let at = ["sentinel", "monitor", name];
         let others = master.known_sentinels.len();
         let voters = u32::try_from(others + 1).unwrap_or(u32::MAX);
-        if others == 1 {
-            let message = format!("{name} has two voters: when one is gone, nobody is elected");
+        let quorum = master.monitor.quorum.get();
+        if others == 0 && quorum > 1 {
+            let message = format!(
+                "{quorum} Sentinels must agree about {name}, and the file does not know of others \
+                 yet: two of them elect nobody when one host is gone"
+            );
             found.push(warning(text, &at, "two-voters", message));
         }
-        if others > 0 && master.monitor.quorum.get() > voters {
+        let needed = quorum.max(voters / 2 + 1);
+        if others > 0 && quorum <= voters && voters - 1 < needed {
+            let message = format!(
+                "{name} has {voters} voters and the quorum {quorum}: when one is gone, nobody is \
+                 elected"
+            );
+            found.push(warning(text, &at, "two-voters", message));
+        }
+        if others > 0 && quorum > voters {
             let message = format!("the quorum of {name} is more than its {voters} voters");
             found.push(warning(text, &at, "quorum-above-voters", message));
         }
@@ -235,9 +258,15 @@ mod tests {
         let config = config::parse("s.conf", &text).config.unwrap();
         let found = unwise(&config, &text);
         let codes: Vec<(&str, usize)> = found.iter().map(|f| (f.code, f.line)).collect();
-        let expected =
-            [("two-voters", 2), ("quorum-above-voters", 2), ("open-without-password", 1)];
-        assert_eq!(codes, expected);
+        assert_eq!(codes, [("quorum-above-voters", 2), ("open-without-password", 1)]);
+        for (text, code) in [
+            (text.replace("6379 3", "6379 2"), "two-voters"),
+            ("bind 127.0.0.1\nsentinel monitor m 127.0.0.1 6379 2\n".to_owned(), "two-voters"),
+        ] {
+            let found = unwise(&config::parse("s.conf", &text).config.unwrap(), &text);
+            let found = found.iter().find(|found| found.code == code).unwrap();
+            assert!(found.hint.is_some(), "{found:?}");
+        }
         let safe = "bind 127.0.0.1\nsentinel monitor m 127.0.0.1 6379 1\n";
         assert!(unwise(&config::parse("s.conf", safe).config.unwrap(), safe).is_empty());
     }

@@ -173,12 +173,13 @@ impl AdminLaunch {
         workers: u16,
         listeners: BTreeMap<ListenerId, ControlRole>,
         watch: Option<WatchPlan>,
+        has_routers: bool,
     ) -> ControlPlan {
         let mut host_names = self.host_names.clone();
         host_names.push(facts.host_name.clone());
         let access = Access { token: self.token.clone(), host_names };
         let admin = Some(Arc::new(AdminPlan { facts, access, workers }));
-        ControlPlan { listeners, admin, watch }
+        ControlPlan { listeners, admin, watch, overseen: has_routers.then_some(workers) }
     }
 }
 

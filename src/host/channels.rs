@@ -72,6 +72,8 @@ impl Channels {
             ChannelSpec::Fifo { path } => fifo(path),
             ChannelSpec::WatchFile { path, bytes_max } => watch::file(path, *bytes_max),
             ChannelSpec::WatchProcess { program } => watch::process(program),
+            ChannelSpec::Udp { to } => udp(*to).map(OwnedFd::from),
+            ChannelSpec::Ping { to } => ping(*to).map(OwnedFd::from),
             ChannelSpec::Guardian => self.guardians.spawn(),
         }
     }
@@ -181,6 +183,26 @@ fn fifo(path: &str) -> io::Result<OwnedFd> {
         return Err(io::Error::from_raw_os_error(libc::EEXIST));
     }
     Ok(pipe)
+}
+
+/// Opens a socket for datagrams to and from one address.
+fn udp(to: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&to.into())?;
+    Ok(socket)
+}
+
+/// Opens a socket for echo requests: one that needs no rights where the system lets this group
+/// have it, else a raw one.
+fn ping(to: IpAddr) -> io::Result<Socket> {
+    let domain = Domain::for_address(SocketAddr::new(to, 0));
+    let protocol = if to.is_ipv4() { Protocol::ICMPV4 } else { Protocol::ICMPV6 };
+    let socket = Socket::new(domain, Type::DGRAM, Some(protocol))
+        .or_else(|_| Socket::new_raw(domain, Type::RAW, Some(protocol)))?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SocketAddr::new(to, 0).into())?;
+    Ok(socket)
 }
 
 /// Has the addresses of an interface with a virtual MAC answered for by that interface alone.

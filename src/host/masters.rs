@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use ringkeeper_core::config::nutcracker::{Address, Config, HostPort};
 use ringkeeper_core::config::sentinel as conf;
 use ringkeeper_core::node::{ControlRole, WatchPlan};
+use ringkeeper_core::sentinel::follow::FollowSetup;
 use ringkeeper_core::sentinel::machine::Setup;
 
 use crate::host::sentinel;
@@ -23,6 +24,8 @@ pub(crate) enum MastersLaunch {
         /// promise something until then.
         read: ReadSetup,
     },
+    /// Sentinels that others run.
+    Follow(FollowSetup),
 }
 
 impl MastersLaunch {
@@ -32,7 +35,7 @@ impl MastersLaunch {
     ///
     /// What can't be opened, or what is wrong with the settings.
     pub(crate) fn open(&self, sockets: &mut Sockets) -> anyhow::Result<Vec<Fresh>> {
-        let Self::Own { read } = self;
+        let Self::Own { read } = self else { return Ok(Vec::new()) };
         let setup = read().map_err(anyhow::Error::msg)?;
         let server = &setup.config.server;
         if server.tls != conf::Tls::default() {
@@ -64,10 +67,15 @@ impl MastersLaunch {
     ///
     /// What is wrong with the settings or with what was kept.
     pub(crate) fn plan(&self) -> anyhow::Result<WatchPlan> {
-        let Self::Own { read } = self;
-        let setup = read().map_err(anyhow::Error::msg)?;
-        let setup = Box::new(sentinel::identify(setup)?);
-        Ok(WatchPlan::Own { setup, seed: host::seed()? })
+        let seed = host::seed()?;
+        match self {
+            Self::Own { read } => {
+                let setup = read().map_err(anyhow::Error::msg)?;
+                let setup = Box::new(sentinel::identify(setup)?);
+                Ok(WatchPlan::Own { setup, seed })
+            }
+            Self::Follow(setup) => Ok(WatchPlan::Follow { setup: Box::new(setup.clone()), seed }),
+        }
     }
 
     /// Returns where the masters were when the state was written, by name.
@@ -76,7 +84,8 @@ impl MastersLaunch {
     ///
     /// What is wrong with the settings or with what was kept.
     pub(crate) fn known(&self) -> anyhow::Result<BTreeMap<String, SocketAddr>> {
-        let Self::Own { read } = self;
+        // Who follows knows nothing before the first answer.
+        let Self::Own { read } = self else { return Ok(BTreeMap::new()) };
         let setup = read().map_err(anyhow::Error::msg)?;
         Ok(places(&setup.config))
     }
@@ -104,55 +113,27 @@ pub(crate) fn settle(config: &mut Config, known: &BTreeMap<String, SocketAddr>) 
     }
 }
 
-/// Finds out which server of old files is which master: the one at its address, or at that of a
-/// replica of it, because the master may have moved since the pools were written down. A server's
-/// place on the ring stays what it was.
-pub(crate) fn attach(config: &mut Config, masters: &[conf::Master]) {
-    let address_of = |address: &Address| match address {
-        Address::Tcp(at) => conf::Address::new(&at.host, at.port).ok(),
-        Address::Unix(_) => None,
-    };
-    for pool in config.pools.iter_mut().filter(|pool| pool.redis) {
-        for server in pool.servers.iter_mut().filter(|server| server.shard.is_none()) {
-            let Some(address) = address_of(&server.address) else { continue };
-            let is_it = |master: &&conf::Master| master.monitor.address.is_same(&address);
-            let was_it = |master: &&conf::Master| {
-                master.known_replicas.iter().any(|replica| replica.is_same(&address))
-            };
-            let found = masters.iter().find(is_it).or_else(|| masters.iter().find(was_it));
-            server.shard = found.map(|master| master.name.as_str().to_owned());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use ringkeeper_core::config::nutcracker;
+    use ringkeeper_core::config::{native, nutcracker};
 
     use super::*;
 
     #[test]
-    fn an_old_server_is_the_master_at_its_address_and_keeps_its_place_on_the_ring() {
+    fn masters_are_looked_for_where_they_were_last() {
         let text = "alpha:\n  listen: 127.0.0.1:22121\n  redis: true\n  servers:\n    - \
-                    192.168.223.128:6379:1\n    - 192.168.223.131:6379:1\n    - 10.0.0.9:6379:1\n";
-        let sentinel = "sentinel monitor a 192.168.223.128 6379 2\nsentinel monitor b 192.168.223.132 \
-                        6379 2\nsentinel known-replica b 192.168.223.131 6379\n";
+                    192.168.223.131:6379:1\n";
+        let sentinel = "sentinel monitor b 192.168.223.132 6379 2\nsentinel monitor c db 6379 2\n\
+                        sentinel known-replica b 192.168.223.131 6379\n";
         let masters = conf::parse("s", sentinel).config.unwrap();
         let mut config = nutcracker::parse("n", text).config.unwrap();
-        attach(&mut config, &masters.masters);
-        let servers = &config.pools[0].servers;
-        let found: Vec<(&str, Option<&str>)> =
-            servers.iter().map(|one| (one.name.as_str(), one.shard.as_deref())).collect();
-        let expected = [
-            ("10.0.0.9:6379", None),
-            ("192.168.223.128:6379", Some("a")),
-            ("192.168.223.131:6379", Some("b")),
-        ];
-        assert_eq!(found, expected);
-        settle(&mut config, &places(&masters));
-        let last = &config.pools[0].servers[2];
-        assert_eq!(last.name, "192.168.223.131:6379");
+        native::attach(&mut config, &masters.masters);
+        let known = places(&masters);
+        assert_eq!(known.len(), 1, "a host name is looked up later");
+        settle(&mut config, &known);
+        let server = &config.pools[0].servers[0];
+        assert_eq!(server.name, "192.168.223.131:6379", "its place on the ring stays");
         let at = HostPort { host: "192.168.223.132".into(), port: 6379 };
-        assert_eq!(last.address, Address::Tcp(at));
+        assert_eq!(server.address, Address::Tcp(at));
     }
 }

@@ -72,9 +72,13 @@ impl Host for Desk {
             | Event::Returned { .. }
             | Event::GreetingRefused { .. }
             | Event::ServerProtocolError { .. }
+            | Event::Switched { .. }
+            | Event::HoldBegan { .. }
+            | Event::HoldEnded { .. }
             | Event::ClientRefused { .. }
             | Event::ClientOverLimit { .. }
             | Event::Router { .. }
+            | Event::Balance { .. }
             | Event::Check { .. }
             | Event::ChannelFailed { .. }) => {
                 debug_assert!(false, "a Sentinel has no pools, but gave {other:?}");

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ringkeeper_core::admin::{AdminRole, Facts};
 use ringkeeper_core::config::native::{self, Limits, Settings};
 use ringkeeper_core::config::nutcracker::Config;
-use ringkeeper_core::io::Command;
+use ringkeeper_core::io::{Command, Health, HealthNews, Notice};
 use ringkeeper_core::node::ControlRole;
 use ringkeeper_core::proxy::{ListenerRole, Plan, Policy};
 use ringkeeper_core::stats::FiguresPlan;
@@ -243,7 +243,9 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
     // A process that is being replaced watches until it has given everything away.
     let masters = launch.masters.as_ref().filter(|_| launch.takeover.is_none());
     let watch = masters.map(MastersLaunch::plan).transpose()?;
-    let control = launch.admin.plan(facts, host.threads, sockets.fixed(), watch);
+    let has_routers = launch.routers.is_some();
+    let fixed = sockets.fixed();
+    let control = launch.admin.plan(facts, host.threads, fixed, watch, has_routers);
     let line = launch.routers.as_ref().map(Routers::line).unwrap_or_default();
     let fleet = Fleet::start(selected, &Arc::new(plan), host.threads, control, line)?;
     for fresh in fresh {
@@ -470,11 +472,35 @@ impl Service {
         let target = Target::parse(words, &self.config).map_err(|problem| problem + "\n")?;
         let mut drained = self.drained.clone();
         drained.set(&target, is_drain);
+        let pools = self.config.pools.iter().map(|pool| &pool.name);
+        let changed: Vec<String> = pools
+            .filter(|name| drained.has_pool(name) != self.drained.has_pool(name))
+            .cloned()
+            .collect();
+        // First, so that new clients find another host from the first moment on.
+        if is_drain {
+            self.tell_routers(&changed, is_drain);
+        }
         self.change(self.config.clone(), drained)
             .map_err(|problem| format!("error: {problem}; nothing has changed\n"))?;
+        if !is_drain {
+            self.tell_routers(&changed, is_drain);
+        }
         let done = if is_drain { "is drained" } else { "is taken up again" };
         tracing::info!("{target} {done}");
         Ok(format!("{target} {done}\n"))
+    }
+
+    /// Tells the virtual routers which pools take no clients from here on, or take them again.
+    fn tell_routers(&self, pools: &[String], is_drain: bool) {
+        let Some(routers) = &self.routers else { return };
+        let line = routers.line();
+        for pool in pools {
+            let ill = Health::Ill { why: "it is drained".into() };
+            let health = if is_drain { ill } else { Health::Well };
+            let source = format!("pool {pool}").into();
+            line.pass(&Notice::Health(HealthNews { source, health }));
+        }
     }
 
     /// Goes on with another configuration; returns what is different.

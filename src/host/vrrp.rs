@@ -18,6 +18,7 @@ use ringkeeper_core::node::vrrp::VrrpWorker;
 use rustix::mm::MlockAllFlags;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
+use crate::host::balance;
 use crate::host::channels::Channels;
 use crate::host::errands::Errands;
 use crate::host::events::routers;
@@ -93,6 +94,9 @@ pub(crate) struct Running {
     is_drained: Arc<AtomicBool>,
     /// How long it may take to leave.
     patience: Duration,
+    selected: Selected,
+    /// Virtual servers, where the file has any.
+    balance: Option<balance::Running>,
 }
 
 /// Starts the virtual routers.
@@ -110,12 +114,15 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
     let names: Vec<_> = launch.config.instances.iter().map(|one| one.name.as_str()).collect();
     tracing::info!("virtual routers: {}", names.join(" "));
     let now = ringkeeper_core::time::Instant::START;
+    // Before the routers: an address must not come without those who serve it.
+    let balance = balance::start(&launch.config, selected)?;
     let mut worker = VrrpWorker::new(launch.config, launch.has_guardian, now);
     if launch.line.is_some() {
         worker = worker.with_figures();
     }
-    spawn(selected, worker, scheduling, patience, launch.line)
-        .context("the virtual routers' thread could not start")
+    let running = spawn(selected, worker, scheduling, patience, launch.line);
+    let running = running.context("the virtual routers' thread could not start")?;
+    Ok(Running { balance, ..running })
 }
 
 /// Keeps pages in memory, so that nothing waits for a disk.
@@ -202,7 +209,7 @@ fn spawn(
                 let message = mail.map_or(rt_uring::Message::Stop, rt_uring::Message::Mail);
                 let _ = sender.send(message);
             });
-            Ok(Running { thread, post, is_drained, patience })
+            Ok(Running { thread, post, is_drained, patience, selected, balance: None })
         }
         Selected::Tokio => {
             let (sender, mut mailbox) = rt_tokio::mailbox()?;
@@ -217,7 +224,7 @@ fn spawn(
                 let message = mail.map_or(rt_tokio::Message::Stop, rt_tokio::Message::Mail);
                 let _ = sender.send(message);
             });
-            Ok(Running { thread, post, is_drained, patience })
+            Ok(Running { thread, post, is_drained, patience, selected, balance: None })
         }
     }
 }
@@ -243,11 +250,18 @@ fn thread(
 impl Running {
     /// Tells whether the thread has ended without being asked to.
     pub(crate) fn has_ended(&self) -> bool {
-        self.thread.is_finished()
+        self.thread.is_finished() || self.balance.as_ref().is_some_and(balance::Running::has_ended)
     }
 
     /// Has another configuration taken over.
-    pub(crate) fn reload(&self, config: Config) {
+    pub(crate) fn reload(&mut self, config: Config) {
+        match &mut self.balance {
+            Some(balance) => balance.reload(&config),
+            None => match balance::start(&config, self.selected) {
+                Ok(started) => self.balance = started,
+                Err(error) => tracing::error!("{error:#}"),
+            },
+        }
         let plan = Parcel::new(Arc::new(config));
         let limit = Duration::ZERO;
         (self.post)(Some(Mail::Command(Command::Reload { plan, limit })));
@@ -280,6 +294,10 @@ impl Running {
             std::thread::sleep(Duration::from_millis(1));
         }
         (self.post)(None);
+        // After the goodbyes: the next router has the addresses by now.
+        if let Some(balance) = self.balance {
+            balance.leave();
+        }
         match self.thread.join() {
             Ok(Ok(())) => ExitCode::SUCCESS,
             Ok(Err(error)) => {
@@ -294,7 +312,7 @@ impl Running {
 /// Obeys signals until the end of the process; returns its exit code. `read` reads the
 /// configuration again; none if it has errors, which it has told.
 pub(crate) fn supervise(
-    running: Running,
+    mut running: Running,
     log: &Log,
     signals: &Signals,
     read: impl Fn() -> Option<Config>,

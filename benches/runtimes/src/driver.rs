@@ -144,6 +144,7 @@ impl<R: Runtime> Driver<R> {
             Output::PauseRead(conn) => self.with(conn, |conn| conn.set_paused(true)),
             Output::ResumeRead(conn) => self.with(conn, |conn| conn.set_paused(false)),
             Output::Release { conn, .. } => eprintln!("not given away: {conn:?}"),
+            Output::EndWrite(conn) => eprintln!("not ended: {conn:?}"),
             Output::Close { conn, mode } => {
                 if self.table.borrow_mut().take_attempt(conn) {
                     // The attempt goes on in the kernel and nobody waits for it.

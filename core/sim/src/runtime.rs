@@ -373,6 +373,7 @@ impl World {
             }
             Output::Close { conn, mode } => self.close(conn, mode),
             Output::Release { conn, .. } => Err(format!("{conn:?} is given away unasked")),
+            Output::EndWrite(conn) => Err(format!("the proxy closes no half of {conn:?}")),
             Output::Resolve { query, host, port } => {
                 self.trace.push(self.now, Line::Note(format!("< resolve {host}:{port}")));
                 let delay = Duration::from_nanos(self.rng.below(30_000_000));

@@ -275,6 +275,7 @@ impl Admin {
             Output::Transmit { conn, .. }
             | Output::PauseRead(conn)
             | Output::ResumeRead(conn)
+            | Output::EndWrite(conn)
             | Output::Close { conn, .. }
             | Output::Release { conn, .. } => *conn != id,
             Output::Connect { .. }

@@ -1,6 +1,6 @@
 //! Channels, and what is told of the virtual routers that need them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// What a channel is. Interfaces are told by their numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,17 @@ pub enum ChannelSpec {
         /// Its name, or its path.
         program: String,
     },
+    /// Datagrams to and from one address.
+    Udp {
+        /// Which.
+        to: SocketAddr,
+    },
+    /// Echo requests to a host and its replies, ICMP or ICMPv6 messages without their IP header. The
+    /// kernel fills in identifier and checksum.
+    Ping {
+        /// Which.
+        to: IpAddr,
+    },
     /// A process that outlives this one and acts on the last datagram then.
     Guardian,
 }
@@ -69,6 +80,8 @@ impl ChannelSpec {
             | Self::Netlink { .. }
             | Self::WatchFile { .. }
             | Self::WatchProcess { .. }
+            | Self::Udp { .. }
+            | Self::Ping { .. }
             | Self::Guardian => true,
             Self::Frames { .. } | Self::Fifo { .. } => false,
         }

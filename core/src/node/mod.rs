@@ -1,8 +1,10 @@
 //! The workers: what a runtime drives, made of machines that do not know each other.
 
 mod control;
+mod health;
 mod wiring;
 
+pub mod balance;
 pub mod sentinel;
 pub mod vrrp;
 

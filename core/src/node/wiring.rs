@@ -50,6 +50,9 @@ pub(super) const fn overheard(output: &Output) -> Overheard {
             | Event::ServerSilent { .. }
             | Event::Ejected { .. }
             | Event::Returned { .. }
+            | Event::Switched { .. }
+            | Event::HoldBegan { .. }
+            | Event::HoldEnded { .. }
             | Event::GreetingRefused { .. }
             | Event::ServerProtocolError { .. }
             | Event::ClientRefused { .. }
@@ -57,7 +60,8 @@ pub(super) const fn overheard(output: &Output) -> Overheard {
             | Event::Router { .. }
             | Event::Check { .. }
             | Event::ChannelFailed { .. }
-            | Event::TlsFailed { .. } => Overheard::Nothing,
+            | Event::TlsFailed { .. }
+            | Event::Balance { .. } => Overheard::Nothing,
         },
         // A switch goes to every worker with clients, in the same turn.
         Output::Notice { .. }
@@ -71,6 +75,7 @@ pub(super) const fn overheard(output: &Output) -> Overheard {
         | Output::OpenChannel { .. }
         | Output::CloseChannel(_)
         | Output::Datagram { .. }
+        | Output::EndWrite(_)
         | Output::Errand(_) => Overheard::Nothing,
     }
 }

@@ -35,7 +35,8 @@ impl Outbox {
             | Output::Transmit { conn, .. }
             | Output::Release { conn, .. }
             | Output::PauseRead(conn)
-            | Output::ResumeRead(conn) => *conn != gone,
+            | Output::ResumeRead(conn)
+            | Output::EndWrite(conn) => *conn != gone,
             Output::Connect { .. }
             | Output::Resolve { .. }
             | Output::Event(_)

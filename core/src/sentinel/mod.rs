@@ -8,7 +8,8 @@
 //! - who may act: [`election`], with what has to be durable first in [`state`];
 //! - what is done: [`select`], [`failover`], [`reconf`].
 //!
-//! [`machine`] joins them.
+//! [`machine`] joins them. [`follow`] is for hosts without a Sentinel of their own: it believes those
+//! of others.
 //!
 //! On the wire it is Redis Sentinel of 7.0. Where a rule of the genuine program is known to break
 //! its own promises, the safer rule is used and marked with `Deviates:`.
@@ -18,10 +19,12 @@ pub mod down;
 pub mod election;
 pub mod event;
 pub mod failover;
+pub mod follow;
 pub mod hello;
 pub mod info;
 pub mod instance;
 pub mod machine;
+mod names;
 pub mod peers;
 pub mod reconf;
 pub mod reply;
@@ -29,3 +32,5 @@ pub mod role;
 pub mod select;
 pub mod state;
 pub mod tilt;
+
+pub use self::names::NameBase;

@@ -2,13 +2,16 @@
 
 pub mod arp;
 pub mod checksum;
+pub mod dns;
 pub mod ethernet;
 pub mod http;
+pub mod icmp;
 pub mod ip;
 pub mod json;
 pub mod memcache;
 pub mod ndp;
 pub mod netlink;
+pub mod proxy;
 pub mod resp;
 pub mod secret;
 pub mod vrrp;

@@ -94,6 +94,7 @@ impl Desk {
             ]),
             admin: Some(Arc::new(AdminPlan { facts, access, workers })),
             watch: None,
+            overseen: Default::default(),
         };
         let make = |id| Data {
             worker: Worker::new(Arc::clone(&plan), u64::from(id), Instant::START)

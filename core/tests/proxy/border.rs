@@ -83,6 +83,7 @@ fn a_server_that_closed_in_the_same_turn_is_not_greeted() {
         Output::Connect { .. }
         | Output::PauseRead(_)
         | Output::ResumeRead(_)
+        | Output::EndWrite(_)
         | Output::Resolve { .. }
         | Output::Event(_)
         | Output::Errand(_)

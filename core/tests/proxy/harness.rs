@@ -220,6 +220,7 @@ impl Harness {
                     let reason = CloseReason::Requested;
                     self.worker.handle(self.now, Input::Closed { conn, reason });
                 }
+                Output::EndWrite(conn) => panic!("the proxy closes no half of {conn:?}"),
                 Output::Release { conn, state } => {
                     self.wires.entry(conn).or_default().is_closed = true;
                     let state = state.open::<ClientState>().expect("a client's state");

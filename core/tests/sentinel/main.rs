@@ -9,6 +9,8 @@
 
 mod config;
 mod events;
+mod follow;
+mod lively;
 mod machine;
 mod recorded;
 mod replies;

@@ -445,6 +445,7 @@ impl Play {
                 self.client_named(conn).wire.set_paused(false);
             }
             Output::Release { conn, .. } => panic!("{conn:?} is given away unasked"),
+            Output::EndWrite(conn) => panic!("the proxy closes no half of {conn:?}"),
             Output::Close { conn, .. } => {
                 match self.servers.get_mut(&conn) {
                     Some(server) => server.wire.close(),

@@ -288,6 +288,7 @@ impl<M: Machine> Drive for Checked<M> {
                 }
             }
             Output::Release { .. }
+            | Output::EndWrite(_)
             | Output::Resolve { .. }
             | Output::Event(_)
             | Output::Errand(_)

@@ -24,10 +24,14 @@ pub(crate) fn log(event: &Event) {
         | Event::Returned { .. }
         | Event::GreetingRefused { .. }
         | Event::ServerProtocolError { .. }
+        | Event::Switched { .. }
+        | Event::HoldBegan { .. }
+        | Event::HoldEnded { .. }
         | Event::ClientRefused { .. }
         | Event::ClientOverLimit { .. }
         | Event::Reloaded(_)
         | Event::TlsFailed { .. }
+        | Event::Balance { .. }
         | Event::Exit { .. }
         | Event::Sentinel { .. }
         | Event::Drained => {}

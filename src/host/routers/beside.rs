@@ -119,7 +119,7 @@ impl Routers {
             return false;
         };
         self.config = config.clone();
-        if let Some(running) = &self.running {
+        if let Some(running) = &mut self.running {
             running.reload(config);
         }
         true

@@ -10,7 +10,8 @@ use std::time::Duration;
 use ringkeeper_core::buf::Buffer;
 use ringkeeper_core::id::{ConnId, ListenerId, Ticket};
 use ringkeeper_core::io::{
-    Change, CloseReason, Drive, Endpoint, Errand, Exit, Input, Output, PersistError,
+    Change, CloseReason, Drive, Endpoint, Errand, Exit, Input, Notice, Output, PersistError,
+    ShardNews,
 };
 use ringkeeper_core::rng::Rng;
 use ringkeeper_core::time::Instant;
@@ -284,6 +285,7 @@ impl Ours {
                     machine.handle(ctx.now, Input::Received { conn: name, bytes: &bytes });
                 }
             }
+            Output::EndWrite(conn) => panic!("a Sentinel closes no half of {conn:?}"),
             Output::Release { conn, .. } => panic!("a Sentinel gives no client away: {conn:?}"),
             Output::Close { conn: name, .. } => {
                 let wire = self.wire(name, "Close");
@@ -298,6 +300,10 @@ impl Ours {
                 let address = host.parse().map(|ip| vec![SocketAddr::new(ip, port)]);
                 let result = address.map_err(|_| ringkeeper_core::io::ResolveError::NotFound);
                 machine.handle(ctx.now, Input::Resolved { query, result });
+            }
+            Output::Notice { notice: Notice::Shard(news), .. } => {
+                let ShardNews { shard, epoch, address, condition } = news;
+                ctx.tell("!news", format!("{shard} {epoch} {address} {condition:?}"));
             }
             Output::Event(_)
             | Output::Notice { .. }

@@ -44,6 +44,7 @@ pub(super) fn read(statements: &[Statement], collector: &mut Collector<'_>) -> C
     for statement in named("vrrp_sync_group") {
         reader.group(statement);
     }
+    reader.virtual_servers(statements);
     reader.config
 }
 
@@ -133,10 +134,6 @@ impl Reader<'_, '_> {
         if text.starts_with("include") && keywords::TOP.contains(&text) {
             let message = "the files meant here could not be read";
             self.warn("include-not-followed", &keyword.span, message);
-        } else if text.starts_with("virtual_server") {
-            self.config.has_virtual_servers = true;
-            let message = "virtual servers are not served yet, ignored";
-            self.warn("virtual-server-not-read", &keyword.span, message);
         } else if keywords::TOP_UNUSED.contains(&text) {
             self.unused(keyword);
         } else if !keywords::TOP.contains(&text) {

@@ -1,15 +1,16 @@
-//! keepalived's `keepalived.conf`, read in place: its grammar, and what it says about VRRP.
+//! keepalived's `keepalived.conf`, read in place: its grammar, and what it says about
+//! virtual routers and virtual servers.
 //!
 //! Source: keepalived 2.2.7, as its users see it. What keepalived refuses to run with is an error
 //! here. What it runs with after changing it, ignoring it or only complaining is a warning that
 //! says so; nothing is changed silently.
 //!
 //! Nothing is opened here: [`assemble`] is handed what `include` asks for, and whether interfaces
-//! and scripts exist and are safe is the host's to say. `virtual_server` blocks are known and not
-//! read yet.
+//! and scripts exist and are safe is the host's to say.
 
 mod address;
 mod check;
+mod checker;
 mod global;
 mod grammar;
 mod include;
@@ -19,13 +20,16 @@ mod lines;
 mod model;
 mod reader;
 mod script;
+mod virtual_server;
 
+pub use checker::{Check, Checker, HttpVersion, Pattern, RedisCheck, RedisRole, Timing, Url};
 pub use include::{Assembled, Matches, Source, assemble};
 pub use model::{
     Announcing, ChecksumForm, Command, Config, Fifo, File, Framed, Global, Group, HealthEffect,
     HealthRule, Instance, ListCheck, Notify, Peer, Preempt, Probe, Process, Route, Scheduling,
     Script, Tracked, Tracks, User, VirtualAddress, VirtualMac,
 };
+pub use virtual_server::{Persistence, RealServer, Scheduler, Sorry, VirtualServer};
 
 use super::diagnostic::{Collector, Diagnostic};
 
@@ -67,7 +71,16 @@ pub fn is_silent_in_keepalived(code: &str) -> bool {
             | "keyword-without-effect"
             | "strict-mode"
             | "unicast-in-strict-mode"
-            | "virtual-server-not-read"
+            | "no-checker"
+            | "server-weight-out-of-range"
+            | "missing-protocol"
+            | "method-without-effect"
+            | "scheduler-replaced"
+            | "duplicate-virtual-server"
+            | "fwmark-not-served"
+            | "protocol-not-served"
+            | "check-replaced"
+            | "check-without-effect"
             | "weight-with-nopreempt"
             | "process-arguments"
     )

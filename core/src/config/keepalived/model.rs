@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::time::Duration;
 
+use super::virtual_server::VirtualServer;
 use crate::wire::vrrp::{AdvertInterval, Auth, Family, Priority, Vrid};
 
-/// What a file says about VRRP.
+/// What a file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// What counts for all routers.
@@ -21,8 +22,8 @@ pub struct Config {
     pub instances: Vec<Instance>,
     /// Groups of them.
     pub groups: Vec<Group>,
-    /// Whether the file has virtual servers.
-    pub has_virtual_servers: bool,
+    /// Virtual servers, in the order of the file; their addresses differ.
+    pub virtual_servers: Vec<VirtualServer>,
 }
 
 impl Config {
@@ -35,6 +36,7 @@ impl Config {
             || self.global.fifos.iter().any(|fifo| fifo.handler.is_some())
             || self.global.startup.is_some()
             || self.global.shutdown.is_some()
+            || self.virtual_servers.iter().any(|server| server.commands().next().is_some())
     }
 
     /// Returns every program that may be run.
@@ -48,7 +50,8 @@ impl Config {
         let handlers = self.global.fifos.iter().filter_map(|fifo| fifo.handler.as_ref());
         let framing = [&self.global.startup, &self.global.shutdown].into_iter().flatten();
         let framing = framing.map(|framed| &framed.command);
-        probes.chain(instances).chain(groups).chain(handlers).chain(framing)
+        let servers = self.virtual_servers.iter().flat_map(VirtualServer::commands);
+        probes.chain(instances).chain(groups).chain(handlers).chain(framing).chain(servers)
     }
 }
 

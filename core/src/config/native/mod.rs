@@ -12,6 +12,7 @@
 //! - lists in brackets, mappings in braces and a leading `---` are allowed. Anchors, aliases, tags
 //!   and a second document are not.
 
+mod attach;
 mod keys;
 mod pool;
 mod section;
@@ -19,6 +20,7 @@ mod sentinel;
 mod value;
 mod vrrp;
 mod write;
+mod write_sentinel;
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -35,11 +37,12 @@ use crate::routing::server_order;
 
 use self::section::{Entry, Section};
 
+pub use self::attach::attach;
 pub use self::keys::keys;
 pub use self::sentinel::{Follow, Own, Watch};
 pub use self::value::format_time;
 pub use self::vrrp::write_routers;
-pub use self::write::write;
+pub use self::write::{Old, write};
 
 /// Default of a pool's `timeout`. Redis itself gives scripts five seconds before it calls itself
 /// busy; whoever is silent for longer must not make its clients hang.

@@ -64,6 +64,8 @@ pub struct Follow {
     pub password: Option<Secret>,
     /// The masters to ask for.
     pub shards: Vec<MasterName>,
+    /// Without answers of more than half of them for so long, nothing is written.
+    pub fence: Duration,
 }
 
 /// What the section says of how masters are known.
@@ -464,7 +466,9 @@ impl Reader<'_, '_, '_> {
         self.secret(self.section, "password_file", SecretOf::Sentinel);
         let user = self.section.text("user", self.out).map(|(text, _)| text);
         let user = user.filter(|&text| text != OFF).map(str::to_owned);
-        Follow { sentinels, user, password: None, shards: names }
+        let down_after = self.section.time("down_after", Duration::from_millis(1), self.out);
+        let fence = down_after.unwrap_or(DOWN_AFTER_DEFAULT);
+        Follow { sentinels, user, password: None, shards: names, fence }
     }
 
     /// Notes the file of a password; tells whether there is one.

@@ -333,7 +333,7 @@ pub fn write_routers(config: &Config) -> String {
         ("programs that are tracked", !config.processes.is_empty()),
         ("groups", !config.groups.is_empty()),
         ("pipes for transitions", !config.global.fifos.is_empty()),
-        ("virtual servers", config.has_virtual_servers),
+        ("virtual servers", !config.virtual_servers.is_empty()),
     ];
     for (what, _) in lost.iter().filter(|(_, is_lost)| *is_lost) {
         let _ = writeln!(out, "  # Not taken over: {what}. `--keepalived FILE` knows them.");

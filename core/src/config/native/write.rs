@@ -11,7 +11,7 @@ use super::super::nutcracker::{
 use super::super::yaml::{Content, Document, NodeId};
 use super::section::OFF;
 use super::value::{format_size, format_time};
-use super::{POOL_TIMEOUT_DEFAULT, pool, scalar};
+use super::{POOL_TIMEOUT_DEFAULT, pool, scalar, write_sentinel};
 
 /// Longest quoted key that may stand before its colon on one line, bytes; YAML has 1024 characters.
 const SIMPLE_KEY_BYTES_MAX: usize = 1000;
@@ -19,21 +19,35 @@ const SIMPLE_KEY_BYTES_MAX: usize = 1000;
 /// Columns of a comment line.
 const COMMENT_COLUMNS: usize = 96;
 
-/// Turns the text of a `nutcracker.yml` into that of a `ringkeeper.yml`. `name` only appears in
-/// comments.
+/// A file of another program.
+#[derive(Clone, Copy, Debug)]
+pub struct Old<'a> {
+    /// Its name, for comments.
+    pub name: &'a str,
+    /// What it says.
+    pub text: &'a str,
+}
+
+/// Turns a `nutcracker.yml`, and the `sentinel.conf` beside it if there is one, into a
+/// `ringkeeper.yml`.
 ///
 /// The result holds the passwords of the original.
 ///
 /// # Errors
 ///
-/// What is wrong with the original: at least one of the diagnostics is an error.
-pub fn write(name: &str, text: &str) -> Result<String, Vec<Diagnostic>> {
+/// What is wrong with the first of the files that has an error.
+pub fn write(pools: Old<'_>, sentinel: Option<Old<'_>>) -> Result<String, Vec<Diagnostic>> {
+    let Old { name, text } = pools;
     let nutcracker::Parsed { config, diagnostics } = nutcracker::parse(name, text);
-    let Some(config) = config else { return Err(diagnostics) };
+    let Some(mut config) = config else { return Err(diagnostics) };
     let document = Document::read(text);
     let origins = origins(&document);
-    let mut writer = Writer { out: String::new(), name };
+    let mut writer = Writer { out: String::new(), name, is_watched: sentinel.is_some() };
     writer.head();
+    if let Some(sentinel) = sentinel {
+        write_sentinel::write(&mut writer, sentinel, &mut config)?;
+    }
+    writer.out.push_str("pools:\n");
     for (at, origin) in origins.iter().enumerate() {
         let Some(pool) = config.pools.iter().find(|pool| pool.name == origin.name) else {
             continue;
@@ -88,9 +102,12 @@ fn origins(document: &Document) -> Vec<Origin<'_>> {
         .collect()
 }
 
-struct Writer<'a> {
-    out: String,
+/// Writes a file.
+pub(super) struct Writer<'a> {
+    pub(super) out: String,
     name: &'a str,
+    /// Whether masters are watched.
+    is_watched: bool,
 }
 
 impl Writer<'_> {
@@ -114,7 +131,7 @@ impl Writer<'_> {
             "As twemproxy has it. The default here is one for each processor, and each has \
              connections of its own to every server.",
         );
-        self.out.push_str("threads: 1\n\npools:\n");
+        self.out.push_str("threads: 1\n\n");
     }
 
     fn pool<'d>(
@@ -170,9 +187,7 @@ impl Writer<'_> {
         if is_set(Directive::Preconnect) {
             self.key("preconnect", boolean(pool.preconnect));
         }
-        if is_set(Directive::AutoEjectHosts) {
-            self.key("auto_eject_hosts", boolean(pool.auto_eject_hosts));
-        }
+        self.ejection(pool, origin);
         if is_set(Directive::ServerConnections) {
             self.key("server_connections", &pool.server_connections.to_string());
         }
@@ -190,6 +205,20 @@ impl Writer<'_> {
         }
         if is_set(Directive::ClientOutputBytesMax) {
             self.key("client_output_bytes_max", &format_size(pool.client_output_bytes_max.into()));
+        }
+    }
+
+    fn ejection(&mut self, pool: &Pool, origin: &Origin<'_>) {
+        let has_shards = pool.servers.iter().any(|server| server.shard.is_some());
+        if pool.auto_eject_hosts && has_shards {
+            self.comment(
+                4,
+                "Was true. A failed master is replaced here; ejected, its keys would be looked for, \
+                 and written, on another shard meanwhile.",
+            );
+            self.key("auto_eject_hosts", "false");
+        } else if origin.set.contains(&Directive::AutoEjectHosts) {
+            self.key("auto_eject_hosts", boolean(pool.auto_eject_hosts));
         }
     }
 
@@ -237,14 +266,25 @@ impl Writer<'_> {
             let Some(server) = pool.servers.iter().find(|server| server.literal == *literal) else {
                 continue;
             };
-            self.server(server);
+            self.server(pool, server);
         }
     }
 
-    fn server(&mut self, server: &Server) {
+    fn server(&mut self, pool: &Pool, server: &Server) {
         let (name, address) =
             (scalar_text(&server.name), scalar_text(&address_text(&server.address)));
-        let _ = writeln!(self.out, "      - name: {name}\n        address: {address}");
+        let _ = writeln!(self.out, "      - name: {name}");
+        match &server.shard {
+            Some(shard) => {
+                let _ = writeln!(self.out, "        shard: {}", scalar_text(shard));
+            }
+            None if self.is_watched && pool.redis => {
+                self.comment(8, "No monitored master has this address: nobody follows it.");
+                let _ = writeln!(self.out, "        shard: {OFF}");
+            }
+            None => {}
+        }
+        let _ = writeln!(self.out, "        address: {address}");
         if server.weight.get() != 1 {
             let _ = writeln!(self.out, "        weight: {}", server.weight);
         }
@@ -255,7 +295,7 @@ impl Writer<'_> {
     }
 
     /// Writes a comment in lines that fit a screen.
-    fn comment(&mut self, indent: usize, text: &str) {
+    pub(super) fn comment(&mut self, indent: usize, text: &str) {
         let mut column = 0;
         for word in text.split(' ') {
             if column > 0 && column + 1 + word.len() <= COMMENT_COLUMNS {
@@ -275,11 +315,11 @@ impl Writer<'_> {
     }
 }
 
-const fn boolean(value: bool) -> &'static str {
+pub(super) const fn boolean(value: bool) -> &'static str {
     if value { "true" } else { "false" }
 }
 
-fn host_port(at: &HostPort) -> String {
+pub(super) fn host_port(at: &HostPort) -> String {
     let HostPort { host, port } = at;
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
@@ -302,7 +342,7 @@ fn listen_text(listen: &Listen) -> String {
 }
 
 /// Writes a scalar: plain where every reader of YAML takes it for the same text, else quoted.
-fn scalar_text(text: &str) -> String {
+pub(super) fn scalar_text(text: &str) -> String {
     const WORDS: [&str; 9] = ["true", "false", "yes", "no", "on", "off", "null", "y", "n"];
     let is_safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | ':' | '-');
     let begins_well = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/');

@@ -4,11 +4,11 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::Sentinel;
-use super::names::Table;
 use crate::buf::{Buffer, BufferPool};
 use crate::id::ConnId;
 use crate::io::{AtCapacity, CloseMode, Endpoint, Output};
 use crate::limits;
+use crate::sentinel::names::Table;
 use crate::sentinel::reply::Protocol;
 use crate::slab::SlabKey;
 use crate::time::Instant;

@@ -3,6 +3,7 @@
 use super::links::Node;
 use super::master::Master;
 use super::{MasterId, Sentinel};
+use crate::sentinel::instance::MasterName;
 use crate::sentinel::reply::Usable;
 use crate::stats::{MasterFigures, PeerFigures, ReplicaFigures, WatchFigures};
 use crate::time::Instant;
@@ -22,6 +23,15 @@ impl Sentinel {
                 .map(|(id, master)| self.figures_of(now, id, master))
                 .collect(),
         }
+    }
+
+    /// Returns a master that could not be replaced, because too few Sentinels are in sight.
+    pub fn short_of_sentinels(&self) -> Option<&MasterName> {
+        let is_short = |id: MasterId| {
+            let usable = self.usable(id);
+            !(usable.reaches_quorum() && usable.reaches_majority())
+        };
+        self.each_master().find(|(id, _)| is_short(*id)).map(|(_, master)| master.name())
     }
 
     fn figures_of(&self, now: Instant, id: MasterId, master: &Master) -> MasterFigures {

@@ -400,6 +400,8 @@ impl Keeper {
             ChannelSpec::Frames { .. }
             | ChannelSpec::Netlink { .. }
             | ChannelSpec::Fifo { .. }
+            | ChannelSpec::Udp { .. }
+            | ChannelSpec::Ping { .. }
             | ChannelSpec::Guardian => {}
         }
     }

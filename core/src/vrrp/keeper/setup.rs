@@ -229,7 +229,9 @@ impl Keeper {
             ChannelSpec::Frames { .. }
             | ChannelSpec::Fifo { .. }
             | ChannelSpec::WatchFile { .. }
-            | ChannelSpec::WatchProcess { .. } => {}
+            | ChannelSpec::WatchProcess { .. }
+            | ChannelSpec::Udp { .. }
+            | ChannelSpec::Ping { .. } => {}
         }
     }
 
@@ -253,6 +255,7 @@ impl Keeper {
             ChannelSpec::Fifo { .. } => "pipe for notifications",
             ChannelSpec::WatchFile { .. } => "watch of a tracked file",
             ChannelSpec::WatchProcess { .. } => "watch of a tracked process",
+            ChannelSpec::Udp { .. } | ChannelSpec::Ping { .. } => "socket",
             ChannelSpec::Guardian => "guardian process",
         };
         if was_open {
@@ -401,6 +404,8 @@ impl Keeper {
                 | ChannelSpec::Fifo { .. }
                 | ChannelSpec::WatchFile { .. }
                 | ChannelSpec::WatchProcess { .. }
+                | ChannelSpec::Udp { .. }
+                | ChannelSpec::Ping { .. }
                 | ChannelSpec::Guardian => false,
             })
             .map(|socket| socket.channel)

@@ -5,8 +5,10 @@
 //! two lengths, a length beside a transfer coding, two hosts.
 
 mod reply;
+mod response;
 
 pub use self::reply::{Body, HTML, Status, begin_stream, reply, stream_piece};
+pub use self::response::{ResponseHead, response_head};
 
 use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_FIELDS_MAX, HTTP_HEAD_BYTES_MAX};
 

@@ -1,0 +1,446 @@
+//! What is broken here: six Redis servers and three nodes.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+
+use rustix::process::Signal;
+
+use super::network::{ADMIN_PORT, Host, Network, REDIS_PORT, SENTINEL_PORT};
+use super::{processes, resp};
+use crate::host::runtime::Choice;
+
+/// Names of the shards: of the servers on the ring, and of the masters for the Sentinels.
+pub(super) const SHARDS: [&str; 2] = ["one", "two"];
+
+/// The nodes, of which the first has the highest priority.
+pub(super) const NODES: [Host; 3] = [Host::Node(0), Host::Node(1), Host::Node(2)];
+
+/// The servers of each shard, of which the first begins as the master.
+pub(super) const SERVERS: [[Host; 3]; 2] = [
+    [Host::Server(0), Host::Server(1), Host::Server(2)],
+    [Host::Server(3), Host::Server(4), Host::Server(5)],
+];
+
+/// How long a silent master is believed to live.
+pub(super) const DOWN_AFTER_MS: u32 = 1000;
+
+/// From one announcement of the shared address to the next.
+pub(super) const ADVERT_SECONDS: &str = "0.1";
+
+/// Hash tags that are tried until each shard has one.
+const TAGS_MAX: u32 = 64;
+
+/// All processes and where they keep their files.
+pub(super) struct Deployment {
+    pub(super) network: Network,
+    /// Where files are, from the root of the file system.
+    folder: PathBuf,
+    /// The same place, as short as it was given: names of sockets must not be long.
+    short: PathBuf,
+    program: PathBuf,
+    redis: PathBuf,
+    runtime: Choice,
+    children: Vec<(Host, Child)>,
+    /// What a reload changes.
+    timeout_ms: u32,
+}
+
+/// What one server says of its part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) is_master: bool,
+    /// Replicas that follow it and are in step; of a replica whether itself is.
+    pub(super) in_step: usize,
+    /// Whom a replica follows.
+    pub(super) follows: String,
+}
+
+impl Deployment {
+    /// Prepares everything; nothing runs yet.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be written, or no Redis server is installed.
+    pub(super) fn new(network: Network, short: &Path, runtime: Choice) -> io::Result<Self> {
+        let folder = short.canonicalize()?;
+        let redis = folder.join("redis-server");
+        let found = find_redis().ok_or_else(|| {
+            io::Error::other("redis-server is missing: install it, or set REDIS_SERVER to its path")
+        })?;
+        // Whatever its name is there, as `redis-server` it is the server.
+        symlink(found, &redis)?;
+        let deployment = Self {
+            network,
+            folder,
+            short: short.to_owned(),
+            program: std::env::current_exe()?,
+            redis,
+            runtime,
+            children: Vec::new(),
+            timeout_ms: 4000,
+        };
+        for host in NODES.iter().chain(SERVERS.as_flattened()) {
+            fs::create_dir_all(deployment.place(*host))?;
+        }
+        for node in NODES {
+            deployment.configure(node)?;
+        }
+        Ok(deployment)
+    }
+
+    fn place(&self, host: Host) -> PathBuf {
+        self.folder.join(host.name())
+    }
+
+    /// Returns the log of a host, which may be looked at while it is written.
+    pub(super) fn log(&self, host: Host) -> PathBuf {
+        self.place(host).join("log")
+    }
+
+    /// Returns the masters with which everything starts.
+    fn first_master(&self, shard: usize) -> Option<SocketAddr> {
+        Some(self.network.socket(*SERVERS.get(shard)?.first()?, REDIS_PORT))
+    }
+
+    fn configure(&self, node: Host) -> io::Result<()> {
+        let place = self.place(node);
+        fs::write(place.join("ringkeeper.yml"), self.ringkeeper_yml(node))?;
+        fs::write(place.join("keepalived.conf"), self.keepalived_conf(node))
+    }
+
+    fn ringkeeper_yml(&self, node: Host) -> String {
+        let own = self.network.address(node);
+        // Of the loopback interface each host has one address only.
+        let listen = match self.network.shared() {
+            Some(_) => "0.0.0.0".to_owned(),
+            None => own.to_string(),
+        };
+        let control = self.short.join(node.name()).join("control.sock");
+        let control = std::path::absolute(&control).unwrap_or(control);
+        let mut text = format!(
+            "control: {}\nthreads: 1\nadmin:\n  listen: {listen}:{ADMIN_PORT}\nstats:\n  listen: \
+             off\nsentinel:\n  mode: own\n  listen: {listen}:{SENTINEL_PORT}\n  announce: \
+             {own}:{SENTINEL_PORT}\n  down_after: {DOWN_AFTER_MS} ms\n  failover_timeout: 6 s\n  \
+             fast_down: true\n  hosts:\n",
+            control.display(),
+        );
+        for host in NODES {
+            text.push_str(&format!("    - {}\n", self.network.address(host)));
+        }
+        text.push_str(&format!(
+            "pools:\n  lab:\n    listen: {listen}:{REDIS_PORT}\n    hash_tag: \"{{}}\"\n    \
+             timeout: {} ms\n    servers:\n",
+            self.timeout_ms,
+        ));
+        for (shard, name) in SHARDS.iter().enumerate() {
+            let Some(master) = self.first_master(shard) else { continue };
+            text.push_str(&format!("      - name: {name}\n        address: {master}\n"));
+        }
+        text
+    }
+
+    fn keepalived_conf(&self, node: Host) -> String {
+        let Some(shared) = self.network.shared() else { return String::new() };
+        let at = NODES.iter().position(|one| *one == node).unwrap_or_default();
+        // Whoever has the address keeps it: a node that returns disturbs nobody.
+        format!(
+            "global_defs {{\n    router_id {}\n    vrrp_version 3\n}}\n\nvrrp_instance LAB {{\n    \
+             state BACKUP\n    nopreempt\n    interface e0\n    virtual_router_id 78\n    priority \
+             {}\n    advert_int {ADVERT_SECONDS}\n    virtual_ipaddress {{\n        \
+             {shared}/24\n    }}\n}}\n",
+            node.name(),
+            250_usize.saturating_sub(10 * at),
+        )
+    }
+
+    /// Starts a host's programs.
+    ///
+    /// # Errors
+    ///
+    /// One of them cannot be started.
+    pub(super) fn start(&mut self, host: Host) -> io::Result<()> {
+        match host {
+            Host::Node(_) => self.start_node(host),
+            Host::Server(_) => self.start_server(host),
+        }
+    }
+
+    fn start_node(&mut self, node: Host) -> io::Result<()> {
+        let place = self.place(node);
+        let log = self.log(node);
+        let runtime = match self.runtime {
+            Choice::Auto => "auto",
+            Choice::Uring => "uring",
+            Choice::Tokio => "tokio",
+        };
+        let mut command = self.network.command(node, &self.program);
+        command.args(["run", "--runtime", runtime, "-c"]).arg(place.join("ringkeeper.yml"));
+        if self.network.shared().is_some() {
+            command.arg("--keepalived").arg(place.join("keepalived.conf"));
+        }
+        self.children.push((node, processes::start(command, &log)?));
+        Ok(())
+    }
+
+    fn start_server(&mut self, server: Host) -> io::Result<()> {
+        let address = self.network.address(server).to_string();
+        let port = REDIS_PORT.to_string();
+        let mut command = self.network.command(server, &self.redis);
+        command.args(["--port", &port, "--bind", &address, "--protected-mode", "no"]);
+        command.args(["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"]);
+        command.args(["--replica-announce-ip", &address, "--repl-timeout", "10"]);
+        command.args(["--maxmemory", "256mb", "--dir"]).arg(self.place(server));
+        let group = SERVERS.iter().find(|group| group.contains(&server));
+        if let Some(&master) = group.and_then(|group| group.first())
+            && master != server
+        {
+            command.args(["--replicaof", &self.network.address(master).to_string(), &port]);
+        }
+        let child = processes::start(command, &self.log(server))?;
+        self.children.push((server, child));
+        Ok(())
+    }
+
+    /// Returns what all arguments of a host's programs have in common, and those of no other's.
+    fn trace(&self, host: Host) -> String {
+        format!("{}/", self.place(host).display())
+    }
+
+    /// Sends a signal to a host's programs. Redis servers and nodes take what they are sent as one.
+    pub(super) fn signal(&mut self, host: Host, signal: Signal) -> bool {
+        match host {
+            Host::Node(_) => processes::signal(&self.trace(host), signal) > 0,
+            // A server shows another name in lists than it was started with.
+            Host::Server(_) => {
+                let of_host = self.children.iter().filter(|(whose, _)| *whose == host);
+                let pids = of_host.map(|(_, child)| rustix::process::Pid::from_child(child));
+                pids.filter(|pid| rustix::process::kill_process(*pid, signal).is_ok()).count() > 0
+            }
+        }
+    }
+
+    /// Kills a host's programs.
+    pub(super) fn kill(&mut self, host: Host) {
+        self.signal(host, Signal::KILL);
+    }
+
+    /// Forgets programs that have ended; tells whether a host has any that runs.
+    pub(super) fn is_running(&mut self, host: Host) -> bool {
+        self.children.retain_mut(|(_, child)| matches!(child.try_wait(), Ok(None)));
+        match host {
+            Host::Node(_) => !processes::find(&self.trace(host)).is_empty(),
+            Host::Server(_) => self.children.iter().any(|(whose, _)| *whose == host),
+        }
+    }
+
+    /// Has a node do something, such as `reload`; waits for its answer.
+    ///
+    /// # Errors
+    ///
+    /// It does not do it; the text says why.
+    pub(super) fn tell(&self, node: Host, verb: &str) -> Result<(), String> {
+        let mut command = Command::new(&self.program);
+        let control = self.short.join(node.name()).join("control.sock");
+        command.args([verb, "--control"]).arg(control);
+        super::network::run(command).map_err(|error| error.to_string())
+    }
+
+    /// Writes another configuration for every node.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be written.
+    pub(super) fn change_configuration(&mut self) -> io::Result<()> {
+        let before = format!("timeout: {} ms", self.timeout_ms);
+        self.timeout_ms += 1;
+        let after = format!("timeout: {} ms", self.timeout_ms);
+        for node in NODES {
+            let path = self.place(node).join("ringkeeper.yml");
+            let text = fs::read_to_string(&path)?;
+            fs::write(path, text.replace(&before, &after))?;
+        }
+        Ok(())
+    }
+
+    /// Asks a node's Sentinel.
+    pub(super) fn ask_sentinel(&self, node: Host, words: &[&str]) -> io::Result<resp::Reply> {
+        resp::ask(self.network.socket(node, SENTINEL_PORT), words)
+    }
+
+    /// Returns which server a node's Sentinel says is the master of a shard.
+    pub(super) fn master_by(&self, node: Host, shard: usize) -> Option<Host> {
+        let name = SHARDS.get(shard)?;
+        let words = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", name];
+        let reply = self.ask_sentinel(node, &words).ok()?;
+        let address = reply.items().first()?.text().to_owned();
+        let is_it = |host: &&Host| self.network.address(**host).to_string() == address;
+        SERVERS.get(shard)?.iter().find(is_it).copied()
+    }
+
+    /// Returns the master of a shard on which every Sentinel that answers agrees.
+    pub(super) fn master(&self, shard: usize) -> Option<Host> {
+        let mut said = NODES.iter().filter_map(|node| self.master_by(*node, shard));
+        let first = said.next()?;
+        said.all(|other| other == first).then_some(first)
+    }
+
+    /// Asks a server for its part.
+    pub(super) fn part(&self, server: Host) -> Option<Part> {
+        let at = self.network.socket(server, REDIS_PORT);
+        let reply = resp::ask(at, &["INFO", "replication"]).ok()?;
+        let lines: Vec<&str> = reply.text().lines().collect();
+        let field = |name: &str| lines.iter().find_map(|line| line.strip_prefix(name));
+        let is_master = field("role:") == Some("master");
+        let in_step = match is_master {
+            true => lines.iter().filter(|line| line.contains("state=online")).count(),
+            false => usize::from(field("master_link_status:") == Some("up")),
+        };
+        let follows = field("master_host:").unwrap_or_default().to_owned();
+        Some(Part { is_master, in_step, follows })
+    }
+
+    /// Finds two hash tags, one for each shard, by writing through the proxy and looking where it
+    /// went.
+    ///
+    /// # Errors
+    ///
+    /// Nobody takes writes, or all go to one shard.
+    pub(super) fn find_tags(&self, entries: &[SocketAddr]) -> io::Result<[String; 2]> {
+        let gone = || io::Error::other("there is nowhere to write");
+        let entry = *entries.first().ok_or_else(gone)?;
+        let first = self.first_master(0).ok_or_else(gone)?;
+        let mut tags = [None, None];
+        for number in 0..TAGS_MAX {
+            // Hashes of short names that end differently are neighbours.
+            let tag = format!("{number}-shard");
+            let key = format!("lab:{{{tag}}}");
+            if let resp::Reply::Error(text) = resp::ask(entry, &["SET", &key, "1"])? {
+                return Err(io::Error::other(text));
+            }
+            let is_second = resp::ask(first, &["EXISTS", &key])?.text() == "0";
+            resp::ask(entry, &["DEL", &key])?;
+            if let Some(place) = tags.get_mut(usize::from(is_second)) {
+                *place = Some(tag);
+            }
+            if let [Some(one), Some(two)] = &tags {
+                return Ok([one.clone(), two.clone()]);
+            }
+        }
+        Err(io::Error::other("all keys go to one shard"))
+    }
+
+    /// Tells why not every node serves, or not exactly one has the shared address.
+    ///
+    /// # Errors
+    ///
+    /// It is so; the text says what.
+    pub(super) fn judge_nodes(&self) -> Result<(), String> {
+        for node in NODES {
+            for port in [REDIS_PORT, SENTINEL_PORT] {
+                let reply = resp::ask(self.network.socket(node, port), &["PING"]);
+                if !reply.is_ok_and(|reply| reply.text() == "PONG") {
+                    return Err(format!("{} does not answer at {port}", node.name()));
+                }
+            }
+        }
+        match self.network.shared().is_none() || self.network.holder(&NODES).is_some() {
+            true => Ok(()),
+            false => Err("nobody has the address, or more than one".to_owned()),
+        }
+    }
+
+    /// Tells why a node's Sentinel does not see a shard whole.
+    fn judge_view(&self, node: Host, name: &str) -> Result<(), String> {
+        let reply = self.ask_sentinel(node, &["SENTINEL", "MASTER", name]);
+        let reply = reply.map_err(|error| format!("{}: {error}", node.name()))?;
+        let words: Vec<&str> = reply.items().iter().map(resp::Reply::text).collect();
+        let wanted = [("flags", "master"), ("num-slaves", "2"), ("num-other-sentinels", "2")];
+        for (field, value) in wanted {
+            let found = words.chunks_exact(2).find_map(|pair| match pair {
+                [key, value] if *key == field => Some(*value),
+                _ => None,
+            });
+            if found != Some(value) {
+                let found = found.unwrap_or("nothing");
+                return Err(format!("{} sees {field} {found} of {name}", node.name()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells why not every server is where it begins.
+    ///
+    /// # Errors
+    ///
+    /// One of them is not; the text says which.
+    pub(super) fn judge_servers(&self) -> Result<(), String> {
+        SERVERS.iter().enumerate().try_for_each(|(shard, group)| match group.first() {
+            Some(&first) => self.judge_followers(shard, first),
+            None => Ok(()),
+        })
+    }
+
+    /// Tells why not every other server of a shard follows one, in step.
+    fn judge_followers(&self, shard: usize, master: Host) -> Result<(), String> {
+        let address = self.network.address(master).to_string();
+        for &server in SERVERS.get(shard).into_iter().flatten() {
+            let part = self.part(server).ok_or_else(|| format!("{} is silent", server.name()))?;
+            let is_right = match server == master {
+                true => part.is_master && part.in_step == 2,
+                false => !part.is_master && part.in_step == 1 && part.follows == address,
+            };
+            if !is_right {
+                return Err(format!("{} is not in its place: {part:?}", server.name()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns why a shard is not whole: one master, on which all agree, and two replicas in step.
+    ///
+    /// # Errors
+    ///
+    /// It is not whole; the text says why.
+    pub(super) fn judge_shard(&self, shard: usize) -> Result<(), String> {
+        let name = SHARDS.get(shard).copied().unwrap_or_default();
+        let master = NODES.map(|node| self.master_by(node, shard));
+        let Some(first) = master.first().copied().flatten() else {
+            return Err(format!("a Sentinel does not say where the master of {name} is"));
+        };
+        if master.iter().any(|one| *one != Some(first)) {
+            return Err(format!("Sentinels do not agree where the master of {name} is"));
+        }
+        self.judge_followers(shard, first)?;
+        NODES.iter().try_for_each(|node| self.judge_view(*node, name))
+    }
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        for node in NODES {
+            self.kill(node);
+        }
+        for (_, child) in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Finds a Redis server. Debian's redis-check-rdb is the same program under another name, and its
+/// package brings no service.
+fn find_redis() -> Option<PathBuf> {
+    if let Some(given) = std::env::var_os("REDIS_SERVER") {
+        return PathBuf::from(given).canonicalize().ok();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let more = ["/usr/sbin", "/usr/local/bin", "/usr/local/sbin"].map(PathBuf::from);
+    let places: Vec<PathBuf> = std::env::split_paths(&path).chain(more).collect();
+    ["redis-server", "redis-check-rdb"].iter().find_map(|name| {
+        places.iter().map(|place| place.join(name)).find(|at| at.is_file())?.canonicalize().ok()
+    })
+}

@@ -1,0 +1,487 @@
+//! Clients at work, and the memory of everything that they were promised.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ringkeeper_core::rng::Rng;
+
+use super::resp::{Client, Reply};
+
+/// Clients, half of them for each shard.
+pub(super) const CLIENTS: usize = 8;
+
+/// From one request of a client to its next.
+const PACE: Duration = Duration::from_millis(4);
+
+/// A reply that takes longer during an event was held back.
+const HELD_AFTER: Duration = Duration::from_millis(20);
+
+/// How long a client waits for a connection. Whoever does not answer here at once is not there.
+const CONNECT_PATIENCE: Duration = Duration::from_millis(50);
+
+/// How long a client waits for a reply.
+const REPLY_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long whoever only looks for the address waits for anything.
+const LOOK_PATIENCE: Duration = Duration::from_millis(15);
+
+/// How long reading back may take while servers come and go.
+const VERIFY_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Keys that are read back by one command.
+const VERIFY_KEYS: usize = 100;
+
+/// Acknowledged writes that one client remembers. Beyond that nothing is written until they have
+/// been read back.
+const WRITTEN_MAX: usize = 200_000;
+
+/// What became of commands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Commands sent.
+    pub(super) sent: u64,
+    /// Those with a good reply.
+    pub(super) answered: u64,
+    /// Those with an error, or whose connection ended.
+    pub(super) failed: u64,
+    /// Good replies that took longer than 20 ms during an event.
+    pub(super) held: u64,
+}
+
+/// What clients saw of one event.
+#[derive(Clone, Debug)]
+pub(super) struct Window {
+    /// The moment from which times count.
+    mark: Instant,
+    pub(super) counts: Counts,
+    /// The longest that a client waited for a good reply, repetitions included.
+    pub(super) pause: Duration,
+    /// From the mark to the first good reply to a write that was sent after it, per shard.
+    pub(super) writes: [Option<Duration>; 2],
+    /// From the mark to the first good reply on a new connection.
+    pub(super) reached: Option<Duration>,
+}
+
+/// What reading back found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// Acknowledged writes that were looked at.
+    pub(super) checked: u64,
+    /// Those that are not there.
+    pub(super) lost: u64,
+    /// Those that could not be looked at.
+    pub(super) unread: u64,
+}
+
+impl Verdict {
+    /// Adds what was found another time.
+    pub(super) const fn add(&mut self, more: Self) {
+        self.checked += more.checked;
+        self.lost += more.lost;
+        self.unread += more.unread;
+    }
+}
+
+#[derive(Debug)]
+struct Tally {
+    counts: Counts,
+    window: Option<Window>,
+    /// Replies with a value that was never written there.
+    wrong: u64,
+    errors: BTreeMap<String, u64>,
+    /// When each client last had a good reply.
+    last_good: Vec<Instant>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    entries: Vec<SocketAddr>,
+    /// What makes a key belong to each shard.
+    tags: [String; 2],
+    is_over: AtomicBool,
+    tally: Mutex<Tally>,
+    /// Numbers of the acknowledged writes of each client that nobody has read back yet.
+    written: Vec<Mutex<Vec<u64>>>,
+}
+
+/// The clients.
+pub(super) struct Traffic {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One command that has come to its end.
+struct Done {
+    client: usize,
+    is_write: bool,
+    sent_at: Instant,
+    /// When the client first wanted a reply that it did not get until now.
+    wanted_at: Instant,
+    result: Result<(), String>,
+}
+
+impl Tally {
+    fn note(&mut self, done: Done) {
+        let now = Instant::now();
+        let took = now.saturating_duration_since(done.sent_at);
+        let mut counts = Counts { sent: 1, ..Counts::default() };
+        match &done.result {
+            Ok(()) => {
+                counts.answered = 1;
+                counts.held = u64::from(self.window.is_some() && took > HELD_AFTER);
+                if let Some(last) = self.last_good.get_mut(done.client) {
+                    *last = now;
+                }
+            }
+            Err(why) => {
+                counts.failed = 1;
+                *self.errors.entry(why.clone()).or_default() += 1;
+            }
+        }
+        self.counts.add(counts);
+        let Some(window) = &mut self.window else { return };
+        window.counts.add(counts);
+        if counts.answered == 0 {
+            return;
+        }
+        window.pause = window.pause.max(now.saturating_duration_since(done.wanted_at));
+        if done.is_write && done.sent_at >= window.mark {
+            let since = now.saturating_duration_since(window.mark);
+            if let Some(first) = window.writes.get_mut(done.client % 2) {
+                first.get_or_insert(since);
+            }
+        }
+    }
+}
+
+impl Counts {
+    const fn add(&mut self, more: Self) {
+        self.sent += more.sent;
+        self.answered += more.answered;
+        self.failed += more.failed;
+        self.held += more.held;
+    }
+}
+
+impl Traffic {
+    /// Starts the clients. `entries` are where they may go, the best first; a key with the tag of a
+    /// shard in braces belongs to that shard.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses threads.
+    pub(super) fn start(entries: Vec<SocketAddr>, tags: [String; 2]) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            entries,
+            tags,
+            is_over: AtomicBool::new(false),
+            tally: Mutex::new(Tally {
+                counts: Counts::default(),
+                window: None,
+                wrong: 0,
+                errors: BTreeMap::new(),
+                last_good: vec![Instant::now(); CLIENTS],
+            }),
+            written: (0..CLIENTS).map(|_| Mutex::default()).collect(),
+        });
+        let mut traffic = Self { shared, threads: Vec::new() };
+        for number in 0..CLIENTS {
+            let shared = Arc::clone(&traffic.shared);
+            let name = format!("rk-client-{number}");
+            let thread = std::thread::Builder::new().name(name);
+            traffic.threads.push(thread.spawn(move || Worker::new(&shared, number).run())?);
+        }
+        let shared = Arc::clone(&traffic.shared);
+        let thread = std::thread::Builder::new().name("rk-look".to_owned());
+        traffic.threads.push(thread.spawn(move || look(&shared))?);
+        Ok(traffic)
+    }
+
+    /// Begins to count for an event.
+    pub(super) fn open_window(&self) {
+        let mut tally = lock(&self.shared.tally);
+        tally.window = Some(Window {
+            mark: Instant::now(),
+            counts: Counts::default(),
+            pause: Duration::ZERO,
+            writes: [None; 2],
+            reached: None,
+        });
+    }
+
+    /// Says that the event has happened now: times count from here.
+    pub(super) fn mark(&self) {
+        let mut tally = lock(&self.shared.tally);
+        if let Some(window) = &mut tally.window {
+            window.mark = Instant::now();
+            window.writes = [None; 2];
+            window.reached = None;
+        }
+    }
+
+    /// Returns what has been seen of the event so far; none outside of one.
+    pub(super) fn window(&self) -> Option<Window> {
+        lock(&self.shared.tally).window.clone()
+    }
+
+    /// Ends counting for the event.
+    pub(super) fn close_window(&self) -> Option<Window> {
+        lock(&self.shared.tally).window.take()
+    }
+
+    /// Tells whether every client has had a good reply since a moment.
+    pub(super) fn all_served_since(&self, moment: Instant) -> bool {
+        lock(&self.shared.tally).last_good.iter().all(|last| *last >= moment)
+    }
+
+    /// Returns the sum of everything.
+    pub(super) fn counts(&self) -> Counts {
+        lock(&self.shared.tally).counts
+    }
+
+    /// Returns how many replies had a value that was never written there.
+    pub(super) fn wrong(&self) -> u64 {
+        lock(&self.shared.tally).wrong
+    }
+
+    /// Returns the errors that clients got, with how often.
+    pub(super) fn errors(&self) -> BTreeMap<String, u64> {
+        lock(&self.shared.tally).errors.clone()
+    }
+
+    /// Reads back every write that was acknowledged and not yet looked at, and removes it.
+    pub(super) fn verify(&self) -> Verdict {
+        let mut verdict = Verdict::default();
+        let mut reader = Reader { entries: &self.shared.entries, connection: None, turn: 0 };
+        for (client, written) in self.shared.written.iter().enumerate() {
+            let numbers = std::mem::take(&mut *lock(written));
+            for chunk in numbers.chunks(VERIFY_KEYS) {
+                let keys: Vec<String> =
+                    chunk.iter().map(|&number| self.shared.key(client, number)).collect();
+                let asked = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+                // Where nobody has answered for so long the rest is not asked for either.
+                let values = if verdict.unread == 0 { reader.ask("MGET", &keys) } else { None };
+                let Some(values) = values else {
+                    verdict.unread += asked;
+                    continue;
+                };
+                verdict.checked += asked;
+                for (at, &number) in chunk.iter().enumerate() {
+                    match values.items().get(at) {
+                        Some(Reply::Text(text)) if *text == value(client, number) => {}
+                        Some(Reply::Text(_)) => lock(&self.shared.tally).wrong += 1,
+                        Some(Reply::Error(_) | Reply::Nil | Reply::List(_)) | None => {
+                            verdict.lost += 1;
+                        }
+                    }
+                }
+                reader.ask("UNLINK", &keys);
+            }
+        }
+        verdict
+    }
+
+    /// Ends the clients.
+    pub(super) fn stop(&mut self) {
+        self.shared.is_over.store(true, Ordering::Release);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+
+    fn key(&self, client: usize, number: u64) -> String {
+        let [even, odd] = &self.tags;
+        let tag = if client.is_multiple_of(2) { even } else { odd };
+        format!("lab:{{{tag}}}:{client}:{number}")
+    }
+}
+
+fn value(client: usize, number: u64) -> String {
+    format!("{client}/{number}")
+}
+
+/// One client: it writes each key once, and now and then reads one that it has written.
+struct Worker<'a> {
+    shared: &'a Shared,
+    number: usize,
+    connection: Option<Client>,
+    /// Which entry is used.
+    turn: usize,
+    next_key: u64,
+    wanted_at: Option<Instant>,
+    rng: Rng,
+}
+
+impl<'a> Worker<'a> {
+    fn new(shared: &'a Shared, number: usize) -> Self {
+        let seed = u64::try_from(number).unwrap_or_default();
+        let rng = Rng::new(seed);
+        Self { shared, number, connection: None, turn: 0, next_key: 0, wanted_at: None, rng }
+    }
+
+    fn run(mut self) {
+        while !self.shared.is_over() {
+            let began = Instant::now();
+            self.step(began);
+            std::thread::sleep(PACE.saturating_sub(began.elapsed()));
+        }
+    }
+
+    fn step(&mut self, now: Instant) {
+        let wanted_at = *self.wanted_at.get_or_insert(now);
+        if self.connection.is_none() {
+            let count = self.shared.entries.len().max(1);
+            let Some(&at) = self.shared.entries.get(self.turn % count) else { return };
+            match Client::connect(at, CONNECT_PATIENCE, REPLY_PATIENCE) {
+                Ok(connection) => self.connection = Some(connection),
+                Err(_) => {
+                    self.turn += 1;
+                    return;
+                }
+            }
+        }
+        let sent_at = Instant::now();
+        let read = self.choose_read();
+        let is_write = read.is_none();
+        let result = match read {
+            Some(number) => self.read(number),
+            None => self.write(),
+        };
+        let is_good = result.is_ok();
+        let client = self.number;
+        lock(&self.shared.tally).note(Done { client, is_write, sent_at, wanted_at, result });
+        if is_good {
+            self.wanted_at = None;
+        }
+    }
+
+    /// Returns a number that was written, if it is time to read.
+    fn choose_read(&mut self) -> Option<u64> {
+        let written = lock(self.shared.written.get(self.number)?);
+        if written.len() < WRITTEN_MAX && !self.rng.is_one_in(1, 4) {
+            return None;
+        }
+        let at = self.rng.below(u64::try_from(written.len()).unwrap_or_default());
+        written.get(usize::try_from(at).unwrap_or_default()).copied()
+    }
+
+    fn write(&mut self) -> Result<(), String> {
+        let number = self.next_key;
+        self.next_key += 1;
+        let key = self.shared.key(self.number, number);
+        self.ask(&["SET", &key, &value(self.number, number)])?;
+        if let Some(written) = self.shared.written.get(self.number) {
+            lock(written).push(number);
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, number: u64) -> Result<(), String> {
+        let key = self.shared.key(self.number, number);
+        let reply = self.ask(&["GET", &key])?;
+        // Nothing is found out when all is read back: a lost write stays lost.
+        if matches!(&reply, Reply::Text(text) if *text != value(self.number, number)) {
+            lock(&self.shared.tally).wrong += 1;
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, words: &[&str]) -> Result<Reply, String> {
+        let Some(connection) = &mut self.connection else { return Err("not connected".into()) };
+        match connection.ask(words) {
+            Ok(Reply::Error(text)) => Err(text),
+            Ok(reply) => Ok(reply),
+            Err(error) => {
+                self.connection = None;
+                self.turn += 1;
+                Err(crate::host::reason(&error))
+            }
+        }
+    }
+}
+
+/// Connects anew all the time while an event waits for the first good reply.
+fn look(shared: &Shared) {
+    let mut turn = 0;
+    while !shared.is_over() {
+        let mark = match &lock(&shared.tally).window {
+            Some(Window { mark, reached: None, .. }) => Some(*mark),
+            Some(_) | None => None,
+        };
+        let Some(mark) = mark else {
+            std::thread::sleep(Duration::from_millis(2));
+            continue;
+        };
+        let Some(&at) = shared.entries.get(turn % shared.entries.len().max(1)) else { return };
+        turn += 1;
+        let began = Instant::now();
+        let reply = Client::connect(at, LOOK_PATIENCE, LOOK_PATIENCE)
+            .and_then(|mut client| client.ask(&["PING"]));
+        let is_good = matches!(reply, Ok(Reply::Text(_)));
+        if let Some(window) = &mut lock(&shared.tally).window
+            && is_good
+            && window.mark == mark
+            && began >= mark
+        {
+            window.reached = Some(mark.elapsed());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whoever reads back.
+struct Reader<'a> {
+    entries: &'a [SocketAddr],
+    connection: Option<Client>,
+    turn: usize,
+}
+
+impl Reader<'_> {
+    /// Asks until there is a good reply; none if that takes too long.
+    fn ask(&mut self, command: &str, keys: &[String]) -> Option<Reply> {
+        let words: Vec<&str> =
+            std::iter::once(command).chain(keys.iter().map(String::as_str)).collect();
+        let since = Instant::now();
+        while since.elapsed() < VERIFY_PATIENCE {
+            let at = *self.entries.get(self.turn % self.entries.len().max(1))?;
+            let connection = match self.connection.take() {
+                Some(connection) => Ok(connection),
+                None => Client::connect(at, CONNECT_PATIENCE, REPLY_PATIENCE),
+            };
+            let asked = connection.and_then(|mut one| one.ask(&words).map(|reply| (one, reply)));
+            match asked {
+                Ok((connection, Reply::Error(_))) => {
+                    self.connection = Some(connection);
+                }
+                Ok((connection, reply)) => {
+                    self.connection = Some(connection);
+                    return Some(reply);
+                }
+                Err(_) => self.turn += 1,
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        None
+    }
+}

@@ -1,0 +1,355 @@
+//! One process for all: pools whose shards have masters and replicas, and the Sentinel that
+//! replaces a master, against real servers. Clients keep their connections.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use support::lab::{Redis, Runtime};
+use support::quorum::{Make, NAME, Watcher, start_servers};
+use support::resp::{Client, Place, Reply};
+use support::{Process, Scratch, eventually, free_port};
+
+/// The shards' names: the Sentinels' names of their masters, and their place on the ring.
+const SHARDS: [&str; 2] = [NAME, "other"];
+
+/// Two shards: each a master with two replicas.
+fn shards() -> Vec<Vec<Redis>> {
+    SHARDS.iter().map(|_| start_servers(2)).collect()
+}
+
+/// One process.
+struct Node {
+    _process: Process,
+    scratch: Scratch,
+    pool: Place,
+    sentinel: Place,
+    admin: u16,
+}
+
+fn local(port: u16) -> Place {
+    Place::Tcp(([127, 0, 0, 1], port).into())
+}
+
+impl Node {
+    /// Starts a node; `section` are lines of its section `sentinel`.
+    fn start(runtime: Runtime, shards: &[Vec<Redis>], section: &str) -> Self {
+        let [pool, sentinel, admin] = [(); 3].map(|()| free_port());
+        let servers: String = SHARDS
+            .iter()
+            .zip(shards)
+            .map(|(name, servers)| {
+                let port = servers[0].place.port();
+                format!("      - {{name: {name}, address: '127.0.0.1:{port}'}}\n")
+            })
+            .collect();
+        let section = section.replace("PORT", &sentinel.to_string());
+        let scratch = Scratch::new();
+        let text = format!(
+            "runtime: {}\ncontrol: control.sock\nadmin:\n  listen: 127.0.0.1:{admin}\nstats:\n  \
+             listen: off\nsentinel:\n{section}pools:\n  alpha:\n    listen: 127.0.0.1:{pool}\n    \
+             servers:\n{servers}",
+            runtime.name()
+        );
+        scratch.write("ringkeeper.yml", &text);
+        let process = scratch.start("ringkeeper", &["run", "-c", "ringkeeper.yml"]);
+        let node = Self {
+            _process: process,
+            scratch,
+            pool: local(pool),
+            sentinel: local(sentinel),
+            admin,
+        };
+        eventually(&format!("a node serves: {}", node.log()), || {
+            Client::connect(&node.pool).ok()?.try_ask(&["PING"]).ok()
+        });
+        node
+    }
+
+    fn log(&self) -> String {
+        self.scratch.read("stderr")
+    }
+
+    fn client(&self) -> Client {
+        Client::connect(&self.pool).unwrap()
+    }
+
+    /// Asks the Sentinel.
+    fn ask(&self, words: &[&str]) -> Reply {
+        Client::connect(&self.sentinel).unwrap().ask(words)
+    }
+
+    fn page(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).unwrap();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text.split_once("\r\n\r\n").unwrap().1.to_owned()
+    }
+
+    fn status(&self) -> Value {
+        serde_json::from_str(&self.page("/status.json")).unwrap()
+    }
+
+    /// Returns where routing has a shard's master, and since which epoch.
+    fn route(&self, shard: &str) -> Option<(String, u64)> {
+        let status = self.status();
+        let shards = status["shards"].as_array()?;
+        let found = shards.iter().find(|one| one["name"] == shard)?;
+        Some((found["address"].as_str()?.to_owned(), found["epoch"].as_u64()?))
+    }
+}
+
+/// The lines of a node that is a Sentinel itself.
+const OWN: &str = "  mode: own\n  listen: 127.0.0.1:PORT\n  hosts: [a, b, c]\n  down_after: 1 s\n  \
+                   failover_timeout: 6 s\n";
+
+/// Starts three nodes with Sentinels of their own, and waits until all know all.
+fn own_quorum(runtime: Runtime, shards: &[Vec<Redis>], more: &str) -> Vec<Node> {
+    let section = format!("{OWN}{more}");
+    let nodes: Vec<Node> = (0..3).map(|_| Node::start(runtime, shards, &section)).collect();
+    for node in &nodes {
+        for shard in SHARDS {
+            eventually(&format!("all are known: {}", node.log()), || {
+                let usable = node.ask(&["SENTINEL", "CKQUORUM", shard]);
+                let replicas = node.ask(&["SENTINEL", "REPLICAS", shard]);
+                let is_complete = usable.text().starts_with("OK 3 usable");
+                (is_complete && replicas.items().len() == 2).then_some(())
+            });
+        }
+    }
+    nodes
+}
+
+/// Returns a key of the shard whose master is `server`.
+fn key_of(client: &mut Client, server: &Redis) -> String {
+    (0..1000)
+        .map(|number| format!("key:{number}"))
+        .find(|key| {
+            assert_eq!(client.ask(&["SET", key, "0"]), Reply::ok());
+            server.keys().contains(key.as_bytes())
+        })
+        .unwrap()
+}
+
+/// What became of writes that were made one after the other over one connection.
+#[derive(Debug, Default)]
+struct Tally {
+    failed: Vec<String>,
+    /// The last value that was acknowledged.
+    last: u64,
+    longest: Duration,
+}
+
+/// Writes rising values until `is_done`, which is asked after each; whatever happens, the
+/// connection is the same.
+fn write_until(
+    client: &mut Client,
+    key: &str,
+    tally: &mut Tally,
+    mut is_done: impl FnMut(&Tally) -> bool,
+) {
+    let start = Instant::now();
+    loop {
+        let value = tally.last + 1;
+        let begin = Instant::now();
+        let reply = client.try_ask(&["SET", key, &value.to_string()]);
+        let reply = reply.expect("the client keeps its connection");
+        tally.longest = tally.longest.max(begin.elapsed());
+        if reply == Reply::ok() {
+            tally.last = value;
+        } else {
+            tally.failed.push(reply.text());
+        }
+        if is_done(tally) {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "{tally:?}");
+    }
+}
+
+fn master_of(node: &Node, shard: &str) -> u16 {
+    let reply = node.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", shard]);
+    reply.items()[1].text().parse().unwrap()
+}
+
+on_every_runtime!(
+    a_process_is_pools_and_sentinel_and_says_so,
+    a_killed_master_is_replaced_under_its_clients,
+    a_planned_failover_fails_nothing,
+    a_master_that_comes_back_gets_no_writes,
+    genuine_sentinels_are_followed,
+);
+
+fn a_process_is_pools_and_sentinel_and_says_so(runtime: Runtime) {
+    need!("redis-server");
+    let shards = shards();
+    let nodes = own_quorum(runtime, &shards, "");
+    let mut client = nodes[0].client();
+    for (shard, servers) in SHARDS.iter().zip(&shards) {
+        key_of(&mut client, &servers[0]);
+        let at = format!("127.0.0.1:{}", servers[0].place.port());
+        eventually("routing is told", || (nodes[0].route(shard)? == (at.clone(), 0)).then_some(()));
+    }
+    let status = nodes[0].status();
+    let master = &status["sentinel"]["masters"][0];
+    assert_eq!(master["status"], "ok");
+    assert_eq!(master["has_quorum"], true);
+    assert_eq!(master["peers"].as_array().unwrap().len(), 2);
+    let metrics = nodes[0].page("/metrics");
+    for line in [
+        "redis_sentinel_masters 2",
+        "redis_sentinel_tilt 0",
+        &format!("redis_sentinel_master_sentinels{{master_name=\"{NAME}\""),
+    ] {
+        assert!(metrics.contains(line), "{line} in\n{metrics}");
+    }
+    let admin = format!("127.0.0.1:{}", nodes[0].admin);
+    let shown = nodes[0].scratch.run("ringkeeper", &["status", "--admin", &admin]);
+    let shown = support::stdout(&shown);
+    assert!(
+        shown.contains("ready") && shown.contains(&format!("shard {NAME}: serving")),
+        "{shown}"
+    );
+    let json = nodes[0].scratch.run("ringkeeper", &["status", "--json", "--admin", &admin]);
+    let json: Value = serde_json::from_str(&support::stdout(&json)).unwrap();
+    assert_eq!(json["is_ready"], true);
+    let arguments = ["explain", "failover", "other", "--admin", &admin];
+    let why = support::stdout(&nodes[0].scratch.run("ringkeeper", &arguments));
+    assert!(why.contains("no fail-over is under way") && !why.contains(NAME), "{why}");
+}
+
+fn a_killed_master_is_replaced_under_its_clients(runtime: Runtime) {
+    need!("redis-server");
+    let mut shards = shards();
+    let nodes = own_quorum(runtime, &shards, "  fast_down: true\n");
+    let mut client = nodes[0].client();
+    let key = key_of(&mut client, &shards[0][0]);
+    let other = key_of(&mut client, &shards[1][0]);
+    let mut tally = Tally::default();
+    write_until(&mut client, &key, &mut tally, |tally| tally.last >= 100);
+    let old = shards[0][0].place.port();
+    shards[0][0].kill();
+    let before = tally.last;
+    write_until(&mut client, &key, &mut tally, |tally| tally.last > before + 100);
+    // At most the one that was under way.
+    assert!(tally.failed.len() <= 1, "{tally:?}\n{}", nodes[0].log());
+    assert_ne!(master_of(&nodes[0], NAME), old);
+    assert_eq!(client.ask(&["GET", &key]).text(), tally.last.to_string());
+    assert_eq!(client.ask(&["SET", &other, "1"]), Reply::ok(), "the other shard goes on");
+    // All nodes know.
+    for node in &nodes {
+        let mut client = node.client();
+        eventually("every node has the value", || {
+            (client.ask(&["GET", &key]).text() == tally.last.to_string()).then_some(())
+        });
+        let (address, epoch) = node.route(NAME).unwrap();
+        assert!(epoch > 0 && !address.ends_with(&format!(":{old}")), "{address} {epoch}");
+    }
+    let status = nodes[0].status();
+    let shards = status["shards"].as_array().unwrap();
+    let moved = shards.iter().find(|one| one["name"] == NAME).unwrap();
+    assert!(moved["last_switch_unix_micros"].as_u64().is_some(), "{status}");
+}
+
+fn a_planned_failover_fails_nothing(runtime: Runtime) {
+    need!("redis-server");
+    let shards = shards();
+    let nodes = own_quorum(runtime, &shards, "");
+    let mut client = nodes[0].client();
+    let key = key_of(&mut client, &shards[0][0]);
+    let old = shards[0][0].place.port();
+    let mut tally = Tally::default();
+    write_until(&mut client, &key, &mut tally, |tally| tally.last >= 100);
+    assert_eq!(nodes[1].ask(&["SENTINEL", "FAILOVER", NAME]), Reply::ok());
+    let mut behind = 0;
+    write_until(&mut client, &key, &mut tally, |tally| {
+        if behind == 0 && master_of(&nodes[0], NAME) != old {
+            behind = tally.last;
+        }
+        behind > 0 && tally.last > behind + 100
+    });
+    assert!(tally.failed.is_empty(), "{tally:?}\n{}", nodes[0].log());
+    let new = master_of(&nodes[0], NAME);
+    let new = shards[0].iter().find(|server| server.place.port() == new).unwrap();
+    assert_eq!(new.client().ask(&["GET", &key]).text(), tally.last.to_string());
+}
+
+fn a_master_that_comes_back_gets_no_writes(runtime: Runtime) {
+    need!("redis-server");
+    let shards = shards();
+    let nodes = own_quorum(runtime, &shards, "");
+    let mut client = nodes[0].client();
+    let key = key_of(&mut client, &shards[0][0]);
+    let mut tally = Tally::default();
+    write_until(&mut client, &key, &mut tally, |tally| tally.last >= 10);
+    let old = shards[0][0].place.port();
+    shards[0][0].signal(Signal::STOP);
+    let before = tally.last;
+    write_until(&mut client, &key, &mut tally, |tally| tally.last > before + 100);
+    assert_ne!(master_of(&nodes[0], NAME), old);
+    shards[0][0].signal(Signal::CONT);
+    // Until it follows the new master, as it is told to.
+    let begin = tally.last;
+    write_until(&mut client, &key, &mut tally, |tally| {
+        let role = shards[0][0].client().try_ask(&["INFO", "replication"]);
+        let is_replica = role.is_ok_and(|role| role.text().contains("role:slave"));
+        is_replica && tally.last > begin + 100
+    });
+    // One may have been under way when it stopped.
+    assert!(tally.failed.len() <= 1, "{tally:?}\n{}", nodes[0].log());
+    assert_eq!(client.ask(&["GET", &key]).text(), tally.last.to_string());
+    let new = master_of(&nodes[0], NAME);
+    let new = shards[0].iter().find(|server| server.place.port() == new).unwrap();
+    assert_eq!(new.client().ask(&["GET", &key]).text(), tally.last.to_string());
+}
+
+fn genuine_sentinels_are_followed(runtime: Runtime) {
+    need!("redis-server", "redis-sentinel");
+    let mut shards = shards();
+    let second = shards[1][0].place.port();
+    let lines = format!(
+        "sentinel down-after-milliseconds {NAME} 1000\nsentinel failover-timeout {NAME} 6000\n\
+         sentinel monitor {} 127.0.0.1 {second} 2\n",
+        SHARDS[1]
+    );
+    let watchers: Vec<Watcher> =
+        (0..3).map(|_| Watcher::start(Make::Genuine, &shards[0][0], 2, &lines)).collect();
+    for watcher in &watchers {
+        eventually("all are known", || {
+            let usable = watcher.ask(&["SENTINEL", "CKQUORUM", NAME]);
+            let is_complete = usable.text().starts_with("OK 3 usable");
+            (is_complete && watcher.field("num-slaves") == "2").then_some(())
+        });
+    }
+    let addresses: Vec<String> =
+        watchers.iter().map(|one| format!("'127.0.0.1:{}'", one.place.port())).collect();
+    let section = format!("  mode: follow\n  follow: [{}]\n", addresses.join(", "));
+    let node = Node::start(runtime, &shards, &section);
+    let mut client = node.client();
+    let key = key_of(&mut client, &shards[0][0]);
+    let old = format!("127.0.0.1:{}", shards[0][0].place.port());
+    eventually("the master is known", || (node.route(NAME)?.0 == old).then_some(()));
+    let mut tally = Tally::default();
+    write_until(&mut client, &key, &mut tally, |tally| tally.last >= 100);
+    shards[0][0].kill();
+    let before = tally.last;
+    write_until(&mut client, &key, &mut tally, |tally| tally.last > before + 100);
+    assert!(tally.failed.len() <= 1, "{tally:?}\n{}", node.log());
+    assert_ne!(node.route(NAME).unwrap().0, old);
+}
