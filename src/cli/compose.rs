@@ -229,8 +229,7 @@ pub(super) fn start_routers(
     loaded: Option<&Loaded>,
     _: Option<Choice>,
 ) -> Result<Option<Routers>, ()> {
-    let is_wanted = loaded.is_some_and(|loaded| loaded.settings.vrrp.is_some());
-    if path.is_none() && !is_wanted {
+    if path.is_none() && loaded.is_none_or(|loaded| loaded.settings.vrrp.is_none()) {
         return Ok(None);
     }
     tracing::error!("virtual routers are for Linux only");

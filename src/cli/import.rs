@@ -10,8 +10,8 @@ use super::load;
 use crate::host::{self, reason};
 
 /// Returns the text of a `ringkeeper.yml` for the `nutcracker.yml` at `path`, and for the
-/// `sentinel.conf` and the `keepalived.conf` beside it; of a keepalived.conf alone
-/// the section that has the virtual routers.
+/// `sentinel.conf` and the `keepalived.conf` beside it; of a keepalived.conf alone the section that
+/// has the virtual routers.
 ///
 /// # Errors
 ///

@@ -470,9 +470,8 @@ fn run(arguments: RunArgs) -> ExitCode {
         loaded.log();
     }
     let Some(config) = loaded.config.take() else { return ExitCode::FAILURE };
-    let Ok(routers) =
-        compose::start_routers(arguments.keepalived.as_deref(), Some(&loaded), arguments.runtime)
-    else {
+    let path = arguments.keepalived.as_deref();
+    let Ok(routers) = compose::start_routers(path, Some(&loaded), arguments.runtime) else {
         return ExitCode::FAILURE;
     };
     tracing::info!(
