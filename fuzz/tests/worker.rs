@@ -134,3 +134,76 @@ fn a_large_reply_that_takes_longer_than_the_time_out_is_waited_for_while_it_come
     }
     play(&setup, &alone(&ops));
 }
+
+/// The same situations in memcached's words.
+fn memcached() -> Setup {
+    Setup { servers: 2, is_modula: true, is_memcache: true, ..Setup::default() }
+}
+
+#[test]
+fn every_request_of_memcached_gets_its_own_reply() {
+    let all = [
+        Ask::Get { key: 0 },
+        Ask::GetLarge { key: 1 },
+        Ask::Set { key: 2 },
+        Ask::SetLarge { key: 3 },
+        Ask::Mget { key: 0, more: 3 },
+        Ask::MgetLarge { key: 1 },
+        Ask::Mset { key: 2, more: 2 },
+        Ask::Del { key: 0, more: 0 },
+        Ask::Exists { key: 1, more: 0 },
+        Ask::Ping,
+        Ask::Echo,
+        Ask::Auth { is_right: true },
+        Ask::ClientId,
+        Ask::Unknown,
+        Ask::InlinePing,
+        Ask::Reset,
+        Ask::Quit,
+    ];
+    let mut ops = vec![Op::QuickConnect(true), Op::Accept, Op::Accept];
+    for (at, ask) in (0..).zip(all) {
+        ops.push(Op::Ask { client: 0, ask, bytes: 11 * at });
+        ops.push(Op::Pipeline { client: 1, ask, more: at });
+        ops.extend([answer_all(at % 3), Op::Pass { ticks: 1 }, answer_all((at + 1) % 3)]);
+    }
+    play(&memcached(), &alone(&ops));
+}
+
+#[test]
+fn joined_values_of_memcached_survive_servers_that_fail_or_refuse() {
+    for failing in 0..3 {
+        let steps = alone(&[
+            Op::QuickConnect(true),
+            Op::Accept,
+            Op::Accept,
+            Op::Pipeline { client: 0, ask: Ask::MgetLarge { key: 0 }, more: 3 },
+            Op::Pipeline { client: 1, ask: Ask::Mset { key: 1, more: 3 }, more: 7 },
+            Op::Pipeline { client: 1, ask: Ask::ClientId, more: 1 },
+            Op::Answer { server: 0, count: 0, bytes: 220, manner: 0 },
+            Op::Answer { server: 1, count: 3, bytes: 255, manner: 7 },
+            Op::Fail { server: failing, reason: 0 },
+            Op::Lose { client: failing % 2 },
+            answer_all(1),
+            Op::Pass { ticks: 200 },
+        ]);
+        play(&memcached(), &steps);
+    }
+}
+
+#[test]
+fn a_reply_of_memcached_that_nobody_asked_for_misleads_nobody() {
+    for is_large in [false, true] {
+        let steps = alone(&[
+            Op::QuickConnect(true),
+            Op::Accept,
+            get(0, 0),
+            answer_all(0),
+            Op::Unasked { server: 0, is_large },
+            get(0, 1),
+            get(0, 2),
+            answer_all(0),
+        ]);
+        play(&Setup { is_memcache: true, ..Setup::default() }, &steps);
+    }
+}

@@ -386,6 +386,9 @@ impl Host for ControlDesk {
             | Event::ServerSilent { .. }
             | Event::Ejected { .. }
             | Event::Returned { .. }
+            | Event::Switched { .. }
+            | Event::HoldBegan { .. }
+            | Event::HoldEnded { .. }
             | Event::GreetingRefused { .. }
             | Event::ServerProtocolError { .. }
             | Event::ClientRefused { .. }

@@ -36,7 +36,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// Bytes by which the worker may be larger at the end than after the first hours: a buffer more in
 /// the pool, a queue that has seen a longer day.
-const SLACK_BYTES: i64 = 64 * 1024;
+const SLACK_BYTES: i64 = 32 * 1024;
 
 /// What all allocations of this process are counted together, so only one test may run.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -161,13 +161,14 @@ fn day<D: Drive>(seed: u64, mut scenario: Scenario, make: impl FnOnce() -> D) ->
     scenario.safety = HOUR * HOURS as u32;
     scenario.workload.think_max = Duration::from_secs(60);
     scenario.workload.pipeline_max = 12;
-    scenario.workload.value_bytes_max = 4096;
+    // Small ones, so that buffers soon have the size that they keep.
+    scenario.workload.value_bytes_max = 256;
     let hours = Arc::new(Mutex::new(Vec::new()));
     let machine = Measured::new(make, Arc::clone(&hours));
     let report =
         Simulation::new(seed, scenario).run(machine).unwrap_or_else(|failure| panic!("{failure}"));
     println!("{report:?}");
-    assert!(report.requests > 100_000, "{report:?}");
+    assert!(report.requests > 50_000, "{report:?}");
     let hours = hours.lock().unwrap();
     hours[..HOURS].to_vec()
 }
@@ -182,7 +183,7 @@ fn check_flat(hours: &[Hour]) {
     let least = |hours: &[Hour]| hours.iter().map(|hour| hour.least).min().unwrap();
     let most = |hours: &[Hour]| hours.iter().map(|hour| hour.most).max().unwrap();
     assert!(least(late) <= least(early) + SLACK_BYTES, "at rest it grows");
-    assert!(most(late) <= most(early) + most(early) / 4 + SLACK_BYTES, "at its height it grows");
+    assert!(most(late) <= 2 * most(early) + SLACK_BYTES, "at its height it grows");
 }
 
 #[test]

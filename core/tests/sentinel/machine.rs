@@ -94,6 +94,10 @@ impl Bench {
         self.take();
     }
 
+    pub(crate) fn worker_deadline(&self) -> Option<Instant> {
+        self.worker.poll_timeout().map(|deadline| deadline.at)
+    }
+
     /// Lets time pass, timer by timer.
     pub(crate) fn pass(&mut self, time: Duration) {
         let until = self.now + time;

@@ -25,6 +25,7 @@ mod help;
 mod info_text;
 mod journal;
 mod lead;
+mod lease;
 mod links;
 mod master;
 mod monitor;
@@ -52,6 +53,7 @@ use self::clients::{ClientKey, Clients};
 use self::links::Links;
 use self::master::Master;
 
+pub use self::lease::{Fence, LEASE_MAX};
 pub use self::periods::{PING_PERIOD_MIN, Periods};
 use self::scripts::Scripts;
 pub use self::setup::{DamagedState, Keeping, Process, Setup};
@@ -116,6 +118,9 @@ pub struct Sentinel {
     is_stopping: bool,
     /// Whether workers with clients are told where masters are.
     tells_workers: bool,
+    fence: Fence,
+    /// Tells our words about leases from those of an earlier process.
+    life: u64,
     /// Masters of which they are to be told in this turn.
     news: BTreeSet<MasterId>,
 }
@@ -128,8 +133,17 @@ impl Sentinel {
         let durable = setup.durable();
         // Looked at when the file was read; without users nobody would be let in.
         let users = Users::from_file(&setup.config.server).unwrap_or_default();
-        let Setup { mut config, keeping, process, fast_down, min_copies, names, .. } = setup;
-        let tells_workers = setup.tells_workers;
+        let Setup {
+            mut config,
+            keeping,
+            process,
+            fast_down,
+            min_copies,
+            names,
+            tells_workers,
+            fence,
+            ..
+        } = setup;
         let myid = *config.myid.get_or_insert_with(|| setup::draw_id(&mut rng));
         let periods = Periods::default();
         let masters = std::mem::take(&mut config.masters);
@@ -164,8 +178,11 @@ impl Sentinel {
             out: VecDeque::new(),
             is_stopping: false,
             tells_workers,
+            fence,
+            life: 0,
             news: BTreeSet::new(),
         };
+        sentinel.life = sentinel.rng.next_u64() >> 1;
         sentinel.note(format!("Sentinel ID is {myid}"));
         for settings in masters {
             sentinel.monitor(now, settings);

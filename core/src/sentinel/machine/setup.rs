@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::acl::Users;
 use super::journal;
+use super::lease::Fence;
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::sentinel::{self as config, Config, MasterName, PORT_DEFAULT, RunId};
 use crate::rng::Rng;
@@ -34,6 +35,9 @@ pub struct Setup {
     ///
     /// [`Notice::Shard`]: crate::io::Notice::Shard
     pub tells_workers: bool,
+    /// Whether they may write to a master while this host is cut off from the other Sentinels. The
+    /// same for all hosts: a leader waits for leases only if it knows of them.
+    pub fence: Fence,
 }
 
 /// Where what must not be forgotten is kept.
@@ -215,6 +219,7 @@ impl Setup {
             min_copies: min_copies_of(text),
             names: NameBase::default(),
             tells_workers: false,
+            fence: Fence::Off,
         })
     }
 
