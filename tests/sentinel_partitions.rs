@@ -43,10 +43,9 @@ const DOWN_AFTER_MS: u32 = 3000;
 
 /// Servers and Sentinels on hosts of their own.
 struct Field {
-    // The processes end before their hosts.
-    _processes: Vec<Process>,
+    // They end before their hosts.
+    processes: Vec<Process>,
     scratch: Scratch,
-    genuine: usize,
     hosts: usize,
     net: Net,
 }
@@ -55,11 +54,14 @@ impl Field {
     /// Starts everything, the last `genuine` Sentinels being genuine, and waits until all know all.
     fn start(runtime: Runtime, hosts: usize, genuine: usize) -> Option<Self> {
         let net = Net::make(hosts)?;
-        let mut field =
-            Self { _processes: Vec::new(), scratch: Scratch::new(), genuine, hosts, net };
+        let mut field = Self { processes: Vec::new(), scratch: Scratch::new(), hosts, net };
         for host in 0..SERVERS {
             field.serve(host);
         }
+        // Sentinels ask for INFO each 10 s; the first answer is to name all replicas.
+        field.wait("the replicas follow", |field| {
+            field.role(0).contains(&format!("connected_slaves:{}", SERVERS - 1))
+        });
         for host in 0..hosts {
             let is_genuine = host >= hosts - genuine;
             field.watch(host, (!is_genuine).then_some(runtime));
@@ -80,7 +82,7 @@ impl Field {
         let mut command = self.net.command(host, program);
         command.args(words).current_dir(self.scratch.path("")).env("RINGKEEPER_RUNTIME", runtime);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        self._processes.push(Process::new(command.spawn().unwrap()));
+        self.processes.push(Process::new(command.spawn().unwrap()));
     }
 
     fn serve(&mut self, host: usize) {
@@ -116,8 +118,8 @@ impl Field {
     }
 
     fn cli(&self, host: usize, port: &str, words: &[&str]) -> String {
-        let all = [&["-t", "1", "-p", port][..], words].concat();
-        self.net.run(host, "redis-cli", &all).trim().to_owned()
+        let all = [&["5", "redis-cli", "-p", port][..], words].concat();
+        self.net.run(host, "timeout", &all).trim().to_owned()
     }
 
     fn ask(&self, host: usize, words: &[&str]) -> String {

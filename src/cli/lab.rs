@@ -51,6 +51,9 @@ pub(super) struct LabArgs {
     /// Where files are while it runs; whatever else is there goes away
     #[arg(long, value_name = "FOLDER", default_value = "target/lab")]
     folder: PathBuf,
+    /// Leave the files when all has healed, too
+    #[arg(long)]
+    keep: bool,
     /// What drives the nodes' sockets
     #[arg(long, value_enum, default_value_t)]
     runtime: Choice,
@@ -67,8 +70,20 @@ pub(super) struct LabArgs {
 
 /// Runs it.
 pub(super) fn main(arguments: LabArgs) -> ExitCode {
-    let LabArgs { auto, only, rounds, chaos, seed, json, folder, runtime, network, port, inside } =
-        arguments;
+    let LabArgs {
+        auto,
+        only,
+        rounds,
+        chaos,
+        seed,
+        json,
+        folder,
+        keep,
+        runtime,
+        network,
+        port,
+        inside,
+    } = arguments;
     let mode = match (auto, chaos) {
         (true, _) if only.is_empty() => Mode::Auto { events: Event::ALL.to_vec(), rounds },
         (true, _) => Mode::Auto { events: only, rounds },
@@ -78,5 +93,5 @@ pub(super) fn main(arguments: LabArgs) -> ExitCode {
         },
         (false, None) => Mode::Keys,
     };
-    lab::run(&Options { mode, json, folder, runtime, network, port, inside })
+    lab::run(&Options { mode, json, folder, keeps_files: keep, runtime, network, port, inside })
 }

@@ -123,7 +123,7 @@ impl Deployment {
         let control = std::path::absolute(&control).unwrap_or(control);
         let mut text = format!(
             "control: {}\nthreads: 1\nadmin:\n  listen: {listen}:{ADMIN_PORT}\nstats:\n  listen: \
-             off\nsentinel:\n  mode: own\n  listen: {own}:{SENTINEL_PORT}\n  announce: \
+             off\nsentinel:\n  mode: own\n  listen: {listen}:{SENTINEL_PORT}\n  announce: \
              {own}:{SENTINEL_PORT}\n  down_after: {DOWN_AFTER_MS} ms\n  failover_timeout: 6 s\n  \
              fast_down: true\n  hosts:\n",
             control.display(),

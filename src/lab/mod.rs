@@ -96,6 +96,8 @@ pub(crate) struct Options {
     pub(crate) json: Option<PathBuf>,
     /// Where files go while it runs.
     pub(crate) folder: PathBuf,
+    /// Whether files stay there in any case, and not only when something has not healed.
+    pub(crate) keeps_files: bool,
     /// What drives the nodes' sockets.
     pub(crate) runtime: Choice,
     /// Which network.
@@ -143,7 +145,7 @@ fn outside(options: &Options) -> io::Result<ExitCode> {
             experiment(options, Kind::Loopback, doors.into_listeners())?
         }
     };
-    if code == ExitCode::SUCCESS {
+    if code == ExitCode::SUCCESS && !options.keeps_files {
         fs::remove_dir_all(&options.folder)?;
     } else {
         eprintln!("The logs are in {}.", options.folder.display());

@@ -90,7 +90,9 @@ impl Users {
         let users = BTreeMap::from([(DEFAULT.to_owned(), user)]);
         let mut users = Self { users, is_changed: false };
         for Declared { name, rules } in &server.users {
-            let mut user = User::default();
+            // As Redis does: the one that is there already begins anew.
+            let sanitizes = (name == DEFAULT).then_some(true);
+            let mut user = User { sanitizes, ..User::default() };
             let words: Vec<&[u8]> = rules.iter().map(String::as_bytes).collect();
             user.apply_all(&words).map_err(|(rule, why)| {
                 let rule = String::from_utf8_lossy(&rule).into_owned();

@@ -307,7 +307,7 @@ impl CommandSet {
             let fit = |category: &&str| {
                 let of_it = all().filter(|(_, entry)| entry.is_in(category));
                 let (same, other): (Vec<_>, Vec<_>) =
-                    of_it.partition(|(id, _)| self.contains(*id) != has_all);
+                    of_it.partition(|(id, _)| self.contains(*id) != made.contains(*id));
                 (same.len(), other.len())
             };
             let best = left
@@ -317,12 +317,8 @@ impl CommandSet {
                 .min_by_key(|(_, (same, other))| (*other, usize::MAX - same));
             let Some((category, _)) = best else { break };
             left.retain(|known| *known != category);
-            let before = made;
             made.put_category(category, !has_all);
-            // One that adds nothing to those before it is not worth a word.
-            if made != before {
-                text.push_str(&format!(" {}@{category}", sign(!has_all)));
-            }
+            text.push_str(&format!(" {}@{category}", sign(!has_all)));
         }
         for (id, entry) in all() {
             if self.contains(id) != made.contains(id) {
@@ -369,7 +365,7 @@ pub(super) fn command_command(words: &[&[u8]], protocol: Protocol, out: &mut Vec
             for name in names {
                 match (find(name), protocol) {
                     (Some((_, entry)), _) => entry.encode(protocol, out),
-                    (None, Protocol::Resp2) => encode::null_array(out),
+                    (None, Protocol::Resp2) => encode::null_bulk(out),
                     (None, Protocol::Resp3) => out.extend_from_slice(b"_\r\n"),
                 }
             }
@@ -406,16 +402,9 @@ fn list(rest: &[&[u8]], out: &mut Vec<u8>) {
 
 /// No command of a Sentinel has keys.
 fn keys(word: &str, request: &[&[u8]], out: &mut Vec<u8>) {
-    let is_enough = |entry: &Entry| {
-        let count = i64::try_from(request.len()).unwrap_or(i64::MAX);
-        count == entry.arity || (entry.arity < 0 && count >= -entry.arity)
-    };
     match resolve(request) {
         _ if request.len() < 2 => super::ordinary::arity_error(out, &format!("command|{word}")),
         None => encode::error(out, "ERR Invalid command specified"),
-        Some((_, entry)) if !is_enough(entry) => {
-            encode::error(out, "ERR Invalid number of arguments specified for command");
-        }
         Some(_) => encode::error(out, "ERR The command has no key arguments"),
     }
 }
