@@ -108,6 +108,11 @@ impl<'a> Section<'a> {
         self.found.is_empty()
     }
 
+    /// Tells whether anything but this key is set.
+    pub(super) fn says_more_than(&self, key: &str) -> bool {
+        self.found.keys().any(|found| *found != key)
+    }
+
     /// Returns where a key is, if it is there.
     pub(super) fn entry(&self, key: &'static str) -> Option<&Entry> {
         debug_assert!(self.known.contains(&key), "{key} is listed");

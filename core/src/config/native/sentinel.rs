@@ -99,13 +99,16 @@ pub(super) fn read(
     let section = top.section("sentinel", keys::SENTINEL, out);
     let modes = [(OFF, Mode::Off), ("own", Mode::Own), ("follow", Mode::Follow)];
     let mode = section.choice("mode", modes, out);
-    if mode.is_none() && !section.is_empty() && section.entry("mode").is_none() {
+    let mode = mode.unwrap_or(Mode::Off);
+    let listed = listed_masters(&section, out);
+    // A list of masters of whom nothing is said is what a file of all keys has.
+    let says =
+        section.says_more_than("masters") || listed.iter().any(|one| !one.section.is_empty());
+    if says && section.entry("mode").is_none() {
         let message = "the section says how to watch masters, and not whether to";
         let error = out.error("sentinel-without-mode", &top.place("sentinel"), message);
         out.report(error.expected("\"mode: own\", \"mode: follow\" or \"mode: off\""));
     }
-    let mode = mode.unwrap_or(Mode::Off);
-    let listed = listed_masters(&section, out);
     if mode != Mode::Off {
         name_shards(pools, notes, out);
     }
