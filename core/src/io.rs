@@ -39,6 +39,8 @@
 
 mod balance;
 mod channel;
+mod errand;
+mod event;
 mod notice;
 
 use std::any::Any;
@@ -49,13 +51,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::buf::Buffer;
-use crate::id::{
-    ChannelId, ConnId, JobId, ListenerId, PoolId, QueryId, ServerId, Ticket, WorkerId,
-};
+use crate::id::{ChannelId, ConnId, JobId, ListenerId, QueryId, Ticket, WorkerId};
 use crate::time::Instant;
 
 pub use self::balance::BalanceNews;
 pub use self::channel::{ChannelSpec, RouterNews, Trouble};
+pub use self::errand::{Change, Errand, Program};
+pub use self::event::{Event, Failure, HoldCause, HoldTally, Limit, Loudness};
 pub use self::notice::{Evidence, Health, HealthNews, Notice, ShardCondition, ShardNews, Sighting};
 
 /// Where a stream socket is.
@@ -402,66 +404,6 @@ pub enum Output {
     },
 }
 
-/// What a worker has done outside the event loop. A worker may have at most
-/// [`ERRANDS_MAX`](crate::limits::ERRANDS_MAX) of them under way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Errand {
-    /// Make a change of a file durable. Answered by [`Input::Persisted`], in the order asked.
-    Persist {
-        /// Names the answer.
-        ticket: Ticket,
-        /// What to write, and where.
-        change: Change,
-    },
-    /// Run a program. Answered by [`Input::Exited`].
-    Run {
-        /// Names the program.
-        job: JobId,
-        /// What to run.
-        program: Program,
-    },
-    /// Send a signal to a program that runs; one that has ended hears nothing.
-    Kill {
-        /// The program.
-        job: JobId,
-        /// The signal's number.
-        signal: i32,
-    },
-}
-
-/// A change of a file that survives a crash at any moment: whole or not at all.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// The file holds exactly these bytes afterwards: a temporary file beside it, fsync, rename,
-    /// fsync of the folder.
-    Replace {
-        /// Which file.
-        path: PathBuf,
-        /// What it holds.
-        bytes: Vec<u8>,
-    },
-    /// The file is cut to `at` bytes and these follow, then fsync.
-    Append {
-        /// Which file.
-        path: PathBuf,
-        /// Length of what is known to be good, bytes.
-        at: u64,
-        /// What follows.
-        bytes: Vec<u8>,
-    },
-}
-
-/// A program to run, without a shell.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Program {
-    /// Path and arguments; the first is what is executed.
-    pub argv: Vec<Vec<u8>>,
-    /// Added to the environment of the process.
-    pub environment: Vec<(String, String)>,
-    /// Who runs it, and optionally as which group; `None` is the user of this process.
-    pub user: Option<(String, Option<String>)>,
-}
-
 /// Whom a notice is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recipient {
@@ -482,217 +424,6 @@ pub enum CloseMode {
     Flush,
     /// At once; what is in flight may be lost.
     Abort,
-}
-
-/// Something that happened, for the log and for whoever composes machines.
-///
-/// Values, not sentences: the host writes the line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A server began to fail.
-    ServerDown {
-        /// The pool.
-        pool: PoolId,
-        /// The server.
-        server: ServerId,
-        /// How.
-        failure: Failure,
-    },
-    /// A server that failed is connected again.
-    ServerUp {
-        /// The pool.
-        pool: PoolId,
-        /// The server.
-        server: ServerId,
-    },
-    /// A server said nothing for a whole time-out; its connection is replaced.
-    ServerSilent {
-        /// The pool.
-        pool: PoolId,
-        /// The server.
-        server: ServerId,
-    },
-    /// A server was taken out of the ring.
-    Ejected {
-        /// The pool.
-        pool: PoolId,
-        /// The server.
-        server: ServerId,
-        /// Failures in a row.
-        failures: u32,
-    },
-    /// An ejected server answered a probe and is in the ring again.
-    Returned {
-        /// The pool.
-        pool: PoolId,
-        /// The server.
-        server: ServerId,
-    },
-    /// A server refused `AUTH`, `SELECT` or the probe's `PING`.
-    GreetingRefused {
-        /// The pool.
-        pool: PoolId,
-        /// The server.
-        server: ServerId,
-        /// The server's words.
-        message: String,
-    },
-    /// A server sent what is no reply, or a reply that nobody asked for.
-    ServerProtocolError {
-        /// The pool.
-        pool: PoolId,
-        /// The server.
-        server: ServerId,
-    },
-    /// A client was not let in: the pool or the worker is full.
-    ClientRefused {
-        /// The pool.
-        pool: PoolId,
-    },
-    /// A client was cut off.
-    ClientOverLimit {
-        /// The pool.
-        pool: PoolId,
-        /// The limit that it went over.
-        limit: Limit,
-    },
-    /// The plan of a [`Command::Reload`] is at work; what follows names pools and servers by it.
-    Reloaded(
-        /// The plan as the worker has it, a `proxy::Plan`: behind the pools of the one that it was
-        /// given there may be some that are gone and still have clients.
-        Parcel,
-    ),
-    /// All clients are gone after [`Command::Drain`].
-    Drained,
-    /// Something about a virtual server.
-    Balance {
-        /// Its name.
-        service: String,
-        /// What.
-        news: BalanceNews,
-    },
-    /// Something about a virtual router.
-    Router {
-        /// Its name.
-        router: String,
-        /// What.
-        news: RouterNews,
-    },
-    /// A check of something tracked came to another result.
-    Check {
-        /// Its name.
-        check: String,
-        /// Whether it succeeds.
-        is_up: bool,
-        /// How it ended.
-        detail: String,
-    },
-    /// A channel could not be opened or has ended; it will be tried again.
-    ChannelFailed {
-        /// What it is for.
-        purpose: &'static str,
-        /// The operating system's error number; zero if its other end is gone.
-        errno: i32,
-    },
-    /// A connection could not be encrypted, or not any longer; it is closed.
-    TlsFailed {
-        /// Who is at the other end.
-        peer: Endpoint,
-        /// Whether we connected to it.
-        is_server: bool,
-        /// What went wrong.
-        reason: String,
-    },
-    /// The process is to end at once: a client said SHUTDOWN, or asked for a crash.
-    Exit {
-        /// What it returns.
-        code: u8,
-    },
-    /// What a Sentinel tells, in the words of its protocol.
-    Sentinel {
-        /// How loud it is.
-        loudness: Loudness,
-        /// The event's name, which is the channel of its subscribers; empty for what only the log
-        /// is told.
-        name: &'static str,
-        /// What it says.
-        message: String,
-    },
-}
-
-/// How loud what a Sentinel tells is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Loudness {
-    /// `-` in the log.
-    Verbose,
-    /// `*` in the log.
-    Notice,
-    /// `#` in the log.
-    Warning,
-}
-
-/// A bound that a client can go over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// Its own unsent replies: `client_output_bytes_max` of the pool.
-    ClientOutput,
-    /// All clients' unfinished and waiting requests together; it held most.
-    ClientsInput,
-    /// All clients' unsent replies together; it held most.
-    ClientsOutput,
-}
-
-/// Why requests to a server fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// The connection was refused, or no server is in the ring.
-    Refused,
-    /// No reply, or no connection, in time.
-    TimedOut,
-    /// The server reset the connection.
-    Reset,
-    /// The server closed the connection.
-    ServerClosed,
-    /// The server sent what is no reply.
-    Protocol,
-    /// The host name has no address.
-    Unresolved,
-    /// The server cannot be reached.
-    Unreachable,
-    /// The server refused `AUTH` or `SELECT`.
-    Greeting,
-    /// This host lacks descriptors, ports or memory.
-    OutOfResources,
-}
-
-impl Failure {
-    /// Returns the text that follows `-ERR `, as twemproxy words it: the operating system's.
-    pub const fn message(self) -> &'static str {
-        match self {
-            Self::Refused => "Connection refused",
-            Self::TimedOut => "Connection timed out",
-            Self::Reset => "Connection reset by peer",
-            Self::ServerClosed => "unknown",
-            Self::Protocol => "Invalid argument",
-            Self::Unresolved => "Host is down",
-            Self::Unreachable => "No route to host",
-            Self::Greeting => "Server refused AUTH or SELECT",
-            Self::OutOfResources => "Cannot allocate memory",
-        }
-    }
-}
-
-impl From<CloseReason> for Failure {
-    fn from(reason: CloseReason) -> Self {
-        match reason {
-            CloseReason::Requested => Self::ServerClosed,
-            CloseReason::Refused | CloseReason::NotFound => Self::Refused,
-            CloseReason::Reset | CloseReason::Other(_) => Self::Reset,
-            CloseReason::ConnectTimedOut => Self::TimedOut,
-            CloseReason::Unreachable => Self::Unreachable,
-            CloseReason::OutOfResources => Self::OutOfResources,
-        }
-    }
 }
 
 /// A moment at which a worker wants to be called, and which timer asked for it, so that a busy

@@ -99,6 +99,43 @@ pub const RECONNECT_DELAY_MAX: Duration = Duration::from_millis(500);
 /// reply that has begun to leave can no longer be turned into an error, so small ones are kept.
 pub const STREAM_REPLY_BYTES: usize = 32 * 1024;
 
+/// Default of `hold`: how long requests wait for a shard's master. A failover takes the Sentinels'
+/// down-after, five seconds in many set-ups, and one or two more.
+pub const HOLD_DEFAULT: Duration = Duration::from_secs(10);
+
+/// Default of `hold_bytes`: requests of one pool and worker that wait for a master, and as much
+/// again for those under way that may have to be sent again. Ten seconds of a busy worker's small
+/// requests, of which clients that wait send few.
+pub const HOLD_BYTES_DEFAULT: usize = 64 * 1024 * 1024;
+
+/// Smallest `hold_bytes`: every connection may take one step.
+pub const HOLD_BYTES_MIN: u64 = 1024 * 1024;
+
+/// By how much the requests that wait for one connection may grow before the pool's sum is looked
+/// at again, bytes. So the sum is passed by at most this much, and a request, per connection.
+pub const HOLD_STEP_BYTES: usize = 16 * 1024;
+
+/// How long the replies to requests that were under way when a planned failover ended are waited
+/// for: what the former master refuses because it is a replica can be sent again. Far longer than
+/// it takes a server to answer what it has been sent.
+pub const SWITCH_GRACE: Duration = Duration::from_millis(500);
+
+/// Between two notices about one server that say the same, at least.
+pub const SIGHTING_PAUSE: Duration = Duration::from_millis(100);
+
+/// Shards of which news are kept; those of more are dropped. As many as a Sentinel watches.
+pub const SHARDS_MAX: usize = MASTERS_MAX;
+
+/// Largest `replicated`. More than a master usually has replicas.
+pub const REPLICATED_MAX: u32 = 32;
+
+/// Default of `replicated_timeout`. A replica confirms within a round trip, or it is in trouble.
+pub const REPLICATED_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
+
+/// Writes of one group whose replies wait for the replicas, at most; the next group takes more.
+/// Bounds what is withheld and how long the first of a group waits for the last.
+pub const REPLICATED_GROUP_MAX: usize = 4096;
+
 /// Length of the name that `CLIENT SETNAME` keeps, bytes.
 pub const CLIENT_NAME_BYTES_MAX: usize = 64;
 
@@ -304,6 +341,15 @@ pub const SENTINEL_SCRIPTS_RUNNING_MAX: usize = 16;
 pub const SENTINEL_SCRIPT_RUNS_MAX: u32 = 10;
 
 const _: () = assert!(SENTINEL_SCRIPTS_RUNNING_MAX < ERRANDS_MAX);
+
+/// Users of a Sentinel; more are refused.
+pub const SENTINEL_USERS_MAX: usize = 1024;
+
+/// Passwords and selectors of one user, and patterns of one selector; more are refused.
+pub const SENTINEL_USER_RULES_MAX: usize = 1024;
+
+/// Refused requests that ACL LOG tells; then the oldest is forgotten. As in Redis.
+pub const SENTINEL_REFUSED_MAX: usize = 128;
 
 /// Bytes of changes behind the text of a Sentinel's state; with more it is written anew. Reading
 /// them at the start takes a millisecond.

@@ -107,7 +107,7 @@ fn an_import_with_a_sentinel_names_the_masters_and_leaves_the_ring_as_it_was() {
         expected.client_reconfig_script = None;
         assert_eq!(*new, expected);
     }
-    for word in ["#client_reconfig_script: ./client-reconfig.sh", "Was true.", "#hosts: []"] {
+    for word in ["#client_reconfig_script: \"./client-reconfig.sh\"", "Was true.", "#hosts: []"] {
         assert!(imported.contains(word), "{word} in\n{imported}");
     }
 }
@@ -160,7 +160,12 @@ fn the_file_of_all_keys_shows_their_defaults() {
     assert_eq!(as_shipped, minimal);
     assert_eq!(all, minimal);
     for text in [MINIMAL, ALL, text.as_str()] {
-        assert!(native::parse("f.yml", text).diagnostics.is_empty(), "nothing to warn about");
+        let diagnostics = native::parse("f.yml", text).diagnostics;
+        assert!(
+            diagnostics.is_empty(),
+            "nothing to warn about, but\n{}",
+            render::human("f.yml", text, &diagnostics, false)
+        );
     }
 }
 

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use ringkeeper_core::config::failover::Fence;
 use ringkeeper_core::config::native::{self, Own, Watch};
-use ringkeeper_core::config::nutcracker::Config;
-use ringkeeper_core::config::sentinel::{self as conf, PORT_DEFAULT, RunId};
-use ringkeeper_core::sentinel::machine::{Keeping, NameBase, Process, Setup};
+use ringkeeper_core::config::nutcracker::{Config, HostPort, Pool};
+use ringkeeper_core::config::sentinel::{self as conf, MasterName, PORT_DEFAULT, RunId};
+use ringkeeper_core::sentinel::follow::FollowSetup;
+use ringkeeper_core::sentinel::machine::{self, Keeping, NameBase, Process, Setup};
 
 #[cfg(target_os = "linux")]
 use crate::cli::keepalived;
@@ -59,6 +62,7 @@ pub(super) fn read(pools: &Path, sentinel_file: Option<&Path>) -> Result<Parts, 
     if let Some(config) = &mut loaded.config {
         attach(config, file, &setup.config);
     }
+    let asked = Asked::by(loaded.config.as_ref());
     let (pools, path) = (pools.to_owned(), file.to_owned());
     let reread: Reread = Box::new(move || {
         let mut loaded = load::read(&pools);
@@ -70,7 +74,8 @@ pub(super) fn read(pools: &Path, sentinel_file: Option<&Path>) -> Result<Parts, 
         }
         Reading { text: loaded.human(), config: loaded.config, settings: loaded.settings }
     });
-    let masters = Some(MastersLaunch::Own { read: Box::new(read_setup) });
+    let read = move || read_setup().map(|setup| asked.put_into(setup));
+    let masters = Some(MastersLaunch::Own { read: Box::new(read) });
     Ok(Parts { loaded, masters, reread })
 }
 
@@ -91,11 +96,20 @@ fn masters_of(loaded: &Loaded, path: &Path) -> Result<Option<MastersLaunch>, Str
         Some(Watch::Own(own)) => {
             let state = state_of(own, loaded, path);
             let (own, path) = (own.clone(), path.to_owned());
-            let read = move || setup(&own, &path, state.clone());
+            let asked = Asked::by(loaded.config.as_ref());
+            let read = move || setup(&own, &path, state.clone(), &asked);
             Ok(Some(MastersLaunch::Own { read: Box::new(read) }))
         }
-        Some(Watch::Follow(_)) => {
-            Err("error: this version can't follow other Sentinels\n".to_owned())
+        Some(Watch::Follow(follow)) => {
+            let address = |at: &HostPort| conf::Address::new(&at.host, at.port).ok();
+            Ok(Some(MastersLaunch::Follow(FollowSetup {
+                shards: follow.shards.clone(),
+                sentinels: follow.sentinels.iter().filter_map(address).collect(),
+                user: follow.user.clone(),
+                password: follow.password.clone(),
+                fence: Some(follow.fence),
+                names: NameBase::default(),
+            })))
         }
     }
 }
@@ -111,7 +125,53 @@ fn state_of(own: &Own, loaded: &Loaded, path: &Path) -> PathBuf {
     folder.map_or_else(|| sentinel::state_beside(path), |folder| folder.join(STATE_NAME))
 }
 
-fn setup(own: &Own, path: &Path, state: PathBuf) -> Result<Setup, String> {
+/// Returns on how many replicas the writes of each master are, as its pools promise.
+fn copies(config: &Config) -> BTreeMap<MasterName, u32> {
+    let mut copies = BTreeMap::new();
+    for pool in &config.pools {
+        let Some(promised) = pool.failover.replicated else { continue };
+        let shards = pool.servers.iter().filter_map(|server| server.shard.as_deref());
+        for name in shards.filter_map(MasterName::new) {
+            let most: &mut u32 = copies.entry(name).or_default();
+            *most = promised.get().max(*most);
+        }
+    }
+    copies
+}
+
+/// How long a promise holds that this host may write to a master, under `fence: strict`.
+const LEASE: Duration = Duration::from_millis(200);
+
+/// Returns what the strictest of the pools with shards wants of the Sentinel: it has one word for
+/// all of them.
+fn fence(config: &Config) -> machine::Fence {
+    let has_shard = |pool: &&Pool| pool.servers.iter().any(|server| server.shard.is_some());
+    let wanted = config.pools.iter().filter(has_shard).map(|pool| pool.failover.fence);
+    wanted.fold(machine::Fence::Off, |strictest, fence| match (strictest, fence) {
+        (machine::Fence::Strict(_), _) | (_, Fence::Strict) => machine::Fence::Strict(LEASE),
+        (machine::Fence::BestEffort, _) | (_, Fence::BestEffort) => machine::Fence::BestEffort,
+        (machine::Fence::Off, Fence::Off) => machine::Fence::Off,
+    })
+}
+
+/// What pools ask of the Sentinel beside them.
+struct Asked {
+    min_copies: BTreeMap<MasterName, u32>,
+    fence: machine::Fence,
+}
+
+impl Asked {
+    fn by(config: Option<&Config>) -> Self {
+        let min_copies = config.map(copies).unwrap_or_default();
+        Self { min_copies, fence: config.map_or(machine::Fence::Off, fence) }
+    }
+
+    fn put_into(&self, setup: Setup) -> Setup {
+        Setup { min_copies: self.min_copies.clone(), fence: self.fence, ..setup }
+    }
+}
+
+fn setup(own: &Own, path: &Path, state: PathBuf, asked: &Asked) -> Result<Setup, String> {
     let port = own.config.server.port.unwrap_or(PORT_DEFAULT);
     let state = std::path::absolute(&state).unwrap_or(state);
     let setup = Setup {
@@ -130,9 +190,10 @@ fn setup(own: &Own, path: &Path, state: PathBuf) -> Result<Setup, String> {
         min_copies: BTreeMap::new(),
         names: NameBase::default(),
         tells_workers: false,
+        fence: machine::Fence::Off,
         records: Vec::new(),
     };
-    sentinel::with_state(setup, state)
+    sentinel::with_state(setup, state).map(|setup| asked.put_into(setup))
 }
 
 /// Starts the virtual routers that are wanted beside the rest.

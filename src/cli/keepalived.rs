@@ -45,9 +45,10 @@ Usage: keepalived [OPTION...]
   -D, --log-detail           log more
   -p, --pid=FILE             process id of the daemon [/run/keepalived.pid]
   -P, --vrrp                 virtual routers only
+  -C, --check                virtual servers only
   -v, --version              -h, --help
 
-These are taken and have no effect: -C -B --all -S -G -u -X -V -I -R -d -r -c -a -b -x -A -s -m -M
+These are taken and have no effect: -B --all -S -G -u -X -V -I -R -d -r -c -a -b -x -A -s -m -M
 -e. Signals: TERM and INT leave in order, HUP reads the configuration again.
 ";
 
@@ -94,6 +95,28 @@ const SPECS: &[Spec] = &[
     flag(b'h', "help"),
 ];
 
+/// Which parts of a file are served; all if none is named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Parts {
+    has_routers: bool,
+    has_servers: bool,
+}
+
+impl Parts {
+    /// Takes out what is not served.
+    fn keep(self, mut config: Config) -> Config {
+        match (self.has_routers, self.has_servers) {
+            (true, false) => config.virtual_servers.clear(),
+            (false, true) => {
+                config.instances.clear();
+                config.groups.clear();
+            }
+            (true, true) | (false, false) => {}
+        }
+        config
+    }
+}
+
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 struct Asked {
@@ -104,6 +127,7 @@ struct Asked {
     is_test: bool,
     stays: bool,
     is_detailed: bool,
+    parts: Parts,
     shows_version: bool,
     shows_help: bool,
     unknown: Option<String>,
@@ -118,6 +142,7 @@ fn read_arguments(arguments: &[OsString]) -> Asked {
         is_test: false,
         stays: false,
         is_detailed: false,
+        parts: Parts::default(),
         shows_version: false,
         shows_help: false,
         unknown: None,
@@ -140,6 +165,8 @@ fn read_arguments(arguments: &[OsString]) -> Asked {
             Item::Option(b't', _) => asked.is_test = true,
             Item::Option(b'n', _) => asked.stays = true,
             Item::Option(b'D', _) => asked.is_detailed = true,
+            Item::Option(b'P', _) => asked.parts.has_routers = true,
+            Item::Option(b'C', _) => asked.parts.has_servers = true,
             Item::Option(b'v', _) => asked.shows_version = true,
             Item::Option(b'h', _) => asked.shows_help = true,
             Item::Option(..) => {}
@@ -220,6 +247,7 @@ fn run_daemon(asked: &Asked) -> ExitCode {
     if loaded.config.is_none() {
         return ExitCode::FAILURE;
     }
+    let loaded = Loaded { parts: asked.parts, ..loaded };
     let readiness = if asked.stays {
         None
     } else {
@@ -263,14 +291,17 @@ pub(crate) fn serve(
     signals: &Signals,
     is_up: impl FnOnce(),
 ) -> ExitCode {
-    let Loaded { path, config: Some(config), .. } = loaded else { return ExitCode::FAILURE };
+    let Loaded { path, config: Some(config), parts, .. } = loaded else {
+        return ExitCode::FAILURE;
+    };
+    let config = parts.keep(config);
     match vrrp::start(Launch { config, runtime, has_guardian: true }) {
         Ok(running) => {
             is_up();
             vrrp::supervise(running, log, signals, || {
                 let loaded = read(&path, id);
                 loaded.log();
-                loaded.config
+                loaded.config.map(|config| parts.keep(config))
             })
         }
         Err(error) => {
@@ -299,6 +330,8 @@ pub(crate) fn start(path: &Path, runtime: Choice) -> Option<Routers> {
 /// A file with all that it includes, what it means, and what is to be said about it.
 pub(crate) struct Loaded {
     path: PathBuf,
+    /// What of it is served.
+    parts: Parts,
     /// The configuration without what cannot be run; some when nothing is an error.
     pub(crate) config: Option<Config>,
     unreadable: Option<String>,
@@ -311,6 +344,7 @@ pub(crate) struct Loaded {
 pub(crate) fn read(path: &Path, id: Option<&str>) -> Loaded {
     let mut loaded = Loaded {
         path: path.to_owned(),
+        parts: Parts::default(),
         config: None,
         unreadable: None,
         files: Vec::new(),
@@ -666,6 +700,7 @@ mod tests {
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();
         let asked = read_arguments(&words);
         assert!(asked.stays && asked.is_detailed && asked.unknown.is_none());
+        assert_eq!(asked.parts, Parts { has_routers: true, has_servers: false });
         assert_eq!(asked.file, Path::new("/x/k.conf"));
         assert_eq!(asked.pid_file, Path::new("/x/k.pid"));
         assert_eq!(asked.id.as_deref(), Some("a"));

@@ -1,4 +1,4 @@
-//! What is different in another configuration, in words.
+//! What is said of a configuration that was read again.
 
 use ringkeeper_core::config::native::Settings;
 use ringkeeper_core::config::nutcracker::Config;

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringkeeper_core::id::{PoolId, ServerId};
-use ringkeeper_core::io::{Endpoint, Event, Failure, Limit, Loudness};
+use ringkeeper_core::io::{
+    Endpoint, Event, Failure, HoldCause, HoldTally, Limit, Loudness, ShardCondition,
+};
 use ringkeeper_core::proxy::{Plan, PoolPlan};
 
 /// Events that clients or broken servers cause leave at most one line in this time, so that
@@ -77,6 +79,30 @@ impl EventLog {
                 let (pool, server) = self.names(*pool, *server);
                 tracing::warn!(pool, server, held, "server sent what is no reply to anything");
             }
+            Event::Switched { pool, server, epoch, address } => {
+                let (pool, server) = self.names(*pool, *server);
+                let address = address.to_string();
+                tracing::info!(pool, server, epoch, address, "the shard has another master");
+            }
+            Event::HoldBegan { pool, server, why } => {
+                let (pool, server) = self.names(*pool, *server);
+                tracing::warn!(pool, server, "requests for the shard wait: {}", hold(*why));
+            }
+            Event::HoldEnded { pool, server, tally } => {
+                let (pool, server) = self.names(*pool, *server);
+                let HoldTally { time, held, replayed, unknown, refused } = *tally;
+                let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+                tracing::info!(
+                    pool,
+                    server,
+                    ms,
+                    held,
+                    replayed,
+                    unknown,
+                    refused,
+                    "requests for the shard wait no more"
+                );
+            }
             Event::ClientRefused { pool } => {
                 let Some(held) = self.refused.pass(now) else { return };
                 let pool = self.pool_name(*pool);
@@ -138,6 +164,19 @@ pub(crate) fn tls_failed(peer: &Endpoint, is_server: bool, reason: &str) {
     tracing::warn!("TLS failed on a connection {verb} {role} {peer}: {reason}");
 }
 
+fn hold(why: HoldCause) -> &'static str {
+    match why {
+        HoldCause::Told(ShardCondition::Suspected) => "its master may be dead",
+        HoldCause::Told(ShardCondition::Moving) => "its master is being replaced",
+        HoldCause::Told(ShardCondition::Fenced) => "this host is cut off from the Sentinels",
+        HoldCause::Told(ShardCondition::Serving) | HoldCause::Unknown => {
+            "the Sentinels have not named its master"
+        }
+        HoldCause::Lost(failure) => cause(failure),
+        HoldCause::ReadOnly => "its master says that it is a replica",
+    }
+}
+
 fn cause(failure: Failure) -> &'static str {
     match failure {
         Failure::Refused => "it refuses connections",
@@ -149,6 +188,9 @@ fn cause(failure: Failure) -> &'static str {
         Failure::Unreachable => "there is no route to it",
         Failure::Greeting => "it refuses redis_auth, redis_db or PING",
         Failure::OutOfResources => "this host lacks descriptors, ports or memory to reach it",
+        Failure::NoMaster | Failure::Fenced | Failure::Replaced | Failure::TooFewCopies => {
+            failure.message()
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use ringkeeper_core::config::nutcracker::{Address, Config, HostPort};
 use ringkeeper_core::config::sentinel as conf;
 use ringkeeper_core::node::{ControlRole, WatchPlan};
+use ringkeeper_core::sentinel::follow::FollowSetup;
 use ringkeeper_core::sentinel::machine::Setup;
 
 use crate::host::sentinel;
@@ -23,6 +24,8 @@ pub(crate) enum MastersLaunch {
         /// promise something until then.
         read: ReadSetup,
     },
+    /// Sentinels that others run.
+    Follow(FollowSetup),
 }
 
 impl MastersLaunch {
@@ -32,7 +35,7 @@ impl MastersLaunch {
     ///
     /// What can't be opened, or what is wrong with the settings.
     pub(crate) fn open(&self, sockets: &mut Sockets) -> anyhow::Result<Vec<Fresh>> {
-        let Self::Own { read } = self;
+        let Self::Own { read } = self else { return Ok(Vec::new()) };
         let setup = read().map_err(anyhow::Error::msg)?;
         let server = &setup.config.server;
         if server.tls != conf::Tls::default() {
@@ -64,10 +67,15 @@ impl MastersLaunch {
     ///
     /// What is wrong with the settings or with what was kept.
     pub(crate) fn plan(&self) -> anyhow::Result<WatchPlan> {
-        let Self::Own { read } = self;
-        let setup = read().map_err(anyhow::Error::msg)?;
-        let setup = Box::new(sentinel::identify(setup)?);
-        Ok(WatchPlan::Own { setup, seed: host::seed()? })
+        let seed = host::seed()?;
+        match self {
+            Self::Own { read } => {
+                let setup = read().map_err(anyhow::Error::msg)?;
+                let setup = Box::new(sentinel::identify(setup)?);
+                Ok(WatchPlan::Own { setup, seed })
+            }
+            Self::Follow(setup) => Ok(WatchPlan::Follow { setup: Box::new(setup.clone()), seed }),
+        }
     }
 
     /// Returns where the masters were when the state was written, by name.
@@ -76,7 +84,8 @@ impl MastersLaunch {
     ///
     /// What is wrong with the settings or with what was kept.
     pub(crate) fn known(&self) -> anyhow::Result<BTreeMap<String, SocketAddr>> {
-        let Self::Own { read } = self;
+        // Who follows knows nothing before the first answer.
+        let Self::Own { read } = self else { return Ok(BTreeMap::new()) };
         let setup = read().map_err(anyhow::Error::msg)?;
         Ok(places(&setup.config))
     }

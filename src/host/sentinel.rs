@@ -72,6 +72,9 @@ impl Host for Desk {
             | Event::Returned { .. }
             | Event::GreetingRefused { .. }
             | Event::ServerProtocolError { .. }
+            | Event::Switched { .. }
+            | Event::HoldBegan { .. }
+            | Event::HoldEnded { .. }
             | Event::ClientRefused { .. }
             | Event::ClientOverLimit { .. }
             | Event::Router { .. }

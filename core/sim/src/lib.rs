@@ -22,6 +22,7 @@
 mod checker;
 mod clock;
 mod codec;
+pub mod failover;
 mod fault;
 mod memcache;
 mod net;

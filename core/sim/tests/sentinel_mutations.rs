@@ -156,6 +156,16 @@ fn ours_that_forgets_voters_is_found() {
 }
 
 #[test]
+fn ours_that_promises_leases_to_everybody_is_found() {
+    let plan = |seed, member| Plan {
+        make: Some(fleet::make_strict()),
+        is_strict: true,
+        ..draw(seed, member, 1, STORM)
+    };
+    assert_ours_is_found(Mutation::PromisesAlways, &["S8"], plan);
+}
+
+#[test]
 fn ours_that_believes_hellos_of_the_same_epoch_is_found() {
     let plan = |seed, member| Plan { disagrees: true, ..draw(seed, member, 1, STORM) };
     assert_ours_is_found(Mutation::BelievesEqualEpochs, &["S4"], plan);

@@ -141,6 +141,14 @@ fn nothing_starts_where_nothing_is_wrong() {
 }
 
 #[test]
+fn no_two_addresses_are_written_to_while_leases_are_lent() {
+    run_all("strict", 8_000_000, 8, |seed| {
+        let plan = draw(seed, Voters::Ours, 1 + seed as usize % 3);
+        Plan { make: Some(fleet::make_strict()), is_strict: true, ..plan }
+    });
+}
+
+#[test]
 fn many_masters_that_die_together_are_all_replaced_soon() {
     let is_one = std::env::var_os("RINGKEEPER_SEED").is_some();
     let seeds = if is_one { 0..0 } else { 0..1_u64 };

@@ -4,6 +4,7 @@
 //! file and reports what only the operating system can know, such as a name that does not resolve.
 
 pub mod diagnostic;
+pub mod failover;
 pub mod keepalived;
 pub mod native;
 pub mod nutcracker;

@@ -131,6 +131,10 @@ impl From<Failure> for ErrorKind {
             Failure::Unreachable => Self::Unreachable,
             Failure::Greeting => Self::Greeting,
             Failure::OutOfResources => Self::OutOfResources,
+            Failure::NoMaster => Self::NoMaster,
+            Failure::Fenced => Self::Fenced,
+            Failure::Replaced => Self::Replaced,
+            Failure::TooFewCopies => Self::TooFewCopies,
         }
     }
 }

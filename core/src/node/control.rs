@@ -14,7 +14,9 @@ use crate::io::{
     AtCapacity, Command, Deadline, Drive, Endpoint, Event, Input, Notice, Output, Parcel,
 };
 use crate::limits::ADMIN_CONNECTIONS_MAX;
+use crate::sentinel::follow::{FollowSetup, Follower};
 use crate::sentinel::machine::{Sentinel, Setup};
+use crate::stats::{MasterFigures, WatchFigures};
 use crate::time::Instant;
 
 /// What a listener of the control worker is for.
@@ -50,6 +52,93 @@ pub enum WatchPlan {
         /// Its chance.
         seed: u64,
     },
+    /// By Sentinels that others run.
+    Follow {
+        /// What it begins with.
+        setup: Box<FollowSetup>,
+        /// Its chance.
+        seed: u64,
+    },
+}
+
+/// Whoever knows where masters are.
+#[derive(Debug)]
+enum Watcher {
+    Own(Box<Sentinel>),
+    Follow(Box<Follower>),
+}
+
+impl Watcher {
+    fn handle(&mut self, now: Instant, input: Input<'_>) {
+        match self {
+            Self::Own(sentinel) => sentinel.handle(now, input),
+            Self::Follow(follower) => follower.handle(now, input),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        match self {
+            Self::Own(sentinel) => sentinel.handle_timeout(now),
+            Self::Follow(follower) => follower.handle_timeout(now),
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        match self {
+            Self::Own(sentinel) => sentinel.poll_output(),
+            Self::Follow(follower) => follower.poll_output(),
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Deadline> {
+        match self {
+            Self::Own(sentinel) => sentinel.poll_timeout(),
+            Self::Follow(follower) => follower.poll_timeout(),
+        }
+    }
+
+    /// Returns a shard whose master could move without our knowing, or could not be replaced,
+    /// because too few Sentinels are in sight.
+    fn short_of(&self) -> Option<String> {
+        match self {
+            Self::Own(sentinel) => sentinel.short_of_sentinels().map(ToString::to_string),
+            Self::Follow(follower) => {
+                let (up, all) = follower.reachable();
+                (up * 2 <= all).then(|| format!("any shard, {up} of {all}"))
+            }
+        }
+    }
+
+    fn figures(&self, now: Instant) -> WatchFigures {
+        match self {
+            Self::Own(sentinel) => sentinel.figures(now),
+            Self::Follow(follower) => {
+                let (up, all) = follower.reachable();
+                let text = format!("{up} of {all} Sentinels answer");
+                WatchFigures {
+                    mode: "follow",
+                    masters: (follower.news())
+                        .map(|news| MasterFigures {
+                            name: news.shard.to_string(),
+                            address: news.address.to_string(),
+                            config_epoch: news.epoch,
+                            status: "ok",
+                            has_quorum: up * 2 > all,
+                            quorum_text: text.clone(),
+                            reasons: vec![
+                                format!("master {} is at {}", news.shard, news.address),
+                                text.clone(),
+                                "whoever runs those Sentinels decides; ask them for more"
+                                    .to_owned(),
+                            ],
+                            ..MasterFigures::default()
+                        })
+                        .collect(),
+                    ..WatchFigures::default()
+                }
+            }
+        }
+    }
 }
 
 /// The control thread's logic.
@@ -57,7 +146,7 @@ pub enum WatchPlan {
 pub struct Control {
     listeners: BTreeMap<ListenerId, ControlRole>,
     admin: Option<Admin>,
-    sentinel: Option<Sentinel>,
+    watcher: Option<Watcher>,
     overseer: Option<Overseer>,
     /// The moment of the last input.
     now: Instant,
@@ -78,7 +167,7 @@ impl Control {
         let ControlPlan { listeners, admin, watch, overseen } = plan;
         let overseer = overseen.map(|workers| Overseer::new(workers, now));
         let admin = admin.map(|plan| Admin::new(plan, now));
-        let mut control = Self { listeners, admin, sentinel: None, overseer, now };
+        let mut control = Self { listeners, admin, watcher: None, overseer, now };
         if let Some(watch) = watch {
             control.begin_to_watch(now, watch);
         }
@@ -87,14 +176,18 @@ impl Control {
 
     fn begin_to_watch(&mut self, now: Instant, plan: WatchPlan) {
         // A second Sentinel with the same state would vote twice.
-        if self.sentinel.is_some() {
+        if self.watcher.is_some() {
             return;
         }
         match plan {
             WatchPlan::Own { mut setup, seed } => {
                 setup.names.conn = BASE;
                 setup.tells_workers = true;
-                self.sentinel = Some(Sentinel::new(*setup, seed, now));
+                self.watcher = Some(Watcher::Own(Box::new(Sentinel::new(*setup, seed, now))));
+            }
+            WatchPlan::Follow { mut setup, seed } => {
+                setup.names.conn = BASE;
+                self.watcher = Some(Watcher::Follow(Box::new(Follower::new(*setup, seed, now))));
             }
         }
     }
@@ -109,7 +202,7 @@ impl Control {
             // Clients of pools have time to finish, and until then somebody watches their masters.
             Command::Drain { .. } => {}
             // Whoever takes over will vote with the same state.
-            Command::HandOver { .. } => self.sentinel = None,
+            Command::HandOver { .. } => self.watcher = None,
         }
     }
 
@@ -120,7 +213,7 @@ impl Control {
                 let (Some(admin), Some(notice)) = (&mut self.admin, notice) else { return };
                 match notice {
                     Notice::Answer { from, query, answer } => {
-                        show_watch(admin, self.sentinel.as_ref(), now);
+                        show_watch(admin, self.watcher.as_ref(), now);
                         admin.answered(now, query, from, answer);
                     }
                     Notice::ConfigRead { is_good } => admin.note_reload(now, is_good),
@@ -131,8 +224,8 @@ impl Control {
                 }
             }
             Hearer::Watch => {
-                if let Some(sentinel) = &mut self.sentinel {
-                    sentinel.handle(now, Input::Notice(notice));
+                if let Some(watcher) = &mut self.watcher {
+                    watcher.handle(now, Input::Notice(notice));
                 }
             }
             Hearer::Nobody => {}
@@ -173,8 +266,8 @@ impl Control {
 
     fn handle_watch(&mut self, now: Instant, input: Input<'_>) {
         // What comes for one that has retired comes too late.
-        if let Some(sentinel) = &mut self.sentinel {
-            sentinel.handle(now, input);
+        if let Some(watcher) = &mut self.watcher {
+            watcher.handle(now, input);
         }
     }
 
@@ -204,11 +297,11 @@ impl Control {
 }
 
 /// Gives the admin machine what there is to show, if somebody waits for it.
-fn show_watch(admin: &mut Admin, sentinel: Option<&Sentinel>, now: Instant) {
+fn show_watch(admin: &mut Admin, watcher: Option<&Watcher>, now: Instant) {
     if admin.is_asked()
-        && let Some(sentinel) = sentinel
+        && let Some(watcher) = watcher
     {
-        admin.note_watch(sentinel.figures(now));
+        admin.note_watch(watcher.figures(now));
     }
 }
 
@@ -221,9 +314,10 @@ impl Drive for Control {
     ) -> Result<ConnId, AtCapacity> {
         match *self.listeners.get(&on).ok_or(AtCapacity)? {
             ControlRole::Admin(role) => self.admin.as_mut().ok_or(AtCapacity)?.accept(now, role),
-            ControlRole::Sentinel => {
-                self.sentinel.as_mut().ok_or(AtCapacity)?.accept(now, on, peer)
-            }
+            ControlRole::Sentinel => match &mut self.watcher {
+                Some(Watcher::Own(sentinel)) => sentinel.accept(now, on, peer),
+                Some(Watcher::Follow(_)) | None => Err(AtCapacity),
+            },
         }
     }
 
@@ -260,21 +354,21 @@ impl Drive for Control {
 
     fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
-        if let Some(sentinel) = &mut self.sentinel {
-            sentinel.handle_timeout(now);
+        if let Some(watcher) = &mut self.watcher {
+            watcher.handle_timeout(now);
         }
         if let Some(overseer) = &mut self.overseer {
-            let short_of = self.sentinel.as_ref().and_then(Sentinel::short_of_sentinels);
-            overseer.handle_timeout(now, short_of.map(ToString::to_string));
+            let short_of = self.watcher.as_ref().and_then(Watcher::short_of);
+            overseer.handle_timeout(now, short_of);
         }
         if let Some(admin) = &mut self.admin {
-            show_watch(admin, self.sentinel.as_ref(), now);
+            show_watch(admin, self.watcher.as_ref(), now);
             admin.handle_timeout(now);
         }
     }
 
     fn poll_output(&mut self) -> Option<Output> {
-        while let Some(output) = self.sentinel.as_mut().and_then(Sentinel::poll_output) {
+        while let Some(output) = self.watcher.as_mut().and_then(Watcher::poll_output) {
             if let Some(output) = self.overhear(output) {
                 return Some(output);
             }
@@ -286,9 +380,9 @@ impl Drive for Control {
     }
 
     fn poll_timeout(&self) -> Option<Deadline> {
-        let sentinel = self.sentinel.as_ref().and_then(Sentinel::poll_timeout);
+        let watcher = self.watcher.as_ref().and_then(Watcher::poll_timeout);
         let admin = self.admin.as_ref().and_then(Admin::poll_timeout);
         let overseer = self.overseer.as_ref().map(Overseer::poll_timeout);
-        [sentinel, overseer, admin].into_iter().flatten().min_by_key(|deadline| deadline.at)
+        [watcher, overseer, admin].into_iter().flatten().min_by_key(|deadline| deadline.at)
     }
 }

@@ -24,8 +24,11 @@ impl Shared {
     ) -> Result<ConnId, Failure> {
         let now = self.now;
         let Some(server) = self.server_mut(pool, id) else { return Err(Failure::Refused) };
+        let waits = server.following.is_some() && self.hold_of(pool).is_some();
+        let Some(server) = self.server_mut(pool, id) else { return Err(Failure::Refused) };
         if let Some(failure) = server.last_failure
             && now < server.retry_at
+            && !waits
         {
             if !server.is_wanted {
                 server.is_wanted = true;
@@ -47,13 +50,24 @@ impl Shared {
     ) -> Option<ConnId> {
         let now = self.now;
         let is_memcache = self.pool(pool).is_some_and(|(_, plan)| plan.is_memcache);
-        let is_resp3 = self.server_mut(pool, id).is_some_and(|server| server.is_resp3(lane));
+        let Some(server) = self.server_mut(pool, id) else { return None };
+        let (is_resp3, is_replicated) = (server.is_resp3(lane), server.is_replicated(lane));
+        let (is_shard, must_wait) = (server.following.is_some(), server.must_wait(now));
+        let plan = self.plan.pools.get(usize::from(pool.0))?;
+        let is_followed = is_shard && plan.failover.hold.is_some();
+        let (sent_bytes_max, must_wait) = (plan.sent_bytes_max(), is_followed && must_wait);
         let key = self.conns.insert_with(|key| {
             let name = ConnId::server(key.index, key.generation);
             let mut conn = ServerConn::new(name, pool, id, lane, now);
             conn.is_probe = is_probe;
             conn.is_memcache = is_memcache;
             conn.is_resp3 = is_resp3;
+            (conn.is_followed, conn.is_replicated) = (is_followed, is_replicated);
+            (conn.is_watched, conn.sent_bytes_max) = (is_followed || is_replicated, sent_bytes_max);
+            if must_wait {
+                // Nothing is taken in before all that waits has been looked at.
+                (conn.stage, conn.out_bytes_max) = (Stage::Waiting, 0);
+            }
             conn
         })?;
         let name = ConnId::server(key.index, key.generation);
@@ -61,26 +75,36 @@ impl Shared {
         {
             *place = Some(name);
         }
-        self.start(key);
+        if must_wait {
+            self.begin_hold_for_cause(pool, id);
+            self.want(pool, id);
+        } else {
+            self.start(key);
+        }
         Some(name)
     }
 
     /// Looks the address up, or connects.
-    fn start(&mut self, key: SlabKey) {
+    pub(crate) fn start(&mut self, key: SlabKey) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let Some(plan) = self.plan.pools.get(usize::from(conn.pool.0)) else { return };
         let Some(server) = plan.servers.get(usize::from(conn.server.0)) else { return };
-        match &server.address {
+        let at_work = self.pools.get(usize::from(conn.pool.0));
+        let at_work = at_work.and_then(|pool| pool.servers.get(usize::from(conn.server.0)));
+        let address = at_work.map_or_else(|| server.address.clone(), |at| at.address(server));
+        match address {
             Address::Fixed(endpoint) => {
                 conn.stage = Stage::Connecting;
-                let (id, endpoint, timeout) = (conn.id, endpoint.clone(), plan.connect_timeout);
+                if let Endpoint::Tcp(address) = endpoint {
+                    conn.address = Some(address);
+                }
+                let (id, timeout) = (conn.id, plan.connect_timeout);
                 self.outbox.push(Output::Connect { conn: id, endpoint, timeout });
             }
             Address::Named { host, port } => {
                 self.queries = self.queries.wrapping_add(1);
                 let query = QueryId(self.queries);
                 conn.stage = Stage::Resolving(query);
-                let (host, port) = (host.clone(), *port);
                 self.outbox.push(Output::Resolve { query, host, port });
             }
         }
@@ -115,6 +139,7 @@ impl Shared {
         let Some(conn) = self.conns.get_mut(key) else { return false };
         let Some(address) = conn.addresses.pop() else { return false };
         conn.stage = Stage::Connecting;
+        conn.address = Some(address);
         let (id, pool) = (conn.id, conn.pool);
         let Some(plan) = self.plan.pools.get(usize::from(pool.0)) else { return false };
         let endpoint = Endpoint::Tcp(address);
@@ -163,7 +188,7 @@ impl Shared {
         let Some(conn) = self.conns.get(key) else { return };
         // By the same clock as the check itself: an alarm in the past would ring for ever.
         let (Some(since), Some(timeout)) =
-            (conn.waiting_since(conn.timed_out), self.timeout_of(conn.pool))
+            (conn.waiting_since(conn.timed_out), self.patience(conn))
         else {
             return;
         };
@@ -259,10 +284,20 @@ impl Shared {
         conn.stage = Stage::Ready;
         let (pool, id, was_probe) = (conn.pool, conn.server, conn.is_probe);
         conn.is_probe = false;
-        mark_dirty_server(&mut self.outbox.dirty_servers, conn);
+        let is_followed = conn.is_followed;
+        let server = self.server_mut(pool, id);
+        let was_failing = server.as_ref().is_some_and(|server| server.last_failure.is_some());
+        if let Some(server) = server {
+            server.connected();
+        }
+        if is_followed {
+            self.ready_after_wait(key);
+            self.start_waiting(pool, id);
+        }
+        if let Some(conn) = self.conns.get_mut(key) {
+            mark_dirty_server(&mut self.outbox.dirty_servers, conn);
+        }
         let Some(server) = self.server_mut(pool, id) else { return };
-        let was_failing = server.last_failure.is_some();
-        server.connected();
         let standing = server.standing;
         if was_probe && standing == Standing::Ejected {
             self.set_standing(pool, id, Standing::Serving);
@@ -320,8 +355,11 @@ impl Shared {
             self.outbox.event(Event::ServerDown { pool, server: id, failure });
         }
         let Some((_, plan)) = self.pool(pool) else { return };
+        // A shard stays where it is: its replicas have its data, the other shards don't.
+        let is_shard =
+            plan.servers.get(usize::from(id.0)).is_some_and(|server| server.shard.is_some());
         let (limit, is_ejecting, retry) =
-            (plan.failure_limit, plan.is_ejecting, plan.retry_timeout);
+            (plan.failure_limit, plan.is_ejecting && !is_shard, plan.retry_timeout);
         if is_ejecting && failures >= limit && standing == Standing::Serving {
             self.set_standing(pool, id, Standing::Ejected);
             if let Some((at_work, _)) = self.pool_mut(pool) {
@@ -340,6 +378,10 @@ impl Shared {
         if !std::mem::take(&mut server.is_wanted) || is_out {
             return;
         }
+        if server.following.is_some() && self.hold_of(pool).is_some() {
+            return self.start_waiting(pool, id);
+        }
+        let Some(server) = self.server_mut(pool, id) else { return };
         if server.lanes.first().is_some_and(Option::is_none) {
             let _ = self.open(pool, id, 0, false);
         }
@@ -386,7 +428,7 @@ impl Shared {
     pub(crate) fn shut(&mut self, key: SlabKey) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let id = conn.id;
-        if matches!(conn.stage, Stage::Resolving(_)) {
+        if matches!(conn.stage, Stage::Resolving(_) | Stage::Waiting) {
             // The runtime has never heard of it.
             self.conns.remove(key);
             return;

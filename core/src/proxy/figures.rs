@@ -115,7 +115,7 @@ impl Proxy {
                 let split = self.shared.splits.get(split);
                 split.and_then(|split| self.clients.get(key_of(split.client)))
             }
-            ReplyTo::Nobody | ReplyTo::QuietNobody | ReplyTo::Barrier => None,
+            ReplyTo::Nobody | ReplyTo::QuietNobody | ReplyTo::Barrier | ReplyTo::Copies => None,
         };
         let seen = Seen {
             number: 0,
@@ -143,11 +143,9 @@ impl Proxy {
         match notice {
             Notice::Question { from, query, question } => self.answer_to(from, query, &question),
             Notice::Answer { from, query, answer } => self.take_answer(query, from, answer),
+            Notice::Shard(news) => self.shard_news(&news),
             // The control worker's.
-            Notice::ConfigRead { .. }
-            | Notice::Shard(_)
-            | Notice::Sighting(_)
-            | Notice::Health(_) => {}
+            Notice::ConfigRead { .. } | Notice::Sighting(_) | Notice::Health(_) => {}
         }
     }
 

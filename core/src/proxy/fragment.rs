@@ -5,6 +5,7 @@ use crate::buf::Buffer;
 use crate::command::Split as SplitKind;
 use crate::id::{ConnId, ServerId};
 use crate::proxy::client::Client;
+use crate::proxy::figures::Tag;
 use crate::proxy::memcache;
 use crate::proxy::replies::{Sequence, append};
 use crate::proxy::request::{Flow, Lane, Request};
@@ -295,7 +296,7 @@ impl Shared {
         targets: &mut [u16],
     ) -> Flow {
         let mut shares = Vec::with_capacity(8);
-        if let Err(flow) = self.share_out(client, targets, &mut shares) {
+        if let Err(flow) = self.share_out(client, request.tag, targets, &mut shares) {
             return flow;
         }
         let order = if kind == SplitKind::Mget { targets.to_vec() } else { Vec::new() };
@@ -325,6 +326,7 @@ impl Shared {
     fn share_out(
         &mut self,
         client: &mut Client,
+        tag: Tag,
         targets: &mut [u16],
         shares: &mut Vec<Share>,
     ) -> Result<(), Flow> {
@@ -337,7 +339,7 @@ impl Shared {
             let Some(part) = part_of.get_mut(usize::from(*target)) else { continue };
             if *part == u16::MAX {
                 *part = u16::try_from(shares.len()).unwrap_or(u16::MAX);
-                match self.lane(client, ServerId(*target)) {
+                match self.lane(client, ServerId(*target), tag) {
                     Lane::Open(conn) => {
                         let start = self.conns.get(key_of(conn)).map_or(0, |conn| conn.out.len());
                         shares.push(Share { conn, keys: 0, start });

@@ -18,15 +18,19 @@ mod connect;
 mod figures;
 mod fragment;
 mod handover;
+mod hold;
 mod local;
 mod memcache;
 mod outbox;
 mod plan;
 mod reload;
+mod replicate;
 mod replies;
 mod reply;
 mod request;
+mod resend;
 mod server;
+mod shard;
 mod shared;
 
 use std::sync::Arc;
@@ -190,6 +194,7 @@ impl Proxy {
                 Timer::DrainLimit => self.abort_all(),
                 Timer::PoolDrainLimit => self.end_pool_drains(),
                 Timer::Answers(query) => self.end_question(query),
+                Timer::Grace(conn) => self.end_grace(key_of(conn)),
             }
         }
     }
@@ -234,7 +239,10 @@ impl Proxy {
         }
         conn.is_writing = true;
         conn.queued = 0;
-        let buffer = std::mem::take(&mut conn.out);
+        let mut buffer = std::mem::take(&mut conn.out);
+        if conn.is_watched {
+            self.shared.note_write(key_of(id), &mut buffer);
+        }
         Some(Output::Transmit { conn: id, buffer })
     }
 

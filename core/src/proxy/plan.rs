@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::failover::Failover;
 use crate::config::nutcracker::{
     Address as AddressConfig, Config, Pool as PoolConfig, Server as ServerConfig,
 };
@@ -120,6 +121,8 @@ pub struct PoolPlan {
     pub request_bytes_max: usize,
     /// Unsent replies of one client, bytes, after which it is closed.
     pub client_output_bytes_max: usize,
+    /// What happens while a shard changes its master.
+    pub failover: Failover,
 }
 
 /// What a listener serves.
@@ -209,7 +212,28 @@ impl PoolPlan {
             retry_timeout: pool.server_retry_timeout,
             request_bytes_max: pool.request_bytes_max as usize,
             client_output_bytes_max: pool.client_output_bytes_max as usize,
+            failover: pool.failover.clone(),
         }
+    }
+
+    /// Tells whether writes are answered when replicas have them. memcached has none.
+    pub(crate) const fn waits_for_replicas(&self) -> bool {
+        self.failover.replicated.is_some() && !self.is_memcache
+    }
+
+    /// Returns how many connections to each server there may be: for each protocol, and where
+    /// replicas are waited for again as many that carry writes.
+    pub(crate) const fn lanes(&self) -> u32 {
+        let kinds = if self.waits_for_replicas() { 4 } else { 2 };
+        self.server_connections.saturating_mul(kinds)
+    }
+
+    /// Returns the bytes of requests under way that one connection may remember, so that all of
+    /// the pool together remember no more than it may.
+    pub(crate) fn sent_bytes_max(&self) -> usize {
+        let followed = self.servers.iter().filter(|server| server.shard.is_some()).count();
+        let connections = followed.saturating_mul(self.lanes() as usize).max(1);
+        if self.failover.hold.is_some() { self.failover.hold_bytes / connections } else { 0 }
     }
 
     /// Tells whether any server may answer any key, so that nothing is split.

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::{PoolId, ServerId};
-use crate::io::{Event, Parcel};
+use crate::io::{Endpoint, Event, Parcel};
 use crate::limits::SERVERS_PER_POOL_MAX;
 use crate::proxy::Proxy;
 use crate::proxy::client::Phase;
-use crate::proxy::plan::{Plan, PoolPlan};
+use crate::proxy::plan::{Address, Plan, PoolPlan};
 use crate::proxy::server::{Server, Stage, Standing};
+use crate::proxy::shard::Shards;
 use crate::proxy::shared::{Pool, Timer, key_of};
 use crate::slab::SlabKey;
 use crate::stats::ServerStats;
@@ -83,9 +84,11 @@ impl Fates {
             Timer::Probe(pool, server) => {
                 moved(pool, server).map(|(pool, server)| Timer::Probe(pool, server))
             }
-            Timer::Requests(_) | Timer::DrainLimit | Timer::PoolDrainLimit | Timer::Answers(_) => {
-                Some(timer)
-            }
+            Timer::Requests(_)
+            | Timer::DrainLimit
+            | Timer::PoolDrainLimit
+            | Timer::Answers(_)
+            | Timer::Grace(_) => Some(timer),
         }
     }
 }
@@ -105,6 +108,7 @@ impl Proxy {
         });
         // Before anything is opened or closed: whoever reads the events needs the names for them.
         self.shared.outbox.event(Event::Reloaded(Parcel::new(Arc::clone(&self.shared.plan))));
+        self.follow_again();
         for (pool, server) in fresh {
             self.shared.preconnect(pool, server);
         }
@@ -139,7 +143,7 @@ impl Proxy {
                 pools.push(Pool::new(pool_plan));
                 continue;
             };
-            let servers = pool.adapt(plan_before, pool_plan);
+            let servers = pool.adapt(plan_before, pool_plan, &self.shared.shards);
             let kept: BTreeSet<u16> = servers.iter().filter_map(|fate| fate.kept()).collect();
             let is_fresh = |id: &ServerId| !kept.contains(&id.0);
             fresh.extend(pool_plan.server_ids().filter(is_fresh).map(|id| (at, id)));
@@ -320,12 +324,13 @@ impl PoolPlan {
 impl Pool {
     /// Makes of the pool at work by one plan the pool at work by another. Returns what became of
     /// its servers.
-    fn adapt(&mut self, before: &PoolPlan, after: &PoolPlan) -> Vec<ServerFate> {
+    fn adapt(&mut self, before: &PoolPlan, after: &PoolPlan, shards: &Shards) -> Vec<ServerFate> {
         if before == after {
             return before.server_ids().map(ServerFate::Kept).collect();
         }
         let reconnects = before.auth != after.auth
             || before.database != after.database
+            || before.lanes() != after.lanes()
             || before.server_connections != after.server_connections;
         let mut servers: Vec<Option<Server>> =
             std::mem::take(&mut self.servers).into_iter().map(Some).collect();
@@ -338,11 +343,14 @@ impl Pool {
                 Some((from, server, stats.get_mut(from).map(std::mem::take)))
             });
             let Some((from, mut server, stats)) = known else {
-                self.servers.push(Server::new(after.server_connections));
+                self.servers.push(Server::of(after, plan));
                 self.stats.servers.push(ServerStats::default());
                 continue;
             };
-            let moves = before.servers.get(from).is_none_or(|old| old.address != plan.address);
+            let moves = before.servers.get(from).is_none_or(|old| {
+                let told = shards.address_of(plan).map(|to| Address::Fixed(Endpoint::Tcp(to)));
+                server.address(old) != told.unwrap_or_else(|| plan.address.clone())
+            });
             let fate = if reconnects || moves || plan.is_drained {
                 server.disconnect(after.server_connections, moves);
                 ServerFate::Reconnected(id)
@@ -352,6 +360,7 @@ impl Pool {
             if let Some(place) = fates.get_mut(from) {
                 *place = fate;
             }
+            server.follow(after, plan);
             if !after.is_ejecting {
                 server.standing = Standing::Serving;
             }

@@ -95,6 +95,14 @@ impl Replies {
         self.first.wrapping_sub(place.0) < u32::MAX / 2
     }
 
+    /// Notes that another server connection owes the reply of `sequence`, that in slot `via`.
+    pub(crate) fn move_to(&mut self, sequence: Sequence, via: u32) {
+        let at = sequence.0.wrapping_sub(self.first) as usize;
+        if let Some(slot @ Slot::Waiting { .. }) = self.slots.get_mut(at) {
+            *slot = Slot::Waiting { via };
+        }
+    }
+
     /// Tells whether a reply is owed through the server connection in slot `via`; a reply that
     /// is still to be joined counts, since its parts may be.
     pub(crate) fn is_owed_through(&self, via: u32) -> bool {

@@ -7,9 +7,10 @@ use crate::io::{Event, Limit};
 use crate::limits::STREAM_REPLY_BYTES;
 use crate::proxy::Proxy;
 use crate::proxy::client::Phase;
+use crate::proxy::hold::may_be_dead;
 use crate::proxy::memcache;
 use crate::proxy::request::Outcome;
-use crate::proxy::server::{InFlight, ReplyTo, Stage};
+use crate::proxy::server::{Belief, InFlight, ReplyTo, Stage};
 use crate::proxy::shared::key_of;
 use crate::slab::SlabKey;
 use crate::wire::resp::reply::ReplyScan;
@@ -62,13 +63,13 @@ impl Proxy {
     #[inline]
     pub(crate) fn reply_complete(&mut self, key: SlabKey, piece: &[u8]) -> bool {
         let Some(conn) = self.shared.conns.get_mut(key) else { return false };
-        let via = conn.id;
         let was_streaming = std::mem::take(&mut conn.is_streaming);
         let streamed = std::mem::take(&mut conn.streamed_bytes);
         if conn.stage != Stage::Ready {
             return self.greeting_reply(key, piece);
         }
-        if conn.partial.first().or_else(|| piece.first()) == Some(&b'>') && !was_streaming {
+        let first = conn.partial.first().or_else(|| piece.first());
+        if first == Some(&b'>') && !was_streaming {
             // A push of RESP3 answers no request. Nothing that the proxy sends asks for one.
             conn.partial.clear();
             return true;
@@ -77,6 +78,26 @@ impl Proxy {
             self.give_up_babbler(key);
             return false;
         }
+        if conn.is_watched
+            && (first == Some(&b'-') || conn.belief != Belief::Full || conn.is_replicated)
+        {
+            conn.streamed_bytes = streamed;
+            return self.odd_reply(key, piece, was_streaming);
+        }
+        self.finish_reply(key, piece, was_streaming, streamed)
+    }
+
+    /// Passes the reply to the oldest request on.
+    #[inline]
+    pub(crate) fn finish_reply(
+        &mut self,
+        key: SlabKey,
+        piece: &[u8],
+        was_streaming: bool,
+        streamed: usize,
+    ) -> bool {
+        let Some(conn) = self.shared.conns.get_mut(key) else { return false };
+        let via = conn.id;
         let Some(request) = conn.pop_in_flight() else { return false };
         let is_memcache = conn.is_memcache;
         let partial = std::mem::take(&mut conn.partial);
@@ -124,7 +145,13 @@ impl Proxy {
     }
 
     #[inline]
-    fn count_reply(&mut self, key: SlabKey, request: &InFlight, bytes: usize, is_error: bool) {
+    pub(crate) fn count_reply(
+        &mut self,
+        key: SlabKey,
+        request: &InFlight,
+        bytes: usize,
+        is_error: bool,
+    ) {
         let Some(conn) = self.shared.conns.get(key) else { return };
         let at = (conn.pool, conn.server);
         let (pool, server) = (conn.pool, usize::from(conn.server.0));
@@ -168,7 +195,7 @@ impl Proxy {
         let next = if is_ready { conn.in_flight.front().copied() } else { None };
         super::replies::append(&mut conn.partial, &mut self.shared.buffers, piece);
         let kept = conn.partial.len();
-        if kept < STREAM_REPLY_BYTES && !conn.is_streaming {
+        if (kept < STREAM_REPLY_BYTES && !conn.is_streaming) || conn.is_replicated {
             return;
         }
         let Some(InFlight { to, .. }) = next else { return };
@@ -235,7 +262,11 @@ impl Proxy {
                     self.shared.cut_off(client, Limit::ClientOutput);
                 }
             }
-            ReplyTo::Nobody | ReplyTo::Silent { .. } | ReplyTo::QuietNobody | ReplyTo::Barrier => {}
+            ReplyTo::Nobody
+            | ReplyTo::Silent { .. }
+            | ReplyTo::QuietNobody
+            | ReplyTo::Barrier
+            | ReplyTo::Copies => {}
         }
         // Whoever asked is gone: the bytes are dropped as they come, never kept.
         self.shared.buffers.give(piece);
@@ -270,7 +301,7 @@ impl Proxy {
             }
             ReplyTo::Split { split, part } => self.deliver_part(split, part, reply, via, is_rest),
             ReplyTo::Silent { conn } => self.silent_done(conn),
-            ReplyTo::Nobody | ReplyTo::QuietNobody | ReplyTo::Barrier => {}
+            ReplyTo::Nobody | ReplyTo::QuietNobody | ReplyTo::Barrier | ReplyTo::Copies => {}
         }
     }
 
@@ -311,6 +342,7 @@ impl Proxy {
         let Some(conn) = self.shared.conns.get_mut(key) else { return };
         let (pool, server, lane, id) = (conn.pool, conn.server, conn.lane, conn.id);
         let was_retiring = conn.is_retiring;
+        let (is_followed, address) = (conn.is_followed, conn.address);
         let had_purpose = !conn.in_flight.is_empty()
             || conn.is_probe
             || matches!(
@@ -321,19 +353,26 @@ impl Proxy {
         if had_purpose && !was_retiring {
             self.shared.server_failed(pool, server, failure);
         }
-        self.fail_requests(key, failure);
+        if is_followed && may_be_dead(failure) {
+            self.shared.sight_loss(pool, server, address, failure);
+            self.salvage(key, failure);
+        } else {
+            self.fail_requests(key, failure);
+        }
         self.shared.wake_waiters(key);
         self.shared.shut(key);
     }
 
     /// Fails every request of a connection that has not timed out already.
     pub(crate) fn fail_requests(&mut self, key: SlabKey, failure: Failure) {
+        self.fail_group(key, failure);
         let Some(conn) = self.shared.conns.get_mut(key) else { return };
         let is_streaming = std::mem::take(&mut conn.is_streaming);
         conn.streamed_bytes = 0;
         let requests = std::mem::take(&mut conn.in_flight);
         let unsent = if conn.stage == Stage::Ready { conn.queued } else { requests.len() };
         (conn.queued, conn.timed_out, conn.in_flight_bytes) = (0, 0, 0);
+        conn.sent.clear();
         let out = std::mem::take(&mut conn.out);
         let partial = std::mem::take(&mut conn.partial);
         let sent = requests.len().saturating_sub(unsent);
@@ -364,7 +403,7 @@ impl Proxy {
             self.silent_done(conn);
             return;
         }
-        if matches!(to, ReplyTo::Nobody | ReplyTo::QuietNobody | ReplyTo::Barrier) {
+        if !to.is_wanted() {
             return;
         }
         if is_half_sent {
@@ -406,7 +445,10 @@ impl Proxy {
             return;
         }
         let (pool, server) = (conn.pool, conn.server);
-        let Some(timeout) = self.shared.timeout_of(pool) else { return };
+        let may_retire = !conn.is_held && conn.stage != Stage::Waiting;
+        let is_watched = conn.is_watched;
+        let Some(conn) = self.shared.conns.get(key) else { return };
+        let Some(timeout) = self.shared.patience(conn) else { return };
         let mut unsent = 0;
         loop {
             let Some(conn) = self.shared.conns.get_mut(key) else { return };
@@ -427,8 +469,9 @@ impl Proxy {
             let late = *request;
             let orphaned = request.to.orphaned();
             let to = std::mem::replace(&mut request.to, orphaned);
-            let is_silent =
-                silent_since < request.queued_at + timeout && silent_since <= request.queued_at;
+            let is_silent = may_retire
+                && silent_since < request.queued_at + timeout
+                && silent_since <= request.queued_at;
             let outcome = if is_sent {
                 conn.timed_out += 1;
                 Outcome::Unknown
@@ -442,7 +485,11 @@ impl Proxy {
             if to.is_wanted() {
                 self.note_done(&late, (pool, server), 0);
             }
-            self.fail_request(key, to, Failure::TimedOut, outcome, false);
+            if is_watched {
+                self.expire_watched(key, &late, outcome);
+            } else {
+                self.fail_request(key, to, Failure::TimedOut, outcome, false);
+            }
             if is_silent {
                 self.shared.retire(key);
             }

@@ -10,6 +10,7 @@ use crate::proxy::replies::append;
 use crate::proxy::server::{InFlight, ReplyTo, ServerConn};
 use crate::proxy::shared::{Shared, Timer, key_of};
 use crate::stats::{Class, ErrorKind};
+use crate::time::Instant;
 use crate::wire::resp::encode;
 use crate::wire::resp::request::{RequestError, RequestLimits, RequestScan, Span};
 
@@ -33,6 +34,8 @@ pub(crate) enum Outcome {
     NotSent,
     /// It was written: it may have had its effect.
     Unknown,
+    /// It was written, and has no effect whatever became of it.
+    Harmless,
 }
 
 /// A request, taken apart.
@@ -346,7 +349,7 @@ impl Shared {
             self.fail_unsent(client, None, Failure::Refused);
             return Flow::Next;
         };
-        match self.lane(client, server) {
+        match self.lane(client, server, mark.tag) {
             Lane::Open(id) => {
                 let Some(conn) = self.conns.get_mut(key_of(id)) else { return Flow::Wait };
                 let sequence = client.replies.push_waiting(id.slot());
@@ -365,7 +368,7 @@ impl Shared {
 
     /// Finds the connection that carries this client's requests to `server`; opens it if need be.
     #[inline]
-    pub(crate) fn lane(&mut self, client: &mut Client, id: ServerId) -> Lane {
+    pub(crate) fn lane(&mut self, client: &mut Client, id: ServerId, tag: Tag) -> Lane {
         let Some(server) = self
             .pools
             .get(usize::from(client.pool.0))
@@ -382,16 +385,39 @@ impl Shared {
             client.is_blocked = true;
             return Lane::Busy;
         }
+        if server.is_gated {
+            return self.gated_lane(client, id, tag);
+        }
         let lane = server.lane_of(client.id, client.is_resp3);
-        let open = match server.lanes.get(lane) {
-            Some(Some(conn)) => *conn,
-            _ => match self.open_on_demand(client.pool, id, lane) {
+        let open = server.lanes.get(lane).copied().flatten();
+        self.open_lane(client, id, lane, open)
+    }
+
+    /// Takes the connection that is `open` in a lane, if it has room; makes one if there is none.
+    #[inline]
+    pub(crate) fn open_lane(
+        &mut self,
+        client: &mut Client,
+        id: ServerId,
+        lane: usize,
+        open: Option<ConnId>,
+    ) -> Lane {
+        let open = match open {
+            Some(conn) => conn,
+            None => match self.open_on_demand(client.pool, id, lane) {
                 Ok(conn) => conn,
                 Err(failure) => return Lane::Failed(failure),
             },
         };
         match self.conns.get_mut(key_of(open)) {
             Some(conn) if conn.has_room() => Lane::Open(open),
+            Some(conn) if conn.is_waiting() => {
+                if self.make_room(open) {
+                    Lane::Open(open)
+                } else {
+                    Lane::Failed(Failure::NoMaster)
+                }
+            }
             Some(conn) => {
                 client.is_blocked = true;
                 if client.waiting_on != Some(open) {
@@ -422,15 +448,22 @@ impl Shared {
         conn.queued += 1;
         let (pool, server, is_timer_armed) = (conn.pool, conn.server, conn.is_timer_armed);
         mark_dirty_server(&mut self.outbox.dirty_servers, conn);
-        if !is_timer_armed && let Some(timeout) = self.timeout_of(pool) {
-            self.timers.arm(now + timeout, Timer::Requests(id));
-            if let Some(conn) = self.conns.get_mut(key_of(id)) {
-                conn.is_timer_armed = true;
-            }
+        if !is_timer_armed {
+            self.arm_requests(id, now);
         }
         if let Some(stats) = self.stats_mut(pool, server) {
             stats.requests += 1;
             stats.request_bytes += u64::from(length);
+        }
+    }
+
+    /// Arms the request timer for the first request of a queue.
+    fn arm_requests(&mut self, id: ConnId, now: Instant) {
+        let Some(conn) = self.conns.get(key_of(id)) else { return };
+        let Some(patience) = self.patience(conn) else { return };
+        self.timers.arm(now + patience, Timer::Requests(id));
+        if let Some(conn) = self.conns.get_mut(key_of(id)) {
+            conn.is_timer_armed = true;
         }
     }
 
@@ -463,26 +496,32 @@ impl Shared {
         pool.stats.forward_error += 1;
         pool.stats.note_error(failure.into());
         let message = failure.message().as_bytes();
-        let outcome: &[u8] = match outcome {
+        let words: &[u8] = match outcome {
             Outcome::NotSent => b"; the request was not sent)",
             Outcome::Unknown => b"; whether the request took effect is unknown)",
+            Outcome::Harmless => b"; the request was sent and only reads)",
         };
         let name = server.and_then(|id| plan.servers.get(usize::from(id.0)));
         if plan.is_memcache {
-            let details = is_detailed.then(|| (name.map(|server| &*server.name), outcome));
+            let details = is_detailed.then(|| (name.map(|server| &*server.name), words));
             return memcache::write_failure(text, message, details);
         }
-        if !is_detailed {
-            return encode::error_parts(text, &[b"ERR ", message]);
-        }
+        let shard = server.and_then(|id| plan.servers.get(usize::from(id.0))?.shard.as_ref());
+        let is_special = shard.is_some() || failure == Failure::TooFewCopies;
+        let code: &[u8] = match (failure, outcome) {
+            (Failure::NoMaster | Failure::Fenced, Outcome::NotSent) => b"MASTERDOWN ",
+            (_, Outcome::Unknown) if is_special => b"UNKNOWN ",
+            _ if !is_detailed => return encode::error_parts(text, &[b"ERR ", message]),
+            _ => b"ERR ",
+        };
         match name {
             Some(server) => encode::error_parts(
                 text,
-                &[b"ERR ", message, b" (server ", server.name.as_bytes(), outcome],
+                &[code, message, b" (server ", server.name.as_bytes(), words],
             ),
             None => encode::error_parts(
                 text,
-                &[b"ERR ", message, b" (no server of the pool is in the ring", outcome],
+                &[b"ERR ", message, b" (no server of the pool is in the ring", words],
             ),
         }
     }

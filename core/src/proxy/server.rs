@@ -11,7 +11,11 @@ use crate::limits::{
     RECONNECT_DELAY_MAX, RECONNECT_DELAY_MIN, SERVER_OUTPUT_BYTES_MAX, SERVER_REPLIES_MAX,
 };
 use crate::proxy::figures::Tag;
+use crate::proxy::plan::{PoolPlan, ServerPlan};
+use crate::proxy::replicate::Group;
 use crate::proxy::replies::Sequence;
+use crate::proxy::resend::SentLog;
+use crate::proxy::shard::Following;
 use crate::rng::Rng;
 use crate::slab::SlabKey;
 use crate::stats::KeyHead;
@@ -39,6 +43,8 @@ pub(crate) enum ReplyTo {
     QuietNobody,
     /// Nobody: the reply to the `mn` behind a quiet command.
     Barrier,
+    /// The writes before it, whose replies wait for this one: how many replicas have them.
+    Copies,
 }
 
 impl ReplyTo {
@@ -52,6 +58,7 @@ impl ReplyTo {
             | Self::Store { .. } => Self::Nobody,
             Self::Quiet { .. } | Self::QuietNobody => Self::QuietNobody,
             Self::Barrier => Self::Barrier,
+            Self::Copies => Self::Copies,
         }
     }
 }
@@ -61,7 +68,7 @@ impl ReplyTo {
     /// reply; not one that has been given up, nor what was added by us.
     #[inline]
     pub(crate) const fn is_wanted(self) -> bool {
-        !matches!(self, Self::Nobody | Self::QuietNobody | Self::Barrier)
+        !matches!(self, Self::Nobody | Self::QuietNobody | Self::Barrier | Self::Copies)
     }
 }
 
@@ -88,6 +95,8 @@ pub(crate) enum Stage {
     Resolving(QueryId),
     /// The socket is being connected.
     Connecting,
+    /// Nothing is under way: requests wait for the moment or the news that let it be connected.
+    Waiting,
     /// `AUTH` and `SELECT` are under way: this many replies are due before the first request, that
     /// to `AUTH` first.
     Greeting { replies_due: u8, is_auth_due: bool },
@@ -142,6 +151,40 @@ pub(crate) struct ServerConn {
     pub(crate) received_at: Instant,
     /// Clients that wait for room in this connection's queue.
     pub(crate) waiters: Vec<ConnId>,
+    /// Followed or replicated: writes and replies need a closer look.
+    pub(crate) is_watched: bool,
+    /// Its server is a shard whose master the Sentinels name, and requests may wait for it.
+    pub(crate) is_followed: bool,
+    /// Nothing is written: the shard has no master, or the connection is at its end.
+    pub(crate) is_held: bool,
+    /// Carries writes whose replies wait for replicas.
+    pub(crate) is_replicated: bool,
+    /// Replies need a closer look.
+    pub(crate) belief: Belief,
+    /// Where it leads; of followed servers.
+    pub(crate) address: Option<SocketAddr>,
+    /// Bytes of `out` from which on no request is added without a closer look.
+    pub(crate) out_bytes_max: usize,
+    /// Requests under way, in case that they have to be sent again; of followed servers.
+    pub(crate) sent: SentLog,
+    /// Most bytes of them.
+    pub(crate) sent_bytes_max: usize,
+    /// When requests that had waited could go at last.
+    pub(crate) released_at: Instant,
+    /// The writes that wait for their replicas.
+    pub(crate) group: Group,
+}
+
+/// How much the replies of a connection say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Belief {
+    /// They are passed on.
+    Full,
+    /// The shard has another master: that a write was refused is believed, that it was taken is
+    /// not.
+    Replaced,
+    /// The server said that it is a replica: what it says to reads is not passed on either.
+    Replica,
 }
 
 impl ServerConn {
@@ -179,6 +222,17 @@ impl ServerConn {
             streamed_bytes: 0,
             received_at: now,
             waiters: Vec::new(),
+            is_watched: false,
+            is_followed: false,
+            is_held: false,
+            is_replicated: false,
+            belief: Belief::Full,
+            address: None,
+            out_bytes_max: SERVER_OUTPUT_BYTES_MAX,
+            sent: SentLog::default(),
+            sent_bytes_max: 0,
+            released_at: Instant::START,
+            group: Group::default(),
         }
     }
 
@@ -191,7 +245,7 @@ impl ServerConn {
     /// Tells whether another request may be queued; if not, clients wait.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
-        self.in_flight.len() < SERVER_REPLIES_MAX && self.out.len() < SERVER_OUTPUT_BYTES_MAX
+        self.in_flight.len() < SERVER_REPLIES_MAX && self.out.len() < self.out_bytes_max
     }
 
     /// Tells whether clients that wait are worth waking: one place at a time would wake all of
@@ -227,15 +281,24 @@ impl ServerConn {
         }
     }
 
+    /// Tells whether requests wait for a master.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.is_held || (self.is_followed && self.stage != Stage::Ready)
+    }
+
     /// Tells whether requests may leave now.
     pub(crate) fn can_write(&self) -> bool {
-        self.stage == Stage::Ready && !self.is_writing && !self.out.is_empty()
+        self.stage == Stage::Ready
+            && !self.is_writing
+            && !self.is_held
+            && !self.group.is_pending
+            && !self.out.is_empty()
     }
 
     /// Returns since when the request at `at` of the queue waits for a sign of its server: the
     /// reply that has begun to leave for its client waits since its last bytes came.
     pub(crate) fn waiting_since(&self, at: usize) -> Option<Instant> {
-        let queued_at = self.in_flight.get(at)?.queued_at;
+        let queued_at = self.in_flight.get(at)?.queued_at.max(self.released_at);
         let is_streaming = at == 0 && self.is_streaming;
         Some(if is_streaming { self.received_at.max(queued_at) } else { queued_at })
     }
@@ -246,6 +309,9 @@ impl ServerConn {
         let request = self.in_flight.pop_front()?;
         self.in_flight_bytes -= u64::from(request.bytes);
         self.timed_out = self.timed_out.saturating_sub(1);
+        if self.is_followed {
+            self.sent.pop(request.bytes as usize);
+        }
         Some(request)
     }
 }
@@ -276,6 +342,12 @@ pub(crate) struct Server {
     pub(crate) retry_at: Instant,
     /// A request has failed since the last attempt: the next one need not wait for another.
     pub(crate) is_wanted: bool,
+    /// Requests need a closer look before they get a connection.
+    pub(crate) is_gated: bool,
+    /// Connections for each protocol.
+    pub(crate) connections: u32,
+    /// What is known of its master, if the Sentinels name it.
+    pub(crate) following: Option<Box<Following>>,
     retry_delay: Duration,
 }
 
@@ -283,6 +355,9 @@ impl Server {
     pub(crate) fn new(connections: u32) -> Self {
         Self {
             lanes: vec![None; connections as usize * 2],
+            is_gated: false,
+            connections,
+            following: None,
             retiring: Vec::new(),
             standing: Standing::Serving,
             failures: 0,
@@ -297,26 +372,46 @@ impl Server {
     /// its requests to this server take effect in the order in which it sent them.
     #[inline]
     pub(crate) fn lane_of(&self, client: ConnId, is_resp3: bool) -> usize {
-        let connections = self.lanes.len() / 2;
+        let connections = self.connections as usize;
         let lane = if connections == 1 { 0 } else { client.index() as usize % connections.max(1) };
         if is_resp3 { connections + lane } else { lane }
     }
 
     /// Tells whether the connection in `lane` speaks RESP3.
     pub(crate) fn is_resp3(&self, lane: usize) -> bool {
-        lane >= self.lanes.len() / 2
+        (lane / (self.connections as usize).max(1)) % 2 == 1
     }
 
-    /// Makes room for new connections, `connections` per protocol; the old ones are to retire.
+    /// Makes a server of this pool at work.
+    pub(crate) fn of(pool: &PoolPlan, server: &ServerPlan) -> Self {
+        let mut at_work = Self::new(pool.server_connections);
+        at_work.follow(pool, server);
+        at_work
+    }
+
+    /// Tells whether the connection in `lane` carries writes whose replies wait for replicas.
+    pub(crate) fn is_replicated(&self, lane: usize) -> bool {
+        lane >= self.connections as usize * 2
+    }
+
+    /// Makes room for new connections; the old ones are to retire.
     /// With `forgets`, what is known of the server's health is forgotten, for it is about another
     /// address.
     pub(crate) fn disconnect(&mut self, connections: u32, forgets: bool) {
         let fresh = Self::new(connections);
         if forgets {
-            *self = Self { retiring: std::mem::take(&mut self.retiring), ..fresh };
+            let (retiring, following) = (std::mem::take(&mut self.retiring), self.following.take());
+            *self = Self { retiring, following, ..fresh };
         } else {
-            self.lanes = fresh.lanes;
+            (self.lanes, self.connections) = (fresh.lanes, connections);
         }
+    }
+
+    /// Forgets the failures of another address.
+    pub(crate) fn forgive(&mut self) {
+        self.failures = 0;
+        self.is_wanted = false;
+        self.connected();
     }
 
     /// Notes a failed attempt: the next one waits twice as long, with jitter so that many

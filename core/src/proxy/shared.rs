@@ -15,6 +15,7 @@ use crate::proxy::outbox::Outbox;
 use crate::proxy::plan::{Plan, PoolPlan};
 use crate::proxy::replies::Replies;
 use crate::proxy::server::{Server, ServerConn, Standing};
+use crate::proxy::shard::Shards;
 use crate::rng::Rng;
 use crate::routing::RouteTable;
 use crate::slab::{Slab, SlabKey};
@@ -38,6 +39,8 @@ pub(crate) enum Timer {
     PoolDrainLimit,
     /// Answers to a client's question may have been waited for long enough.
     Answers(Query),
+    /// Replies of a former master may have been waited for long enough.
+    Grace(ConnId),
 }
 
 impl Timer {
@@ -49,6 +52,7 @@ impl Timer {
             Self::DrainLimit => "drain limit",
             Self::PoolDrainLimit => "drain limit of a pool",
             Self::Answers(_) => "answers of other workers",
+            Self::Grace(_) => "replies of a former master",
         }
     }
 }
@@ -75,7 +79,7 @@ impl Pool {
         Self {
             table: RouteTable::build(&plan.route, &live, 1),
             live,
-            servers: plan.servers.iter().map(|_| Server::new(plan.server_connections)).collect(),
+            servers: plan.servers.iter().map(|server| Server::of(plan, server)).collect(),
             stats,
             limits: Self::limits_of(plan),
             is_removed: false,
@@ -163,6 +167,7 @@ pub(crate) struct Shared {
     pub(crate) is_draining: bool,
     pub(crate) figures: Figures,
     pub(crate) asked: Asked,
+    pub(crate) shards: Shards,
 }
 
 impl Shared {
@@ -188,6 +193,7 @@ impl Shared {
             is_draining: false,
             figures,
             asked: Asked::default(),
+            shards: Shards::default(),
         }
     }
 

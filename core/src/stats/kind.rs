@@ -51,6 +51,14 @@ pub enum ErrorKind {
     Greeting,
     /// This host lacks descriptors, ports or memory.
     OutOfResources,
+    /// The shard had no master for too long, or too many requests waited for one.
+    NoMaster,
+    /// This host must not write to the shard's master.
+    Fenced,
+    /// The shard's master was replaced with the write under way.
+    Replaced,
+    /// Too few replicas had the write in time.
+    TooFewCopies,
     /// The request is well formed and cannot be served: unknown, malformed or unsupported command.
     BadRequest,
     /// The client's bytes are no request.
@@ -61,7 +69,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// How many there are.
-    pub const COUNT: usize = 12;
+    pub const COUNT: usize = 16;
     /// All, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
         Self::Refused,
@@ -73,6 +81,10 @@ impl ErrorKind {
         Self::Unreachable,
         Self::Greeting,
         Self::OutOfResources,
+        Self::NoMaster,
+        Self::Fenced,
+        Self::Replaced,
+        Self::TooFewCopies,
         Self::BadRequest,
         Self::ClientProtocol,
         Self::Unauthenticated,
@@ -90,6 +102,10 @@ impl ErrorKind {
             Self::Unreachable => "unreachable",
             Self::Greeting => "greeting",
             Self::OutOfResources => "out_of_resources",
+            Self::NoMaster => "no_master",
+            Self::Fenced => "fenced",
+            Self::Replaced => "replaced",
+            Self::TooFewCopies => "too_few_copies",
             Self::BadRequest => "bad_request",
             Self::ClientProtocol => "client_protocol",
             Self::Unauthenticated => "unauthenticated",

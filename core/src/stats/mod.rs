@@ -42,6 +42,16 @@ pub struct PoolStats {
     pub forward_error: u64,
     /// Parts that requests over several servers were split into.
     pub fragments: u64,
+    /// Masters of shards that were replaced by others.
+    pub switches: u64,
+    /// Times that requests for a shard had to wait for its master.
+    pub holds: u64,
+    /// Requests that waited for a master and were then sent.
+    pub requests_held: u64,
+    /// Requests that were sent again to another master, or by another connection.
+    pub requests_replayed: u64,
+    /// Requests that may or may not have had their effect, because the master was lost.
+    pub requests_unknown: u64,
     /// Clients let in.
     pub clients_accepted: u64,
     /// Bytes that clients sent.
@@ -80,6 +90,11 @@ impl PoolStats {
         self.server_ejects += other.server_ejects;
         self.forward_error += other.forward_error;
         self.fragments += other.fragments;
+        self.switches += other.switches;
+        self.holds += other.holds;
+        self.requests_held += other.requests_held;
+        self.requests_replayed += other.requests_replayed;
+        self.requests_unknown += other.requests_unknown;
         self.clients_accepted += other.clients_accepted;
         self.client_received_bytes += other.client_received_bytes;
         self.client_sent_bytes += other.client_sent_bytes;

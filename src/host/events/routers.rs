@@ -24,6 +24,9 @@ pub(crate) fn log(event: &Event) {
         | Event::Returned { .. }
         | Event::GreetingRefused { .. }
         | Event::ServerProtocolError { .. }
+        | Event::Switched { .. }
+        | Event::HoldBegan { .. }
+        | Event::HoldEnded { .. }
         | Event::ClientRefused { .. }
         | Event::ClientOverLimit { .. }
         | Event::Reloaded(_)

@@ -114,6 +114,12 @@ pub(crate) struct Checker {
     pub blames_all: bool,
     /// Fail-overs that were ordered by an operator may start without reasons.
     pub is_forced: bool,
+    /// Whether leases keep all but one address from being written to.
+    pub is_strict: bool,
+    /// By host and master: where its proxies may write.
+    writes: BTreeMap<(NodeId, usize), SocketAddr>,
+    /// Hosts that stand still.
+    stopped: BTreeSet<NodeId>,
     pub told: Vec<Told>,
     pub failure: Option<Breach>,
     /// Breaches by Sentinels that are known to break promises.
@@ -218,12 +224,66 @@ impl Checker {
             "+new-epoch" => sentinel.last_epoch = payload.parse().unwrap_or(0),
             "+tilt" => sentinel.is_tilted = true,
             "-tilt" => sentinel.is_tilted = false,
+            "!news" => self.proxies_told(at, node, payload),
             "!unreadable" => {
                 self.breach(at, "S9", Some(node), format!("does not read its files: {payload}"));
             }
             "+switch-master" => self.switched(at, node, payload),
             _ => self.told_of_master(at, node, channel, payload),
         }
+    }
+
+    /// What proxies on a host of ours are told: where to write, or not to.
+    fn proxies_told(&mut self, at: Instant, node: NodeId, payload: &str) {
+        let words: Vec<&str> = payload.split(' ').collect();
+        let [name, _, address, condition] = words[..] else { return };
+        let Some(master) = self.by_name.get(name).copied() else { return };
+        self.writes.remove(&(node, master));
+        if condition == "Serving"
+            && let Ok(address) = address.parse()
+        {
+            self.writes.insert((node, master), address);
+            self.check_writes(at, node);
+        }
+    }
+
+    /// S8: no two addresses of a master are written to at a time.
+    fn check_writes(&mut self, at: Instant, node: NodeId) {
+        if !self.is_strict {
+            return;
+        }
+        let of = |node| self.writes.range((node, 0)..=(node, usize::MAX));
+        let others = self.writes.iter().filter(|((other, _), _)| !self.stopped.contains(other));
+        let clash = others
+            .flat_map(|(other, to)| of(node).map(move |own| (other, to, own)))
+            .find(|((_, master), to, ((_, own), own_to))| master == own && to != own_to);
+        if let Some(((other, master), to, (_, own_to))) = clash {
+            let other = self.sentinels[other].number;
+            let what = format!("{own_to} of master {master} is written to, and {to} by {other}");
+            self.breach(at, "S8", Some(node), what);
+        }
+    }
+
+    /// A host stands still: it writes nothing until it has looked at its clock.
+    pub(crate) fn stopped(&mut self, node: NodeId) {
+        self.stopped.insert(node);
+    }
+
+    /// A host has done something.
+    pub(crate) fn ran(&mut self, at: Instant, node: NodeId) {
+        if self.stopped.remove(&node) {
+            self.check_writes(at, node);
+        }
+    }
+
+    /// A host's processes are gone.
+    pub(crate) fn died(&mut self, node: NodeId) {
+        self.writes.retain(|(of, _), _| *of != node);
+    }
+
+    /// Tells where the proxies of a host may write.
+    pub(crate) fn writes(&self, node: NodeId, master: usize) -> Option<SocketAddr> {
+        self.writes.get(&(node, master)).copied()
     }
 
     fn switched(&mut self, at: Instant, node: NodeId, payload: &str) {

@@ -72,6 +72,8 @@ pub struct Plan {
     pub disagrees: bool,
     /// Whether breaches of genuine Sentinels are failures too.
     pub blames_all: bool,
+    /// Whether our machines lend each other leases, so that no two addresses are written to.
+    pub is_strict: bool,
     /// Keeps all events.
     pub is_recording: bool,
 }
@@ -94,6 +96,7 @@ impl Plan {
             make: None,
             disagrees: false,
             blames_all: false,
+            is_strict: false,
             is_recording: false,
         }
     }
@@ -193,6 +196,7 @@ impl Fleet {
         let mut checker = Checker::new(plan.quorum, is_uniform, plan.is_recording);
         checker.blames_all = plan.blames_all;
         checker.disagrees = plan.disagrees;
+        checker.is_strict = plan.is_strict;
         // And one more for a stranger.
         let nodes = plan.masters * (plan.replicas + 1) + plan.members.len() * 2 + 1;
         let mut world = World::new(seed, checker, plan.latency, nodes);
@@ -395,6 +399,12 @@ impl Fleet {
             let (Some(Some((_, address))), None) = (all.next(), all.next()) else {
                 return Err(format!("L1: master {group} is believed to be {beliefs:?}"));
             };
+            for node in self.sentinels.iter().filter(|_| self.plan.is_strict) {
+                let is_running = self.world.nodes[*node].state == State::Running;
+                if is_running && self.world.checker.writes(*node, group) != Some(*address) {
+                    return Err(format!("L1: node {node} may not write to {address}"));
+                }
+            }
             for node in servers {
                 let one = &self.world.nodes[*node];
                 let server = self.server(*node);

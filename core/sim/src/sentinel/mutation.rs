@@ -21,6 +21,8 @@ pub enum Mutation {
     ForgetsVoters,
     /// A hello of the same configuration epoch is believed.
     BelievesEqualEpochs,
+    /// Whoever wants a lease gets it, whatever was promised to others.
+    PromisesAlways,
 }
 
 /// The border with its switch.
@@ -89,6 +91,16 @@ impl Border {
             if let Some((name, place)) = hello_place(line) {
                 self.announced.insert(name, place);
             }
+        }
+        if self.mutation == Some(Mutation::PromisesAlways) {
+            for index in 0..lines.len() {
+                // The answer about a master begins like this too, inside an array.
+                let is_inside = index > 0 && lines[index - 1].starts_with('*');
+                if lines[index] == ":0" && !is_inside {
+                    lines[index] = ":1".to_owned();
+                }
+            }
+            return lines.join("\r\n").into_bytes();
         }
         if self.mutation != Some(Mutation::CountsWrongEpoch) {
             return bytes;

@@ -10,7 +10,8 @@ use std::time::Duration;
 use ringkeeper_core::buf::Buffer;
 use ringkeeper_core::id::{ConnId, ListenerId, Ticket};
 use ringkeeper_core::io::{
-    Change, CloseReason, Drive, Endpoint, Errand, Exit, Input, Output, PersistError,
+    Change, CloseReason, Drive, Endpoint, Errand, Exit, Input, Notice, Output, PersistError,
+    ShardNews,
 };
 use ringkeeper_core::rng::Rng;
 use ringkeeper_core::time::Instant;
@@ -299,6 +300,10 @@ impl Ours {
                 let address = host.parse().map(|ip| vec![SocketAddr::new(ip, port)]);
                 let result = address.map_err(|_| ringkeeper_core::io::ResolveError::NotFound);
                 machine.handle(ctx.now, Input::Resolved { query, result });
+            }
+            Output::Notice { notice: Notice::Shard(news), .. } => {
+                let ShardNews { shard, epoch, address, condition } = news;
+                ctx.tell("!news", format!("{shard} {epoch} {address} {condition:?}"));
             }
             Output::Event(_)
             | Output::Notice { .. }

@@ -279,6 +279,7 @@ impl World {
             self.apply(at, id, effect);
         }
         self.effects = effects;
+        self.checker.ran(self.now, id);
     }
 
     fn apply(&mut self, at: Instant, id: NodeId, effect: Effect) {
@@ -335,6 +336,7 @@ impl World {
         for conn in std::mem::take(&mut self.nodes[id].links) {
             self.net_close(self.now, id, conn, CloseReason::Reset);
         }
+        self.checker.died(id);
         self.crashed(id);
     }
 
@@ -356,12 +358,14 @@ impl World {
             let side = usize::from(link.ends[0].node != id);
             link.ends[side].is_gone = true;
         }
+        self.checker.died(id);
         self.crashed(id);
     }
 
     pub(crate) fn pause(&mut self, id: NodeId) {
         if self.nodes[id].state == State::Running {
             self.nodes[id].state = State::Paused;
+            self.checker.stopped(id);
         }
     }
 

@@ -79,6 +79,12 @@ pub(super) const POOL: &[&str] = &[
     "server_failure_limit",
     "request_bytes_max",
     "client_output_bytes_max",
+    "hold",
+    "hold_bytes",
+    "replay",
+    "fence",
+    "replicated",
+    "replicated_timeout",
     "servers",
 ];
 

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::super::diagnostic::{Collector, Place, quoted};
+use super::super::failover::{Failover, Fence, Replay};
 use super::super::nutcracker::advice::{self, Advice, Form};
 use super::super::nutcracker::{
     Address, Directive, Listen, ListenAddress, Pool, Secret, Server, address,
@@ -68,6 +69,7 @@ pub(super) fn default_pool(name: &str, listen: Listen) -> Pool {
         server_connect_timeout: Duration::from_millis(u64::from(
             limits::SERVER_CONNECT_TIMEOUT_MS_DEFAULT,
         )),
+        failover: Failover::default(),
         servers: Vec::new(),
     }
 }
@@ -84,6 +86,7 @@ pub(super) fn read(name: &str, section: &Section<'_>, out: &mut Collector<'_>) -
     routing(&mut pool, section, out);
     clients(&mut pool, section, out);
     server_side(&mut pool, section, out);
+    failover(&mut pool, section, out);
     let auth_file = credentials(&mut pool, section, out);
     let mut unwatched = Vec::new();
     let servers = servers(name, section, &mut unwatched, out);
@@ -169,6 +172,27 @@ fn server_side(pool: &mut Pool, section: &Section<'_>, out: &mut Collector<'_>) 
     pool.server_retry_timeout = retry.unwrap_or(pool.server_retry_timeout);
     let connect = section.time("server_connect_timeout", Duration::from_millis(1), out);
     pool.server_connect_timeout = connect.unwrap_or(pool.server_connect_timeout);
+}
+
+/// Reads what happens while a shard changes its master.
+fn failover(pool: &mut Pool, section: &Section<'_>, out: &mut Collector<'_>) {
+    let failover = &mut pool.failover;
+    if section.is_off("hold") {
+        failover.hold = None;
+    } else {
+        let hold = section.time("hold", Duration::from_millis(1), out);
+        failover.hold = hold.or(failover.hold);
+    }
+    let (least, most) = (limits::HOLD_BYTES_MIN, limits::CONFIG_NUMBER_MAX);
+    let bytes = section.size("hold_bytes", least..=u64::from(most), out);
+    let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok());
+    failover.hold_bytes = bytes.unwrap_or(failover.hold_bytes);
+    failover.replay = section.choice("replay", Replay::ALL, out).unwrap_or(failover.replay);
+    failover.fence = section.choice("fence", Fence::ALL, out).unwrap_or(failover.fence);
+    let copies = section.number_or_off("replicated", 1..=limits::REPLICATED_MAX, out);
+    failover.replicated = copies.and_then(NonZeroU32::new);
+    let timeout = section.time("replicated_timeout", Duration::from_millis(1), out);
+    failover.replicated_timeout = timeout.unwrap_or(failover.replicated_timeout);
 }
 
 /// Reads password and database; returns the file that holds the password.

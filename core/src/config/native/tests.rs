@@ -1,4 +1,5 @@
 use super::super::diagnostic::Severity;
+use super::super::failover::{Failover, Fence, Replay};
 use super::super::render;
 use super::*;
 use crate::distribution::Distribution;
@@ -54,7 +55,8 @@ fn every_key_is_read() {
         client_connections: 9\n    tcp_keepalive: false\n    reuseport: true\n    redis_auth: s3cret\n    \
         redis_db: 4\n    preconnect: true\n    auto_eject_hosts: true\n    server_connections: 5\n    \
         server_connect_timeout: 6 ms\n    server_retry_timeout: 7 s\n    server_failure_limit: 8\n    \
-        request_bytes_max: 2 MiB\n    client_output_bytes_max: 3 MiB\n    servers:\n      - name: s\n        \
+        request_bytes_max: 2 MiB\n    client_output_bytes_max: 3 MiB\n    hold: 3 s\n    hold_bytes: 5 MiB\n    \
+        replay: idempotent\n    fence: strict\n    replicated: 2\n    replicated_timeout: 80 ms\n    servers:\n      - name: s\n        \
         address: /s.sock\n        weight: 2\n";
     let parsed = accepted(text);
     let Settings { threads, runtime, control, admin, stats, figures, log, limits, sentinel } =
@@ -86,6 +88,15 @@ fn every_key_is_read() {
     assert_eq!(pool.server_retry_timeout, Duration::from_secs(7));
     assert_eq!(pool.server_failure_limit.get(), 8);
     assert_eq!((pool.request_bytes_max, pool.client_output_bytes_max), (2 << 20, 3 << 20));
+    let failover = Failover {
+        hold: Some(Duration::from_secs(3)),
+        hold_bytes: 5 << 20,
+        replay: Replay::Idempotent,
+        fence: Fence::Strict,
+        replicated: NonZeroU32::new(2),
+        replicated_timeout: Duration::from_millis(80),
+    };
+    assert_eq!(pool.failover, failover);
     let server = pool.servers.first().unwrap();
     assert_eq!((server.name.as_str(), server.weight.get(), server.is_named), ("s", 2, true));
 }
@@ -96,7 +107,7 @@ fn off_is_the_word_for_none() {
         "admin:\n  listen: off\n  token_file: off\nstats:\n  listen: off\nlimits:\n  clients_max: \
          off\n{}",
         with(
-            "    timeout: off\n    hash_tag: off\n    client_connections: off\n    redis_auth_file: \
+            "    timeout: off\n    hold: off\n    replicated: off\n    hash_tag: off\n    client_connections: off\n    redis_auth_file: \
              off\n"
         )
     );
@@ -104,6 +115,7 @@ fn off_is_the_word_for_none() {
     assert_eq!((parsed.settings.admin.listen, parsed.settings.stats), (None, None));
     let pool = parsed.config.unwrap().pools.remove(0);
     assert_eq!((pool.timeout, pool.hash_tag, pool.client_connections), (None, None, None));
+    assert_eq!((pool.failover.hold, pool.failover.replicated), (None, None));
     assert!(parsed.secrets.is_empty());
 }
 
@@ -169,6 +181,11 @@ fn every_mistake_is_told_with_its_place() {
         ("    protocol: memcached\n    redis_db: 1\n", "redis-key-without-redis"),
         ("    redis_auth: a\n    redis_auth_file: b\n", "two-passwords"),
         ("    server_connections: 0\n", "number-out-of-range"),
+        ("    hold: 0 ms\n", "time-out-of-range"),
+        ("    hold_bytes: 1 KiB\n", "size-out-of-range"),
+        ("    replay: writes\n", "unknown-value"),
+        ("    fence: on\n", "unknown-value"),
+        ("    replicated: 33\n", "number-out-of-range"),
         ("    request_bytes_max: 1 GiB\n", "size-out-of-range"),
         ("    listen: a:1\n", "duplicate-key"),
     ];

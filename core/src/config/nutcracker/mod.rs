@@ -30,6 +30,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::diagnostic::{Collector, Diagnostic, quoted};
+use super::failover::Failover;
 use super::text;
 use super::yaml::{Content, Document, Fault, NodeId};
 use crate::distribution::Distribution;
@@ -100,6 +101,8 @@ pub struct Pool {
     pub client_output_bytes_max: u32,
     /// How long connecting to a server may take. Default 1 s. twemproxy does not have it.
     pub server_connect_timeout: Duration,
+    /// What happens while a shard changes its master. twemproxy does not have it.
+    pub failover: Failover,
     /// The servers in the order that decides routing, [`server_order`]; their names differ. At
     /// least one, at most [`SERVERS_PER_POOL_MAX`](crate::limits::SERVERS_PER_POOL_MAX).
     pub servers: Vec<Server>,

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::super::diagnostic::{Collector, Diagnostic, quoted};
+use super::super::failover::Failover;
 use super::super::suggest;
 use super::super::yaml::{Content, Document, NodeId};
 use super::address::{self, ListenError, ListenSurprise, ServerError, ServerLine};
@@ -158,6 +159,7 @@ impl<'a> Reader<'a, '_> {
                 limits::CONFIG_NUMBER_MAX,
             ),
             server_connect_timeout: self.server_connect_timeout(),
+            failover: Failover::default(),
             servers: Vec::new(),
         };
         let servers = self.servers();

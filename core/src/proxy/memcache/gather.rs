@@ -78,7 +78,7 @@ impl Shared {
     /// Asks each server for its keys; `targets` has the server of each key.
     fn gather(&mut self, client: &mut Client, call: Call<'_>, targets: &mut [u16]) -> Flow {
         let mut lanes = Vec::with_capacity(8);
-        if let Err(flow) = self.find_lanes(client, targets, &mut lanes) {
+        if let Err(flow) = self.find_lanes(client, call, targets, &mut lanes) {
             return flow;
         }
         if self.splits.is_full() {
@@ -112,6 +112,7 @@ impl Shared {
     fn find_lanes(
         &mut self,
         client: &mut Client,
+        call: Call<'_>,
         targets: &mut [u16],
         lanes: &mut Vec<Target>,
     ) -> Result<(), Flow> {
@@ -125,7 +126,7 @@ impl Shared {
             let Some(place) = place_of.get_mut(usize::from(server.0)) else { continue };
             if *place == u16::MAX {
                 *place = u16::try_from(lanes.len()).unwrap_or(u16::MAX);
-                match self.lane(client, server) {
+                match self.lane(client, server, call.mark().tag) {
                     Lane::Open(conn) => lanes.push(Target { conn, part: None }),
                     Lane::Busy => result = Err(Flow::Wait),
                     Lane::Failed(failure) => {
@@ -208,7 +209,7 @@ impl Shared {
             if server.is_drained {
                 continue;
             }
-            match self.lane(client, id) {
+            match self.lane(client, id, call.mark().tag) {
                 Lane::Open(conn) => lanes.push(conn),
                 Lane::Busy => return Flow::Wait,
                 Lane::Failed(failure) => failed = Some((id, failure)),

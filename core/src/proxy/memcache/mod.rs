@@ -238,7 +238,7 @@ impl Shared {
             self.fail_call(client, None, Failure::Refused, call);
             return Flow::Next;
         };
-        match self.lane(client, server) {
+        match self.lane(client, server, tag_of(call.request.verb)) {
             Lane::Open(id) => {
                 if call.request.is_noreply {
                     client.silent += 1;

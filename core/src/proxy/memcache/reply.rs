@@ -48,7 +48,8 @@ impl Proxy {
                 ReplyTo::Client { .. }
                 | ReplyTo::Split { .. }
                 | ReplyTo::Silent { .. }
-                | ReplyTo::Nobody,
+                | ReplyTo::Nobody
+                | ReplyTo::Copies,
             ) => self.reply_complete(key, piece),
             Some(to @ (ReplyTo::Quiet { .. } | ReplyTo::QuietNobody)) => {
                 if conn.is_asked() && is_barrier(conn, piece) {

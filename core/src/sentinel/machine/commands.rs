@@ -21,7 +21,7 @@ use crate::time::Instant;
 use crate::wire::resp::encode;
 
 /// Every subcommand.
-pub(super) const SUBCOMMANDS: [&str; 27] = [
+pub(super) const SUBCOMMANDS: [&str; 28] = [
     "ckquorum",
     "config",
     "debug",
@@ -35,6 +35,7 @@ pub(super) const SUBCOMMANDS: [&str; 27] = [
     "info-cache",
     "is-master-down-by-addr",
     "is-primary-down-by-addr",
+    "lease",
     "master",
     "masters",
     "monitor",
@@ -120,6 +121,11 @@ impl Sentinel {
             ("pending-scripts", []) => self.pending_scripts(now, key, out),
             ("simulate-failure", [_, ..]) => self.simulate_failure(args, out),
             ("forget", [name, who]) => return self.forget_command(now, key, name, who, out),
+            ("lease", [name, words @ ..]) => match self.find(name) {
+                Some(id) if self.lease_command(now, id, words, out) => {}
+                Some(_) => encode::error(out, "ERR Unknown words of a lease"),
+                None => encode::error(out, NO_SUCH_MASTER),
+            },
             ("explain", [name]) => self.of_master(name, out, |this, id, out| {
                 this.explain(now, id, out);
             }),

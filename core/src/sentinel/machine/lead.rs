@@ -224,6 +224,9 @@ impl Sentinel {
                 }
                 election::Output::Voted { master, leader, epoch } => {
                     let id = self.names.get(&master).copied();
+                    if let Some(master) = id.and_then(|id| self.masters.get_mut(&id)) {
+                        master.lease.bind(now, epoch);
+                    }
                     self.say(id, Said::of(&Event::VoteForLeader(&leader, epoch)));
                 }
                 election::Output::Elected { master, epoch } => {
@@ -334,6 +337,7 @@ impl Sentinel {
         self.resume_writes(id);
         let Some(master) = self.masters.get_mut(&id) else { return };
         master.reconfiguration = None;
+        master.lease.finish();
         master.is_forced = false;
         master.planned = None;
         master.promote = None;
@@ -344,6 +348,7 @@ impl Sentinel {
     }
 
     fn begin_choice(&mut self, now: Instant, id: MasterId) {
+        self.ask_what_is_left(now, id);
         let Some(master) = self.masters.get_mut(&id) else { return };
         master.selecting_since = Some(now);
         for replica in master.replicas.values_mut() {
@@ -474,7 +479,11 @@ impl Sentinel {
 
     /// Tells the chosen replica that it is the master, as soon as it can be told.
     fn promote(&mut self, now: Instant, id: MasterId, due: &mut Due) {
-        if !self.is_caught_up(now, id, due) {
+        if !self.is_caught_up(now, id, due) || !self.are_leases_over(now, id, due) {
+            return;
+        }
+        if self.is_too_late(now, id) {
+            self.inbox.push_back((id, Input::Superseded));
             return;
         }
         let Some(master) = self.masters.get(&id) else { return };
@@ -491,8 +500,26 @@ impl Sentinel {
         self.inbox.push_back((id, Input::Sent));
     }
 
-    /// Sends the transaction that makes a server a replica of `of`, or a master.
+    /// Sends the transaction that makes a server a replica of `of`, or a master; its clients are
+    /// cut off, so that they ask where the master is.
     pub(super) fn send_slaveof(&mut self, id: MasterId, node: Node, of: Option<&Address>) -> bool {
+        self.send_transaction(id, node, of, true)
+    }
+
+    /// Sends the transaction that makes a master that serves still a replica of `of`. Its clients
+    /// stay: what they wrote while writes were paused is answered with `-READONLY`, so they know
+    /// that it had no effect and can send it to the new master. Cut off, they would not know.
+    fn send_handover(&mut self, id: MasterId, of: &Address) {
+        self.send_transaction(id, Node::Master, Some(of), false);
+    }
+
+    fn send_transaction(
+        &mut self,
+        id: MasterId,
+        node: Node,
+        of: Option<&Address>,
+        cuts_clients: bool,
+    ) -> bool {
         let Some(link) = self.masters.get(&id).and_then(|m| m.server(node)).map(|s| s.commands)
         else {
             return false;
@@ -515,7 +542,9 @@ impl Sentinel {
             &[&client, "KILL", "TYPE", "pubsub"],
             &[&exec],
         ];
-        lines.into_iter().all(|line| self.send_words(link, Expect::Ignored, line))
+        let is_cut = |line: &[&str]| line.get(1) == Some(&"KILL");
+        let mut lines = lines.into_iter().filter(|line| cuts_clients || !is_cut(line));
+        lines.all(|line| self.send_words(link, Expect::Ignored, line))
     }
 
     pub(super) fn send_words(&mut self, link: LinkId, expect: Expect, words: &[&str]) -> bool {
@@ -539,7 +568,7 @@ impl Sentinel {
         let is_planned = self.masters.get(&id).is_some_and(|m| m.planned.is_some());
         if is_planned {
             // The master that was serves still; it follows before anybody writes to it again.
-            self.send_slaveof(id, Node::Master, Some(&chosen.replica));
+            self.send_handover(id, &chosen.replica);
             self.resume_writes(id);
         }
         let Some(master) = self.masters.get_mut(&id) else { return };

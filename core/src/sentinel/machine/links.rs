@@ -13,7 +13,7 @@ use crate::id::{ConnId, QueryId};
 use crate::io::{CloseMode, CloseReason, Endpoint, Output};
 use crate::limits;
 use crate::sentinel::down::Asked;
-use crate::sentinel::instance::{Address, RunId};
+use crate::sentinel::instance::{Address, Epoch, RunId};
 use crate::sentinel::names::{NameBase, Table};
 use crate::slab::SlabKey;
 use crate::time::Instant;
@@ -69,6 +69,10 @@ pub(super) enum Expect {
     MyId,
     /// CLIENT PAUSE.
     Paused,
+    /// A promise to us, for which election, and when it was asked for.
+    Promise(MasterId, Epoch, Instant),
+    /// How long the peer is bound by promises, asked for by the leader of an election.
+    Left(MasterId, Epoch),
 }
 
 /// The PINGs of a link.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::lease::Lease;
 use super::links::{LinkId, Links, Node, Owner};
 use super::periods::Periods;
 use super::workers::News;
@@ -214,6 +215,8 @@ pub(super) struct Master {
     pub(super) forgotten: BTreeMap<RunId, Instant>,
     /// What workers with clients are told.
     pub(super) news: News,
+    /// Who may write to it, and until when.
+    pub(super) lease: Lease,
 }
 
 pub(super) fn patience(
@@ -283,6 +286,7 @@ impl Master {
             has_conflict: false,
             forgotten: BTreeMap::new(),
             news: News::new(&settings.name),
+            lease: Lease::default(),
             settings,
         };
         for replica in master.settings.known_replicas.clone() {

@@ -45,7 +45,11 @@ impl Sentinel {
             return;
         }
         self.send_ping(now, id);
-        if let Owner::Peer(_) = owner {
+        if let Owner::Peer(peer) = owner {
+            // It may be another program by now.
+            if let Some(known) = self.peer_links.get_mut(&peer) {
+                known.is_leaseless = false;
+            }
             // A peer counts once it says who it is where it says that it is.
             let words: [&[u8]; 2] = [b"SENTINEL", b"MYID"];
             self.links.send(id, Some(Expect::MyId), |out| encode::request(out, &words));
@@ -173,9 +177,20 @@ impl Sentinel {
                 self.handle_answer(now, id, peer, &asked, frame);
             }
             (Expect::MyId, Owner::Peer(peer)) => self.handle_myid(now, peer, frame),
+            (Expect::Promise(id, epoch, at), Owner::Peer(peer)) => {
+                self.handle_promise(now, id, peer, (epoch, at), frame);
+            }
+            (Expect::Left(id, epoch), Owner::Peer(peer)) => {
+                self.handle_left(now, id, peer, epoch, frame);
+            }
             (Expect::Paused, Owner::Commands(id, _)) => self.handle_paused(now, id, frame),
             (
-                Expect::Info | Expect::Answer(..) | Expect::MyId | Expect::Paused,
+                Expect::Info
+                | Expect::Answer(..)
+                | Expect::MyId
+                | Expect::Paused
+                | Expect::Promise(..)
+                | Expect::Left(..),
                 Owner::Commands(..) | Owner::Channel(..) | Owner::Peer(_),
             ) => {}
         }

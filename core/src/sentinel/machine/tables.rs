@@ -19,6 +19,8 @@ pub(super) struct PeerLink {
     pub(super) link: LinkId,
     /// Who it said it was when we asked there.
     pub(super) verified: Option<RunId>,
+    /// It does not know of leases, as genuine ones do not.
+    pub(super) is_leaseless: bool,
 }
 
 impl Sentinel {
@@ -29,9 +31,12 @@ impl Sentinel {
         let name = settings.name.clone();
         self.elections.add_master(&name);
         let own = self.own_addresses();
-        let master = Master::new(now, id, settings, self.myid, own, &self.periods, &mut self.links);
+        let mut master =
+            Master::new(now, id, settings, self.myid, own, &self.periods, &mut self.links);
         let peers: Vec<(RunId, Address)> =
             master.peers.iter().map(|(id, address, _)| (*id, address.clone())).collect();
+        // Nobody knows when that was.
+        master.lease.bind(now, self.elections.vote(&name).1);
         self.names.insert(name, id);
         self.masters.insert(id, master);
         for (peer, address) in peers {
@@ -83,7 +88,7 @@ impl Sentinel {
             self.links.remove(link, &mut self.out);
         }
         let link = self.links.open(now, Owner::Peer(*peer), address.clone());
-        self.peer_links.insert(*peer, PeerLink { link, verified: None });
+        self.peer_links.insert(*peer, PeerLink { link, verified: None, is_leaseless: false });
     }
 
     /// Ends connections to peers that watch nothing with us any more.

@@ -19,6 +19,9 @@ use crate::time::Instant;
 /// How often workers are told again what they know, for those that began later.
 const REPEAT: Duration = Duration::from_secs(1);
 
+/// How soon it is looked again whether what was begun elsewhere came to nothing.
+const MOVING_LOOK: Duration = Duration::from_millis(100);
+
 /// A master is looked at no more often than this because of what workers have seen.
 const SIGHTING_PERIOD: Duration = Duration::from_millis(10);
 
@@ -35,6 +38,10 @@ impl News {
     pub(super) fn new(name: &MasterName) -> Self {
         Self { shard: Arc::from(name.as_str()), latest: None, told_at: None, sighted_at: None }
     }
+
+    pub(super) const fn latest(&self) -> Option<&ShardNews> {
+        self.latest.as_ref()
+    }
 }
 
 impl Sentinel {
@@ -46,13 +53,16 @@ impl Sentinel {
         let Some(master) = self.masters.get(&id) else { return };
         let belief = master.latest_belief();
         // A name that was not found yet is looked up by its connection, which marks the master.
-        let Some(address) = self.socket_address(belief.address) else { return };
-        let news = ShardNews {
-            shard: Arc::clone(&master.news.shard),
-            epoch: belief.config_epoch.get(),
-            address,
-            condition: condition(master),
+        let news = match self.socket_address(belief.address) {
+            Some(address) => Some(ShardNews {
+                shard: Arc::clone(&master.news.shard),
+                epoch: belief.config_epoch.get(),
+                address,
+                condition: self.fenced(now, id, condition(now, master, due), due),
+            }),
+            None => self.stranded(id),
         };
+        let Some(news) = news else { return };
         let is_news = master.news.latest.as_ref() != Some(&news);
         let repeat_at = master.news.told_at.map(|at| at + REPEAT);
         if let Some(at) = repeat_at.filter(|at| !is_news && *at > now) {
@@ -128,7 +138,7 @@ impl Sentinel {
 }
 
 /// Returns how the master is, by where it is believed to be.
-fn condition(master: &Master) -> ShardCondition {
+fn condition(now: Instant, master: &Master, due: &mut Due) -> ShardCondition {
     if master.learnt.is_some() {
         return ShardCondition::Serving;
     }
@@ -144,8 +154,11 @@ fn condition(master: &Master) -> ShardCondition {
     // Where nobody can take over there is nothing to wait for.
     let is_suspected = master.server.watch.is_down() || master.server.is_refused;
     if is_suspected && !master.replicas.is_empty() {
-        ShardCondition::Suspected
-    } else {
-        ShardCondition::Serving
+        return ShardCondition::Suspected;
     }
+    if master.lease.is_moving(now, master.config_epoch) {
+        due.at(now + MOVING_LOOK);
+        return ShardCondition::Moving;
+    }
+    ShardCondition::Serving
 }
