@@ -227,7 +227,9 @@ fn what_is_known_of_a_client_goes_with_it(runtime: Runtime) {
     eventually("a client is there for two seconds", || (age(&mut clients[0]) >= 2).then_some(()));
     let mut current = Current(None);
     for _ in 0..2 {
-        assert_eq!(upgrade(&proxy, &mut current), 4);
+        // The newcomer of the round before may not have been missed yet.
+        let taken = upgrade(&proxy, &mut current);
+        assert!((4..=5).contains(&taken), "{taken} clients");
         let after: Vec<i64> = clients.iter_mut().map(number).collect();
         assert_eq!(after, before, "a client keeps its number");
         assert!(age(&mut clients[0]) >= 2, "and its age: {}", row(&mut clients[0]));
