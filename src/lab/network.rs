@@ -175,6 +175,13 @@ impl Network {
         run(command)
     }
 
+    /// Takes the shared address from a host, if it has it.
+    pub(super) fn remove_shared(&self, host: Host) {
+        if let Some(shared) = self.shared() {
+            let _ = ip(&format!("-n {} addr del {shared}/24 dev e0", host.name()));
+        }
+    }
+
     /// Tells which of the hosts has the shared address; none if nobody, or more than one, has it.
     pub(super) fn holder(&self, nodes: &[Host]) -> Option<Host> {
         let shared = self.shared()?.to_string();
