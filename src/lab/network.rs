@@ -1,5 +1,6 @@
 //! Hosts on one link: network namespaces on a bridge, or, where there are none, addresses of the
 //! loopback interface.
+#![cfg(target_os = "linux")]
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
