@@ -9,7 +9,7 @@ use clap::Args;
 
 use crate::host;
 use crate::host::runtime::Choice;
-use crate::lab::{self, Event, Mode, NetworkChoice, Options};
+use crate::lab::{self, Event, Mode, NetworkChoice, Options, Peer};
 
 /// What stands below the help.
 pub(super) const EXAMPLES: &str = "\
@@ -18,6 +18,7 @@ Examples:
   ringkeeper lab --auto --json result.json
   ringkeeper lab --auto --only plan,kill-master --rounds 10
   ringkeeper lab --chaos 60 --seed 7
+  ringkeeper lab --chaos 60 --genuine sentinel,keepalived
 
 Keys: k kill a master, n kill a node, c cut a network, p plan a failover, r reload, u upgrade, q quit.
 It needs redis-server, and for a network of its own iproute2, iptables and the right to make
@@ -57,6 +58,9 @@ pub(super) struct LabArgs {
     /// What drives the nodes' sockets
     #[arg(long, value_enum, default_value_t)]
     runtime: Choice,
+    /// Genuine programs that the third node runs in place of ours
+    #[arg(long, value_enum, value_name = "PEER,...", value_delimiter = ',')]
+    genuine: Vec<Peer>,
     /// Which network
     #[arg(long, value_enum, default_value_t)]
     network: NetworkChoice,
@@ -70,20 +74,8 @@ pub(super) struct LabArgs {
 
 /// Runs it.
 pub(super) fn main(arguments: LabArgs) -> ExitCode {
-    let LabArgs {
-        auto,
-        only,
-        rounds,
-        chaos,
-        seed,
-        json,
-        folder,
-        keep,
-        runtime,
-        network,
-        port,
-        inside,
-    } = arguments;
+    let LabArgs { auto, only, rounds, chaos, seed, json, folder, keep, .. } = arguments;
+    let LabArgs { runtime, genuine, network, port, inside, .. } = arguments;
     let mode = match (auto, chaos) {
         (true, _) if only.is_empty() => Mode::Auto { events: Event::ALL.to_vec(), rounds },
         (true, _) => Mode::Auto { events: only, rounds },
@@ -93,5 +85,15 @@ pub(super) fn main(arguments: LabArgs) -> ExitCode {
         },
         (false, None) => Mode::Keys,
     };
-    lab::run(&Options { mode, json, folder, keeps_files: keep, runtime, network, port, inside })
+    lab::run(&Options {
+        mode,
+        json,
+        folder,
+        keeps_files: keep,
+        runtime,
+        peers: genuine,
+        network,
+        port,
+        inside,
+    })
 }

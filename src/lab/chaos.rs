@@ -111,7 +111,7 @@ fn apply(lab: &mut Lab, one: &Broken, is_broken: bool) -> Result<(), String> {
     let deployment = &mut lab.deployment;
     let done = match (one.fault, is_broken) {
         (Fault::Kill, true) => {
-            deployment.kill(one.host);
+            deployment.signal(one.host, Signal::KILL);
             Ok(())
         }
         (Fault::Kill, false) => {

@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::network::{ADMIN_PORT, Host, Network, REDIS_PORT, SENTINEL_PORT};
 use super::{processes, resp};
@@ -34,6 +34,15 @@ pub(super) const ADVERT_SECONDS: &str = "0.1";
 /// Hash tags that are tried until each shard has one.
 const TAGS_MAX: u32 = 64;
 
+/// A genuine program that stands in a deployment of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Peer {
+    /// redis-sentinel; the node follows the Sentinels.
+    Sentinel,
+    /// keepalived.
+    Keepalived,
+}
+
 /// All processes and where they keep their files.
 pub(super) struct Deployment {
     pub(super) network: Network,
@@ -44,6 +53,8 @@ pub(super) struct Deployment {
     program: PathBuf,
     redis: PathBuf,
     runtime: Choice,
+    /// What the last node runs in place of ours.
+    peers: Vec<Peer>,
     children: Vec<(Host, Child)>,
     /// What a reload changes.
     timeout_ms: u32,
@@ -65,7 +76,12 @@ impl Deployment {
     /// # Errors
     ///
     /// A file cannot be written, or no Redis server is installed.
-    pub(super) fn new(network: Network, short: &Path, runtime: Choice) -> io::Result<Self> {
+    pub(super) fn new(
+        network: Network,
+        short: &Path,
+        runtime: Choice,
+        peers: &[Peer],
+    ) -> io::Result<Self> {
         let folder = short.canonicalize()?;
         let redis = folder.join("redis-server");
         let found = find_redis().ok_or_else(|| {
@@ -80,6 +96,7 @@ impl Deployment {
             program: std::env::current_exe()?,
             redis,
             runtime,
+            peers: peers.to_vec(),
             children: Vec::new(),
             timeout_ms: 4000,
         };
@@ -109,7 +126,13 @@ impl Deployment {
     fn configure(&self, node: Host) -> io::Result<()> {
         let place = self.place(node);
         fs::write(place.join("ringkeeper.yml"), self.ringkeeper_yml(node))?;
-        fs::write(place.join("keepalived.conf"), self.keepalived_conf(node))
+        fs::write(place.join("keepalived.conf"), self.keepalived_conf(node))?;
+        fs::write(place.join("sentinel.conf"), self.sentinel_conf(node))
+    }
+
+    /// Tells whether a node runs a genuine program in place of ours.
+    fn has(&self, node: Host, peer: Peer) -> bool {
+        NODES.last() == Some(&node) && self.peers.contains(&peer)
     }
 
     fn ringkeeper_yml(&self, node: Host) -> String {
@@ -123,13 +146,24 @@ impl Deployment {
         let control = std::path::absolute(&control).unwrap_or(control);
         let mut text = format!(
             "control: {}\nthreads: 1\nadmin:\n  listen: {listen}:{ADMIN_PORT}\nstats:\n  listen: \
-             off\nsentinel:\n  mode: own\n  listen: {listen}:{SENTINEL_PORT}\n  announce: \
-             {own}:{SENTINEL_PORT}\n  down_after: {DOWN_AFTER_MS} ms\n  failover_timeout: 6 s\n  \
-             fast_down: true\n  hosts:\n",
+             off\nsentinel:\n",
             control.display(),
         );
+        if self.has(node, Peer::Sentinel) {
+            text.push_str("  mode: follow\n  follow:\n");
+        } else {
+            text.push_str(&format!(
+                "  mode: own\n  listen: {listen}:{SENTINEL_PORT}\n  announce: \
+                 {own}:{SENTINEL_PORT}\n  down_after: {DOWN_AFTER_MS} ms\n  failover_timeout: 6 s\n  \
+                 fast_down: true\n  hosts:\n"
+            ));
+        }
         for host in NODES {
-            text.push_str(&format!("    - {}\n", self.network.address(host)));
+            let address = self.network.address(host);
+            match self.has(node, Peer::Sentinel) {
+                true => text.push_str(&format!("    - {address}:{SENTINEL_PORT}\n")),
+                false => text.push_str(&format!("    - {address}\n")),
+            }
         }
         text.push_str(&format!(
             "pools:\n  lab:\n    listen: {listen}:{REDIS_PORT}\n    hash_tag: \"{{}}\"\n    \
@@ -157,6 +191,28 @@ impl Deployment {
         )
     }
 
+    /// Returns what a genuine Sentinel reads.
+    fn sentinel_conf(&self, node: Host) -> String {
+        let own = self.network.address(node);
+        let place = self.place(node);
+        let mut text = format!(
+            "port {SENTINEL_PORT}\nbind {own}\nprotected-mode no\ndir {}\n",
+            place.display()
+        );
+        text.push_str(&format!("sentinel announce-ip {own}\n"));
+        for (shard, name) in SHARDS.iter().enumerate() {
+            let Some(master) = self.first_master(shard) else { continue };
+            text.push_str(&format!(
+                "sentinel monitor {name} {} {} 2\n\
+                 sentinel down-after-milliseconds {name} {DOWN_AFTER_MS}\n\
+                 sentinel failover-timeout {name} 6000\n",
+                master.ip(),
+                master.port(),
+            ));
+        }
+        text
+    }
+
     /// Starts a host's programs.
     ///
     /// # Errors
@@ -179,10 +235,22 @@ impl Deployment {
         };
         let mut command = self.network.command(node, &self.program);
         command.args(["run", "--runtime", runtime, "-c"]).arg(place.join("ringkeeper.yml"));
-        if self.network.shared().is_some() {
+        let has_address = self.network.shared().is_some();
+        if has_address && !self.has(node, Peer::Keepalived) {
             command.arg("--keepalived").arg(place.join("keepalived.conf"));
         }
         self.children.push((node, processes::start(command, &log)?));
+        if self.has(node, Peer::Sentinel) {
+            let mut command = self.network.command(node, &self.redis);
+            command.arg(place.join("sentinel.conf")).arg("--sentinel");
+            self.children.push((node, processes::start(command, &log)?));
+        }
+        if has_address && self.has(node, Peer::Keepalived) {
+            let mut command = self.network.command(node, Path::new("keepalived"));
+            command.args(["-n", "-l", "-D", "-P", "-f"]).arg(place.join("keepalived.conf"));
+            command.arg("-p").arg(place.join("pid")).arg("-r").arg(place.join("vrrp.pid"));
+            self.children.push((node, processes::start(command, &log)?));
+        }
         Ok(())
     }
 
@@ -210,31 +278,35 @@ impl Deployment {
         format!("{}/", self.place(host).display())
     }
 
-    /// Sends a signal to a host's programs. Redis servers and nodes take what they are sent as one.
-    pub(super) fn signal(&mut self, host: Host, signal: Signal) -> bool {
-        match host {
-            Host::Node(_) => processes::signal(&self.trace(host), signal) > 0,
-            // A server shows another name in lists than it was started with.
-            Host::Server(_) => {
-                let of_host = self.children.iter().filter(|(whose, _)| *whose == host);
-                let pids = of_host.map(|(_, child)| rustix::process::Pid::from_child(child));
-                pids.filter(|pid| rustix::process::kill_process(*pid, signal).is_ok()).count() > 0
-            }
-        }
-    }
-
-    /// Kills a host's programs.
-    pub(super) fn kill(&mut self, host: Host) {
-        self.signal(host, Signal::KILL);
-    }
-
-    /// Forgets programs that have ended; tells whether a host has any that runs.
-    pub(super) fn is_running(&mut self, host: Host) -> bool {
+    /// Returns a host's processes: those that were started, and those that replaced them.
+    fn processes(&mut self, host: Host) -> Vec<Pid> {
         self.children.retain_mut(|(_, child)| matches!(child.try_wait(), Ok(None)));
-        match host {
-            Host::Node(_) => !processes::find(&self.trace(host)).is_empty(),
-            Host::Server(_) => self.children.iter().any(|(whose, _)| *whose == host),
+        // A server shows another name in lists than it was started with.
+        let of_host = self.children.iter().filter(|(whose, _)| *whose == host);
+        let mut all: Vec<Pid> = of_host.map(|(_, child)| Pid::from_child(child)).collect();
+        if matches!(host, Host::Node(_)) {
+            all.extend(processes::find(&self.trace(host)));
+            all.sort_by_key(|pid| pid.as_raw_nonzero());
+            all.dedup();
         }
+        all
+    }
+
+    /// Sends a signal to all of a host's processes.
+    pub(super) fn signal(&mut self, host: Host, signal: Signal) {
+        for pid in self.processes(host) {
+            // It may have ended this instant.
+            let _ = kill_process(pid, signal);
+        }
+        if signal == Signal::KILL && self.has(host, Peer::Keepalived) {
+            // Nobody takes it away for the genuine program, as the loss of a host would.
+            self.network.remove_shared(host);
+        }
+    }
+
+    /// Tells whether a process of a host runs.
+    pub(super) fn is_running(&mut self, host: Host) -> bool {
+        !self.processes(host).is_empty()
     }
 
     /// Has a node do something, such as `reload`; waits for its answer.
@@ -422,7 +494,7 @@ impl Deployment {
 impl Drop for Deployment {
     fn drop(&mut self) {
         for node in NODES {
-            self.kill(node);
+            self.signal(node, Signal::KILL);
         }
         for (_, child) in &mut self.children {
             let _ = child.kill();

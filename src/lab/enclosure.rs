@@ -1,4 +1,5 @@
 //! Namespaces around the whole laboratory: everything in them ends with it, whatever ends it.
+#![cfg(target_os = "linux")]
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};

@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
+pub(crate) use self::deployment::Peer;
 pub(crate) use self::events::Event;
 
 use self::deployment::{Deployment, NODES, SERVERS, SHARDS};
@@ -100,6 +101,8 @@ pub(crate) struct Options {
     pub(crate) keeps_files: bool,
     /// What drives the nodes' sockets.
     pub(crate) runtime: Choice,
+    /// Genuine programs that the last node runs in place of ours.
+    pub(crate) peers: Vec<Peer>,
     /// Which network.
     pub(crate) network: NetworkChoice,
     /// The first of three ports of 127.0.0.1; 0: any. None: the default, or any if it is taken.
@@ -207,7 +210,7 @@ fn experiment(options: &Options, kind: Kind, doors: Vec<TcpListener>) -> io::Res
     })?;
     let hosts: Vec<_> = NODES.iter().chain(SERVERS.as_flattened()).copied().collect();
     let network = Network::make(kind, &hosts)?;
-    let deployment = Deployment::new(network, &options.folder, options.runtime)?;
+    let deployment = Deployment::new(network, &options.folder, options.runtime, &options.peers)?;
     let places = tunnel::open(&deployment.network, doors)?;
     let mut lab = start(deployment)?;
     let mut report = Report { network: kind_name(kind), ..Report::default() };

@@ -1,5 +1,6 @@
 //! Hosts on one link: network namespaces on a bridge, or, where there are none, addresses of the
 //! loopback interface.
+#![cfg(target_os = "linux")]
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -173,6 +174,13 @@ impl Network {
         let mut command = self.command(host, Path::new("iptables"));
         command.args(["-w", "5", verb, chain, interface, "e0", "-j", "DROP"]);
         run(command)
+    }
+
+    /// Takes the shared address from a host, if it has it.
+    pub(super) fn remove_shared(&self, host: Host) {
+        if let Some(shared) = self.shared() {
+            let _ = ip(&format!("-n {} addr del {shared}/24 dev e0", host.name()));
+        }
     }
 
     /// Tells which of the hosts has the shared address; none if nobody, or more than one, has it.

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::process::{Child, Command};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Pid;
 
 /// Starts a program whose lines go to the end of a file.
 ///
@@ -33,10 +33,4 @@ pub(super) fn find(part: &str) -> Vec<Pid> {
         words.any(|word| String::from_utf8_lossy(word).contains(part))
     };
     numbers.filter_map(Pid::from_raw).filter(|pid| *pid != own).filter(has).collect()
-}
-
-/// Sends a signal to every process that is found; returns how many there were.
-pub(super) fn signal(part: &str, signal: Signal) -> usize {
-    let found = find(part);
-    found.iter().filter(|pid| kill_process(**pid, signal).is_ok()).count()
 }

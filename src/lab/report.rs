@@ -160,3 +160,48 @@ fn event(json: &mut Json, of: &Outcome) {
         json.key("problem").text(why);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::events::Event;
+    use super::*;
+
+    fn outcome(problem: Option<&str>) -> Outcome {
+        Outcome {
+            event: Event::KillMaster,
+            target: "redis-1".to_owned(),
+            failover: Some(Duration::from_micros(34_567)),
+            reached: None,
+            pause: Duration::from_micros(1_234),
+            counts: Counts { sent: 10, answered: 9, failed: 1, held: 2 },
+            verdict: Verdict { checked: 7, lost: 1, unread: 0 },
+            whole_after: Duration::from_secs(2),
+            problem: problem.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_line_tells_what_was_measured_and_whether_it_healed() {
+        let line = outcome(None).line();
+        assert!(line.contains("failover 34 ms, pause 1.2 ms, failed 1, held 2, lost 1"), "{line}");
+        assert!(line.ends_with("whole after 2000 ms; healed"), "{line}");
+        assert!(!line.contains("address"), "{line}");
+        let line = outcome(Some("nobody answers")).line();
+        assert!(line.ends_with("NOT HEALED: nobody answers"), "{line}");
+    }
+
+    #[test]
+    fn a_report_is_good_only_if_everything_healed() {
+        let mut report = Report { outcomes: vec![outcome(None)], ..Report::default() };
+        assert!(report.is_good() && report.summary().ends_with("\nall healed\n"));
+        report.outcomes.push(outcome(Some("why")));
+        assert!(!report.is_good() && report.summary().ends_with("NOT all healed\n"));
+        let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+        assert_eq!(json["healed"], false);
+        assert_eq!(json["events"][0]["failover_ms"], 34.567);
+        assert_eq!(json["events"][1]["problem"], "why");
+        report.outcomes.pop();
+        report.problems.push("a wrong reply".to_owned());
+        assert!(!report.is_good());
+    }
+}

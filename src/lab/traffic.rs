@@ -485,3 +485,53 @@ impl Reader<'_> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally() -> Tally {
+        let now = Instant::now();
+        Tally {
+            counts: Counts::default(),
+            window: Some(Window {
+                mark: now,
+                counts: Counts::default(),
+                pause: Duration::ZERO,
+                writes: [None; 2],
+                reached: None,
+            }),
+            wrong: 0,
+            errors: BTreeMap::new(),
+            last_good: vec![now; CLIENTS],
+        }
+    }
+
+    fn write(client: usize, sent_at: Instant, result: Result<(), String>) -> Done {
+        Done { client, is_write: true, sent_at, wanted_at: sent_at, result }
+    }
+
+    #[test]
+    fn only_a_write_sent_after_the_event_ends_a_failover() {
+        let mut tally = tally();
+        let mark = tally.window.as_ref().unwrap().mark;
+        let before = mark.checked_sub(Duration::from_millis(50)).unwrap();
+        tally.note(write(1, before, Ok(())));
+        tally.note(write(1, mark, Err("gone".to_owned())));
+        assert_eq!(tally.window.as_ref().unwrap().writes, [None; 2]);
+        tally.note(write(1, mark, Ok(())));
+        let window = tally.window.unwrap();
+        assert!(window.writes[0].is_none() && window.writes[1].is_some());
+        assert_eq!(window.counts, Counts { sent: 3, answered: 2, failed: 1, held: 1 });
+        assert!(window.pause >= Duration::from_millis(50));
+    }
+
+    #[test]
+    fn what_is_slow_counts_as_held_during_an_event_only() {
+        let mut tally = tally();
+        tally.window = None;
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
+        tally.note(write(0, long_ago, Ok(())));
+        assert_eq!(tally.counts, Counts { sent: 1, answered: 1, failed: 0, held: 0 });
+    }
+}
