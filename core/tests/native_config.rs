@@ -195,8 +195,9 @@ fn every_key_is_in_the_file_of_all_keys_once_with_its_reason() {
         assert!(!places.is_empty(), "{key} is not in conf/ringkeeper.yml");
         let is_explained =
             places.iter().any(|&at| at > 0 && lines[at - 1].trim_start().starts_with("# "));
-        let is_section = ["admin", "stats", "figures", "log", "limits", "sentinel", "pools"]
-            .contains(&key.as_str());
+        let is_section =
+            ["admin", "stats", "figures", "log", "limits", "sentinel", "vrrp", "pools"]
+                .contains(&key.as_str());
         assert!(is_explained || is_section, "{key} has no comment above it");
     }
 }

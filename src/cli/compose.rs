@@ -204,16 +204,32 @@ fn setup(own: &Own, path: &Path, state: PathBuf, asked: &Asked) -> Result<Setup,
 #[cfg(target_os = "linux")]
 pub(super) fn start_routers(
     path: Option<&Path>,
+    loaded: Option<&Loaded>,
     runtime: Option<Choice>,
 ) -> Result<Option<Routers>, ()> {
-    let Some(path) = path else { return Ok(None) };
-    keepalived::start(path, runtime.unwrap_or_default()).ok_or(()).map(Some)
+    let own = loaded.and_then(|loaded| Some((loaded.path(), loaded.settings.vrrp.clone()?)));
+    let runtime = runtime.unwrap_or_default();
+    match (path, own) {
+        (Some(path), None) => keepalived::start(path, runtime).ok_or(()).map(Some),
+        (None, Some((path, config))) => {
+            keepalived::start_own(path, config, runtime).ok_or(()).map(Some)
+        }
+        (Some(_), Some(_)) => {
+            tracing::error!("--keepalived and \"vrrp\" in the file: one of them has to go");
+            Err(())
+        }
+        (None, None) => Ok(None),
+    }
 }
 
 /// Virtual routers need what only Linux has.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn start_routers(path: Option<&Path>, _: Option<Choice>) -> Result<Option<Routers>, ()> {
-    if path.is_none() {
+pub(super) fn start_routers(
+    path: Option<&Path>,
+    loaded: Option<&Loaded>,
+    _: Option<Choice>,
+) -> Result<Option<Routers>, ()> {
+    if path.is_none() && loaded.is_none_or(|loaded| loaded.settings.vrrp.is_none()) {
         return Ok(None);
     }
     tracing::error!("virtual routers are for Linux only");

@@ -12,10 +12,11 @@ use ringkeeper_core::config::diagnostic::{Diagnostic, Severity};
 use ringkeeper_core::config::keepalived::{
     self as config, Assembled, Command, Config, Matches, Probe, Source,
 };
-use ringkeeper_core::config::render;
+use ringkeeper_core::config::{native, render};
 use ringkeeper_core::limits::CONFIG_BYTES_MAX;
 
 use crate::cli::getopt::{self, Item, Spec};
+use crate::cli::load;
 use crate::host::daemon::{self, Detached};
 use crate::host::log::{Format, Log, Verbosity};
 use crate::host::routers::Routers;
@@ -295,7 +296,7 @@ pub(crate) fn serve(
         return ExitCode::FAILURE;
     };
     let config = parts.keep(config);
-    match vrrp::start(Launch { config, runtime, has_guardian: true }) {
+    match vrrp::start(Launch { config, runtime, has_guardian: true, line: None }) {
         Ok(running) => {
             is_up();
             vrrp::supervise(running, log, signals, || {
@@ -323,6 +324,50 @@ pub(crate) fn start(path: &Path, runtime: Choice) -> Option<Routers> {
     let path = path.to_owned();
     let started = Routers::start(config, runtime, Box::new(move || read_it(&path)));
     started.map_err(|error| tracing::error!("{error:#}")).ok()
+}
+
+/// Starts the virtual routers of a `ringkeeper.yml` beside its pools; none if that fails, which the
+/// log tells.
+pub(crate) fn start_own(path: &Path, mut config: Config, runtime: Choice) -> Option<Routers> {
+    drop_unusable(&mut config, |_, message| tracing::warn!("{message}"));
+    let path = path.to_owned();
+    // Whoever reads the pools again tells what is wrong with the file.
+    let reread = move || {
+        let loaded = load::read(&path);
+        let is_good = loaded.config.is_some();
+        let mut config = loaded.settings.vrrp.unwrap_or_default();
+        drop_unusable(&mut config, |_, message| tracing::warn!("{message}"));
+        is_good.then_some(config)
+    };
+    let started = Routers::start(config, runtime, Box::new(reread));
+    started.map_err(|error| tracing::error!("{error:#}")).ok()
+}
+
+/// Returns the virtual routers of a keepalived.conf as a section of a `ringkeeper.yml`.
+///
+/// # Errors
+///
+/// What is wrong with the file, for people.
+pub(crate) fn import(path: &Path) -> Result<String, String> {
+    let loaded = read(path, None);
+    match &loaded.config {
+        Some(config) if !config.instances.is_empty() => Ok(native::write_routers(config)),
+        Some(_) => Err(format!("error: {} has no virtual routers\n", path.display())),
+        None => Err(loaded.human()),
+    }
+}
+
+/// The same for a file beside others; none if it has more than routers, which that section has no
+/// words for.
+///
+/// # Errors
+///
+/// What is wrong with the file, for people.
+pub(crate) fn section(path: &Path) -> Result<Option<String>, String> {
+    let loaded = read(path, None);
+    let Some(config) = &loaded.config else { return Err(loaded.human()) };
+    let is_whole = !config.instances.is_empty() && config.virtual_servers.is_empty();
+    Ok(is_whole.then(|| native::write_routers(config)))
 }
 
 // Reading.
@@ -363,7 +408,10 @@ pub(crate) fn read(path: &Path, id: Option<&str>) -> Loaded {
     let mut diagnostics = parsed.diagnostics;
     loaded.config = parsed.config.filter(|_| !assembled.has_errors());
     if let Some(config) = &mut loaded.config {
-        diagnostics.extend(drop_unusable(config, &assembled));
+        drop_unusable(config, |command, message| {
+            let told = warning(&assembled, &command.span, "script-not-usable", message);
+            diagnostics.push(told);
+        });
         diagnostics.extend(missing_interfaces(config, &assembled));
         loaded.is_insecure = config.runs_programs() && !config.global.has_script_security;
     }
@@ -525,9 +573,8 @@ fn class(rest: &[char], letter: char) -> Option<usize> {
 }
 
 /// Takes out what cannot be run, as keepalived does, and tells.
-fn drop_unusable(config: &mut Config, assembled: &Assembled) -> Vec<Diagnostic> {
+fn drop_unusable(config: &mut Config, mut tell: impl FnMut(&Command, String)) {
     let is_secure = config.global.has_script_security;
-    let mut told = Vec::new();
     let mut is_usable = |command: &Command| {
         let program = command.argv.first().map_or("", String::as_str);
         let checked = script::check(program).and_then(|()| match is_secure {
@@ -536,7 +583,7 @@ fn drop_unusable(config: &mut Config, assembled: &Assembled) -> Vec<Diagnostic> 
         });
         let Err(problem) = checked else { return true };
         let message = format!("{program}: {problem}; it is not used");
-        told.push(warning(assembled, &command.span, "script-not-usable", message));
+        tell(command, message);
         false
     };
     let mut gone = Vec::new();
@@ -579,7 +626,6 @@ fn drop_unusable(config: &mut Config, assembled: &Assembled) -> Vec<Diagnostic> 
     for fifo in &mut config.global.fifos {
         fifo.handler.take_if(|command| !is_usable(command));
     }
-    told
 }
 
 /// Tells which interfaces are not there; they may come later.

@@ -226,6 +226,7 @@ impl Session {
 const PROTOCOL_ERROR: i32 = 71;
 
 /// Says what went wrong so that an operator knows where to look.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library's words do for all others")]
 pub(super) fn explain(error: &Error) -> String {
     let hint = match error {
         // The other one is what a CA of the same name and another key makes.

@@ -18,7 +18,9 @@ use ringkeeper_core::admin::watch::Watched;
 use ringkeeper_core::admin::{Facts, ROUTES, Reload};
 use ringkeeper_core::io::{ShardCondition, ShardNews};
 use ringkeeper_core::limits::{ADMIN_CONNECTIONS_MAX, ADMIN_IDLE, ANSWER_DEADLINE};
-use ringkeeper_core::stats::{MasterFigures, ReplicaFigures, Told, WatchFigures};
+use ringkeeper_core::stats::{
+    MasterFigures, ReplicaFigures, RouterFigures, RouterState, Told, WatchFigures,
+};
 
 #[test]
 fn every_page_answers_and_the_index_lists_it() {
@@ -102,6 +104,7 @@ fn metrics_of_masters() -> String {
         workers,
         pools,
         watched: &watched,
+        routers: &[],
     });
     assert!(text.contains("\nringkeeper_shard_epoch{shard=\"m\",address=\"10.0.0.1:1\"} 3\n"));
     assert!(text.contains("\nringkeeper_shard_condition{shard=\"m\",condition=\"serving\"} 1\n"));
@@ -322,6 +325,40 @@ fn the_status_is_streamed_to_all_who_watch_once_a_second() {
     assert!(desk.is_watched());
     desk.pass(Duration::from_secs(5));
     assert!(!desk.is_watched(), "nobody watches, so nobody is asked");
+}
+
+#[test]
+fn virtual_routers_are_part_of_the_status_and_of_the_metrics() {
+    let mut desk = Desk::new(1);
+    desk.traffic();
+    assert_eq!(desk.fetch(&get("/status.json")).json()["routers"], serde_json::json!([]));
+    desk.tell_routers(vec![RouterFigures {
+        name: "VI_1".to_owned(),
+        interface: "eth0".to_owned(),
+        vrid: 51,
+        state: RouterState::Active,
+        priority: 101,
+        addresses: vec![[10, 0, 0, 9].into()],
+        excluded: Vec::new(),
+        received: 0,
+        goodbyes_received: 0,
+        sent: 7,
+        goodbyes_sent: 0,
+        announced: 5,
+        became_active: 1,
+        left_active: 0,
+        refused: vec![("ttl", 2), ("length", 1)],
+    }]);
+    let status = desk.fetch(&get("/status.json")).json();
+    let router = &status["routers"][0];
+    assert_eq!((&router["name"], &router["state"]), (&"VI_1".into(), &"MASTER".into()));
+    assert_eq!(
+        (&router["addresses"][0], &router["adverts_refused"]),
+        (&"10.0.0.9".into(), &3.into())
+    );
+    let text = desk.fetch(&get("/status.txt")).body;
+    assert!(text.contains("router VI_1: MASTER, priority 101, 10.0.0.9\n"), "{text}");
+    assert!(desk.fetch(&get("/metrics")).body.contains("VI_1"));
 }
 
 #[test]

@@ -223,10 +223,10 @@ fn read_tls(word: &str, line: &Line, server: &mut Server, out: &mut Collector<'_
 fn read_protocols(value: &Word, protocols: &mut Vec<String>, out: &mut Collector<'_>) {
     protocols.clear();
     for word in value.text.split_whitespace() {
-        let is_it = |known: &&str| word.eq_ignore_ascii_case(known);
+        let is_it = |known: &str| word.eq_ignore_ascii_case(known);
         if let Some(known) = PROTOCOLS.iter().find(|known| is_it(known)) {
             protocols.push((*known).to_owned());
-        } else if OLD_PROTOCOLS.iter().any(|known| is_it(&known)) {
+        } else if OLD_PROTOCOLS.iter().any(|known| is_it(known)) {
             let message = format!("{word} is not spoken here, for it is not safe any more");
             out.report(out.warning("old-tls", &value.span, message));
         } else {

@@ -375,7 +375,9 @@ mod tests {
         let written = rewrite(&users);
         assert!(written.starts_with(expected), "{written}");
         let again = Setup::from_text("s.conf".into(), &written).unwrap();
-        assert_eq!(Users::from_file(&again.config.server).unwrap().lines(), users.lines());
+        let lines = Users::from_file(&again.config.server).unwrap().lines();
+        // The default user begins with a word more once the file names it, as in Redis.
+        assert_eq!(lines.join(" ").replace(" sanitize-payload", ""), users.lines().join(" "));
         let bad = Setup::from_text("s.conf".into(), "port 1\nuser alice +get\n").unwrap_err();
         assert_eq!((bad[0].line, bad[0].code), (2, "bad-user"));
     }
