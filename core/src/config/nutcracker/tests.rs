@@ -57,7 +57,7 @@ fn a_pool_without_directives_has_the_defaults() {
         server_retry_timeout: Duration::from_secs(30),
         server_failure_limit: NonZeroU32::new(2).unwrap(),
         request_bytes_max: 64 << 20,
-        failover: crate::config::failover::Failover::default(),
+        failover: Failover::default(),
         client_output_bytes_max: 256 << 20,
         server_connect_timeout: Duration::from_secs(1),
         servers: vec![Server {
