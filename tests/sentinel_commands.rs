@@ -25,6 +25,10 @@ use support::resp::Reply;
 
 on_every_runtime!(
     replies_have_the_words_and_fields_of_a_genuine_sentinel,
+    users_and_commands_are_told_in_the_same_words,
+    users_of_the_file_are_held_to_and_kept,
+    servers_whose_commands_have_other_names_are_failed_over,
+    masters_with_host_names_are_known_by_them,
     subscribers_hear_every_step_of_a_fail_over,
     a_planned_fail_over_loses_no_acknowledged_write,
     settings_are_changed_written_and_refused_in_the_same_words,
@@ -134,6 +138,140 @@ fn hear_until(watcher: &Watcher, last: &str, act: impl FnOnce()) -> Vec<(String,
         if channel.text() == last {
             return heard;
         }
+    }
+}
+
+/// The words of a reply. A genuine Sentinel tells lists of commands in the order of a table that
+/// differs from one process to the next.
+fn words_of(line: &str, reply: &Reply) -> Vec<String> {
+    let mut words = match reply {
+        Reply::Array(items) => {
+            let mut words = vec![format!("an array of {}", items.len())];
+            words.extend(items.iter().flat_map(|item| words_of(line, item)));
+            words
+        }
+        // The number of the client.
+        Reply::Integer(_) if line.starts_with("HELLO") => vec!["a number".to_owned()],
+        Reply::Bulk(bytes) => {
+            let text = String::from_utf8_lossy(bytes).into_owned();
+            text.split_whitespace().map(str::to_owned).collect()
+        }
+        other => vec![format!("{other:?}")],
+    };
+    words.sort();
+    words
+}
+
+fn users_and_commands_are_told_in_the_same_words(runtime: Runtime) {
+    need!("redis-server", "redis-sentinel");
+    let all = pair(runtime);
+    let mut clients = [all.watchers[0].client(), all.watchers[1].client()];
+    let mut different = Vec::new();
+    for line in support::lab::test_file("data/sentinel-users.txt").lines() {
+        if line == "NEW CLIENT" {
+            clients = [all.watchers[0].client(), all.watchers[1].client()];
+            continue;
+        }
+        // An underscore stands for a space within a word.
+        let words: Vec<String> = line.split_whitespace().map(|w| w.replace('_', " ")).collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let [ours, theirs] = clients.each_mut().map(|client| client.ask(&words));
+        if words_of(line, &ours) != words_of(line, &theirs) {
+            different.push(format!("{line}\nours:   {ours:?}\ntheirs: {theirs:?}\n"));
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n"));
+}
+
+fn users_of_the_file_are_held_to_and_kept(runtime: Runtime) {
+    need!("redis-server", "redis-sentinel");
+    let servers = start_servers(1);
+    // Peers are let in as somebody who may do no more than peers have to.
+    let lines = format!(
+        "sentinel down-after-milliseconds {NAME} 5000\nuser default off\nuser peer on >secret \
+         +@connection +sentinel +publish &__sentinel__:hello\nuser boss on >word &* +@all\nsentinel \
+         sentinel-user peer\nsentinel sentinel-pass secret"
+    );
+    let makes = [Make::Ours(runtime), Make::Genuine, Make::Ours(runtime)];
+    let mut watchers = makes.map(|make| Watcher::start(make, &servers[0], 2, &lines));
+    for watcher in &watchers {
+        let mut client = watcher.client();
+        assert_eq!(client.ask(&["PING"]).text(), "NOAUTH Authentication required.");
+        assert_eq!(client.ask(&["AUTH", "boss", "word"]), Reply::ok());
+        eventually("the peers let one another in", || {
+            let reply = client.ask(&["SENTINEL", "CKQUORUM", NAME]).text();
+            reply.starts_with("OK 3 usable").then_some(())
+        });
+    }
+    let watcher = &mut watchers[0];
+    let mut client = watcher.client();
+    assert_eq!(client.ask(&["AUTH", "boss", "word"]), Reply::ok());
+    assert_eq!(client.ask(&["ACL", "SETUSER", "late", "on", ">x", "+ping"]), Reply::ok());
+    assert_eq!(client.ask(&["ACL", "DELUSER", "peer"]), Reply::Integer(1));
+    assert_eq!(client.ask(&["SENTINEL", "FLUSHCONFIG"]), Reply::ok());
+    let told = client.ask(&["ACL", "LIST"]);
+    // A genuine Sentinel reads what we wrote, and so do we.
+    for make in [Make::Genuine, Make::Ours(runtime)] {
+        watcher.kill();
+        watcher.make = make;
+        watcher.run();
+        let mut client = watcher.client();
+        assert_eq!(client.ask(&["AUTH", "boss", "word"]), Reply::ok(), "{}", watcher.log());
+        assert_eq!(client.ask(&["ACL", "LIST"]), told);
+    }
+    let mut client = watcher.client();
+    assert_eq!(client.ask(&["AUTH", "late", "x"]), Reply::ok());
+    let refused = client.ask(&["ACL", "LIST"]).text();
+    assert_eq!(refused, "NOPERM this user has no permissions to run the 'acl|list' command");
+}
+
+fn servers_whose_commands_have_other_names_are_failed_over(runtime: Runtime) {
+    need!("redis-server");
+    let names = [("SLAVEOF", "moved"), ("CONFIG", "noted"), ("MULTI", "open"), ("CLIENT", "guest")];
+    let mut options = vec!["--repl-diskless-sync-delay", "0"];
+    for (from, to) in &names {
+        options.extend(["--rename-command", from, to]);
+    }
+    let start = |more: &[&str]| {
+        let all = [&options[..], more].concat();
+        support::lab::Redis::start_with(std::net::Ipv4Addr::LOCALHOST.into(), &all)
+    };
+    let master = start(&[]);
+    let port = master.place.port().to_string();
+    let servers = vec![master, start(&["--replicaof", "127.0.0.1", &port])];
+    let renamed = names.map(|(from, to)| format!("sentinel rename-command {NAME} {from} {to}\n"));
+    let watcher = Watcher::start(Make::Ours(runtime), &servers[0], 1, &renamed.concat());
+    let all = Quorum { servers, watchers: vec![watcher] };
+    eventually("the replica is known and follows", || {
+        let reply = all.watchers[0].ask(&["SENTINEL", "REPLICAS", NAME]);
+        let fields = fields(reply.items().first()?, false);
+        let is_up = ("master-link-status".to_owned(), "ok".to_owned());
+        fields.contains(&is_up).then_some(())
+    });
+    assert_eq!(all.watchers[0].ask(&["SENTINEL", "FAILOVER", NAME]), Reply::ok());
+    let (new, _) = all.wait_for_switch(all.servers[0].place.port());
+    all.wait_until_settled(new);
+}
+
+fn masters_with_host_names_are_known_by_them(runtime: Runtime) {
+    need!("redis-server", "redis-sentinel");
+    let servers = start_servers(1);
+    let port = servers[0].place.port();
+    let lines = format!(
+        "sentinel resolve-hostnames yes\nsentinel announce-hostnames yes\nsentinel monitor named \
+         localhost {port} 2"
+    );
+    let watchers = [Make::Ours(runtime), Make::Genuine]
+        .map(|make| Watcher::start(make, &servers[0], 2, &lines));
+    for watcher in &watchers {
+        eventually("each knows the other by the named master, too", || {
+            let reply = watcher.ask(&["SENTINEL", "CKQUORUM", "named"]).text();
+            reply.starts_with("OK 2 usable").then_some(())
+        });
+        let place = watcher.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "named"]);
+        let words: Vec<String> = place.items().iter().map(Reply::text).collect();
+        assert_eq!(words, ["localhost", &port.to_string()]);
+        assert!(watcher.file().contains(&format!("sentinel monitor named localhost {port} 2")));
     }
 }
 

@@ -13,6 +13,7 @@
     clippy::cast_possible_truncation
 )]
 
+pub mod balancer;
 pub mod data;
 pub mod failover;
 pub mod load;

@@ -342,6 +342,15 @@ pub const SENTINEL_SCRIPT_RUNS_MAX: u32 = 10;
 
 const _: () = assert!(SENTINEL_SCRIPTS_RUNNING_MAX < ERRANDS_MAX);
 
+/// Users of a Sentinel; more are refused.
+pub const SENTINEL_USERS_MAX: usize = 1024;
+
+/// Passwords and selectors of one user, and patterns of one selector; more are refused.
+pub const SENTINEL_USER_RULES_MAX: usize = 1024;
+
+/// Refused requests that ACL LOG tells; then the oldest is forgotten. As in Redis.
+pub const SENTINEL_REFUSED_MAX: usize = 128;
+
 /// Bytes of changes behind the text of a Sentinel's state; with more it is written anew. Reading
 /// them at the start takes a millisecond.
 pub const SENTINEL_JOURNAL_BYTES_MAX: usize = 64 * 1024;

@@ -107,7 +107,7 @@ fn an_import_with_a_sentinel_names_the_masters_and_leaves_the_ring_as_it_was() {
         expected.client_reconfig_script = None;
         assert_eq!(*new, expected);
     }
-    for word in ["#client_reconfig_script: ./client-reconfig.sh", "Was true.", "#hosts: []"] {
+    for word in ["#client_reconfig_script: \"./client-reconfig.sh\"", "Was true.", "#hosts: []"] {
         assert!(imported.contains(word), "{word} in\n{imported}");
     }
 }
@@ -160,7 +160,12 @@ fn the_file_of_all_keys_shows_their_defaults() {
     assert_eq!(as_shipped, minimal);
     assert_eq!(all, minimal);
     for text in [MINIMAL, ALL, text.as_str()] {
-        assert!(native::parse("f.yml", text).diagnostics.is_empty(), "nothing to warn about");
+        let diagnostics = native::parse("f.yml", text).diagnostics;
+        assert!(
+            diagnostics.is_empty(),
+            "nothing to warn about, but\n{}",
+            render::human("f.yml", text, &diagnostics, false)
+        );
     }
 }
 
@@ -190,8 +195,9 @@ fn every_key_is_in_the_file_of_all_keys_once_with_its_reason() {
         assert!(!places.is_empty(), "{key} is not in conf/ringkeeper.yml");
         let is_explained =
             places.iter().any(|&at| at > 0 && lines[at - 1].trim_start().starts_with("# "));
-        let is_section = ["admin", "stats", "figures", "log", "limits", "sentinel", "pools"]
-            .contains(&key.as_str());
+        let is_section =
+            ["admin", "stats", "figures", "log", "limits", "sentinel", "vrrp", "pools"]
+                .contains(&key.as_str());
         assert!(is_explained || is_section, "{key} has no comment above it");
     }
 }

@@ -125,6 +125,7 @@ pub(crate) fn stats(data: &[u8]) {
         workers: &workers,
         pools: &pools,
         watched: &watched,
+        routers: &[],
     };
     render(&all).lines().for_each(check_line);
     problem(&all);

@@ -5,6 +5,7 @@
 // A panic is how a body reports.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod checked;
 mod figures;
 mod memcache;
 mod nutcracker_yml;
@@ -23,6 +24,7 @@ pub type Body = fn(&[u8]);
 
 /// Every target, by the name of its directory in `corpus/`.
 pub const TARGETS: &[(&str, Body)] = &[
+    ("check_reply", check_reply),
     ("http", http),
     ("keepalived_conf", keepalived_conf),
     ("memcache_reply", memcache_reply),
@@ -48,6 +50,12 @@ pub const TARGETS: &[(&str, Body)] = &[
 /// itself; what it accepts means the same when it is written as `ringkeeper.yml`.
 pub fn nutcracker_yml(data: &[u8]) {
     nutcracker_yml::nutcracker_yml(data);
+}
+
+/// What checked servers answer: pages, Redis, Sentinels, names, echoes; the first byte is the chunk
+/// size.
+pub fn check_reply(data: &[u8]) {
+    checked::check_reply(data);
 }
 
 /// The admin listener: HTTP requests, and the replies to them.

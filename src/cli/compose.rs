@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use ringkeeper_core::config::failover::Fence;
 use ringkeeper_core::config::native::{self, Own, Watch};
-use ringkeeper_core::config::nutcracker::{Config, HostPort};
+use ringkeeper_core::config::nutcracker::{Config, HostPort, Pool};
 use ringkeeper_core::config::sentinel::{self as conf, MasterName, PORT_DEFAULT, RunId};
 use ringkeeper_core::sentinel::follow::FollowSetup;
-use ringkeeper_core::sentinel::machine::{Keeping, NameBase, Process, Setup};
+use ringkeeper_core::sentinel::machine::{self, Keeping, NameBase, Process, Setup};
 
 #[cfg(target_os = "linux")]
 use crate::cli::keepalived;
@@ -60,6 +62,7 @@ pub(super) fn read(pools: &Path, sentinel_file: Option<&Path>) -> Result<Parts, 
     if let Some(config) = &mut loaded.config {
         attach(config, file, &setup.config);
     }
+    let asked = Asked::by(loaded.config.as_ref());
     let (pools, path) = (pools.to_owned(), file.to_owned());
     let reread: Reread = Box::new(move || {
         let mut loaded = load::read(&pools);
@@ -71,7 +74,8 @@ pub(super) fn read(pools: &Path, sentinel_file: Option<&Path>) -> Result<Parts, 
         }
         Reading { text: loaded.human(), config: loaded.config, settings: loaded.settings }
     });
-    let masters = Some(MastersLaunch::Own { read: Box::new(read_setup) });
+    let read = move || read_setup().map(|setup| asked.put_into(setup));
+    let masters = Some(MastersLaunch::Own { read: Box::new(read) });
     Ok(Parts { loaded, masters, reread })
 }
 
@@ -92,8 +96,8 @@ fn masters_of(loaded: &Loaded, path: &Path) -> Result<Option<MastersLaunch>, Str
         Some(Watch::Own(own)) => {
             let state = state_of(own, loaded, path);
             let (own, path) = (own.clone(), path.to_owned());
-            let copies = loaded.config.as_ref().map(copies).unwrap_or_default();
-            let read = move || setup(&own, &path, state.clone(), copies.clone());
+            let asked = Asked::by(loaded.config.as_ref());
+            let read = move || setup(&own, &path, state.clone(), &asked);
             Ok(Some(MastersLaunch::Own { read: Box::new(read) }))
         }
         Some(Watch::Follow(follow)) => {
@@ -135,12 +139,39 @@ fn copies(config: &Config) -> BTreeMap<MasterName, u32> {
     copies
 }
 
-fn setup(
-    own: &Own,
-    path: &Path,
-    state: PathBuf,
+/// How long a promise holds that this host may write to a master, under `fence: strict`.
+const LEASE: Duration = Duration::from_millis(200);
+
+/// Returns what the strictest of the pools with shards wants of the Sentinel: it has one word for
+/// all of them.
+fn fence(config: &Config) -> machine::Fence {
+    let has_shard = |pool: &&Pool| pool.servers.iter().any(|server| server.shard.is_some());
+    let wanted = config.pools.iter().filter(has_shard).map(|pool| pool.failover.fence);
+    wanted.fold(machine::Fence::Off, |strictest, fence| match (strictest, fence) {
+        (machine::Fence::Strict(_), _) | (_, Fence::Strict) => machine::Fence::Strict(LEASE),
+        (machine::Fence::BestEffort, _) | (_, Fence::BestEffort) => machine::Fence::BestEffort,
+        (machine::Fence::Off, Fence::Off) => machine::Fence::Off,
+    })
+}
+
+/// What pools ask of the Sentinel beside them.
+struct Asked {
     min_copies: BTreeMap<MasterName, u32>,
-) -> Result<Setup, String> {
+    fence: machine::Fence,
+}
+
+impl Asked {
+    fn by(config: Option<&Config>) -> Self {
+        let min_copies = config.map(copies).unwrap_or_default();
+        Self { min_copies, fence: config.map_or(machine::Fence::Off, fence) }
+    }
+
+    fn put_into(&self, setup: Setup) -> Setup {
+        Setup { min_copies: self.min_copies.clone(), fence: self.fence, ..setup }
+    }
+}
+
+fn setup(own: &Own, path: &Path, state: PathBuf, asked: &Asked) -> Result<Setup, String> {
     let port = own.config.server.port.unwrap_or(PORT_DEFAULT);
     let state = std::path::absolute(&state).unwrap_or(state);
     let setup = Setup {
@@ -156,12 +187,13 @@ fn setup(
             unix_micros_at_start: 0,
         },
         fast_down: own.fast_down.clone(),
-        min_copies,
+        min_copies: BTreeMap::new(),
         names: NameBase::default(),
         tells_workers: false,
+        fence: machine::Fence::Off,
         records: Vec::new(),
     };
-    sentinel::with_state(setup, state)
+    sentinel::with_state(setup, state).map(|setup| asked.put_into(setup))
 }
 
 /// Starts the virtual routers that are wanted beside the rest.
@@ -172,16 +204,32 @@ fn setup(
 #[cfg(target_os = "linux")]
 pub(super) fn start_routers(
     path: Option<&Path>,
+    loaded: Option<&Loaded>,
     runtime: Option<Choice>,
 ) -> Result<Option<Routers>, ()> {
-    let Some(path) = path else { return Ok(None) };
-    keepalived::start(path, runtime.unwrap_or_default()).ok_or(()).map(Some)
+    let own = loaded.and_then(|loaded| Some((loaded.path(), loaded.settings.vrrp.clone()?)));
+    let runtime = runtime.unwrap_or_default();
+    match (path, own) {
+        (Some(path), None) => keepalived::start(path, runtime).ok_or(()).map(Some),
+        (None, Some((path, config))) => {
+            keepalived::start_own(path, config, runtime).ok_or(()).map(Some)
+        }
+        (Some(_), Some(_)) => {
+            tracing::error!("--keepalived and \"vrrp\" in the file: one of them has to go");
+            Err(())
+        }
+        (None, None) => Ok(None),
+    }
 }
 
 /// Virtual routers need what only Linux has.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn start_routers(path: Option<&Path>, _: Option<Choice>) -> Result<Option<Routers>, ()> {
-    if path.is_none() {
+pub(super) fn start_routers(
+    path: Option<&Path>,
+    loaded: Option<&Loaded>,
+    _: Option<Choice>,
+) -> Result<Option<Routers>, ()> {
+    if path.is_none() && loaded.is_none_or(|loaded| loaded.settings.vrrp.is_none()) {
         return Ok(None);
     }
     tracing::error!("virtual routers are for Linux only");

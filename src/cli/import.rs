@@ -10,7 +10,8 @@ use super::load;
 use crate::host::{self, reason};
 
 /// Returns the text of a `ringkeeper.yml` for the `nutcracker.yml` at `path`, and for the
-/// `sentinel.conf` and the `keepalived.conf` beside it.
+/// `sentinel.conf` and the `keepalived.conf` beside it; of a keepalived.conf alone the section that
+/// has the virtual routers.
 ///
 /// # Errors
 ///
@@ -20,6 +21,10 @@ pub(super) fn import(
     sentinel: Option<&Path>,
     keepalived: Option<&Path>,
 ) -> Result<String, String> {
+    #[cfg(target_os = "linux")]
+    if super::keepalived::is_one(path) {
+        return super::keepalived::import(path);
+    }
     let loaded = load::check(path);
     if loaded.is_native {
         return Err(format!("error: {} has the form of ringkeeper.yml already\n", loaded.name));
@@ -35,7 +40,7 @@ pub(super) fn import(
         None => loaded.human(),
     })?;
     if let Some(path) = keepalived {
-        text.insert_str(0, &beside(path)?);
+        add_routers(&mut text, path)?;
     }
     // It must never be the operator who finds that out.
     if native::parse("imported", &text).config.is_none() {
@@ -55,11 +60,20 @@ fn read(path: &Path) -> Result<(String, String), String> {
     }
 }
 
-/// Returns the comment about virtual routers, which stay in a file of their own.
-fn beside(path: &Path) -> Result<String, String> {
+/// Adds the virtual routers of a keepalived.conf. Where it has virtual servers too it stays in use
+/// as it is, and a comment says so.
+fn add_routers(text: &mut String, path: &Path) -> Result<(), String> {
+    #[cfg(target_os = "linux")]
+    if let Some(section) = super::keepalived::section(path)? {
+        text.push('\n');
+        text.push_str(&section);
+        return Ok(());
+    }
     let (name, _) = read(path)?;
-    Ok(format!(
+    let comment = format!(
         "# The virtual routers stay in {name}, which is read as it is:\n#   ringkeeper run -c \
          ringkeeper.yml --keepalived {name}\n\n"
-    ))
+    );
+    text.insert_str(0, &comment);
+    Ok(())
 }

@@ -12,10 +12,11 @@ use ringkeeper_core::config::diagnostic::{Diagnostic, Severity};
 use ringkeeper_core::config::keepalived::{
     self as config, Assembled, Command, Config, Matches, Probe, Source,
 };
-use ringkeeper_core::config::render;
+use ringkeeper_core::config::{native, render};
 use ringkeeper_core::limits::CONFIG_BYTES_MAX;
 
 use crate::cli::getopt::{self, Item, Spec};
+use crate::cli::load;
 use crate::host::daemon::{self, Detached};
 use crate::host::log::{Format, Log, Verbosity};
 use crate::host::routers::Routers;
@@ -45,9 +46,10 @@ Usage: keepalived [OPTION...]
   -D, --log-detail           log more
   -p, --pid=FILE             process id of the daemon [/run/keepalived.pid]
   -P, --vrrp                 virtual routers only
+  -C, --check                virtual servers only
   -v, --version              -h, --help
 
-These are taken and have no effect: -C -B --all -S -G -u -X -V -I -R -d -r -c -a -b -x -A -s -m -M
+These are taken and have no effect: -B --all -S -G -u -X -V -I -R -d -r -c -a -b -x -A -s -m -M
 -e. Signals: TERM and INT leave in order, HUP reads the configuration again.
 ";
 
@@ -94,6 +96,28 @@ const SPECS: &[Spec] = &[
     flag(b'h', "help"),
 ];
 
+/// Which parts of a file are served; all if none is named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Parts {
+    has_routers: bool,
+    has_servers: bool,
+}
+
+impl Parts {
+    /// Takes out what is not served.
+    fn keep(self, mut config: Config) -> Config {
+        match (self.has_routers, self.has_servers) {
+            (true, false) => config.virtual_servers.clear(),
+            (false, true) => {
+                config.instances.clear();
+                config.groups.clear();
+            }
+            (true, true) | (false, false) => {}
+        }
+        config
+    }
+}
+
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 struct Asked {
@@ -104,6 +128,7 @@ struct Asked {
     is_test: bool,
     stays: bool,
     is_detailed: bool,
+    parts: Parts,
     shows_version: bool,
     shows_help: bool,
     unknown: Option<String>,
@@ -118,6 +143,7 @@ fn read_arguments(arguments: &[OsString]) -> Asked {
         is_test: false,
         stays: false,
         is_detailed: false,
+        parts: Parts::default(),
         shows_version: false,
         shows_help: false,
         unknown: None,
@@ -140,6 +166,8 @@ fn read_arguments(arguments: &[OsString]) -> Asked {
             Item::Option(b't', _) => asked.is_test = true,
             Item::Option(b'n', _) => asked.stays = true,
             Item::Option(b'D', _) => asked.is_detailed = true,
+            Item::Option(b'P', _) => asked.parts.has_routers = true,
+            Item::Option(b'C', _) => asked.parts.has_servers = true,
             Item::Option(b'v', _) => asked.shows_version = true,
             Item::Option(b'h', _) => asked.shows_help = true,
             Item::Option(..) => {}
@@ -220,6 +248,7 @@ fn run_daemon(asked: &Asked) -> ExitCode {
     if loaded.config.is_none() {
         return ExitCode::FAILURE;
     }
+    let loaded = Loaded { parts: asked.parts, ..loaded };
     let readiness = if asked.stays {
         None
     } else {
@@ -263,14 +292,17 @@ pub(crate) fn serve(
     signals: &Signals,
     is_up: impl FnOnce(),
 ) -> ExitCode {
-    let Loaded { path, config: Some(config), .. } = loaded else { return ExitCode::FAILURE };
-    match vrrp::start(Launch { config, runtime, has_guardian: true }) {
+    let Loaded { path, config: Some(config), parts, .. } = loaded else {
+        return ExitCode::FAILURE;
+    };
+    let config = parts.keep(config);
+    match vrrp::start(Launch { config, runtime, has_guardian: true, line: None }) {
         Ok(running) => {
             is_up();
             vrrp::supervise(running, log, signals, || {
                 let loaded = read(&path, id);
                 loaded.log();
-                loaded.config
+                loaded.config.map(|config| parts.keep(config))
             })
         }
         Err(error) => {
@@ -294,11 +326,57 @@ pub(crate) fn start(path: &Path, runtime: Choice) -> Option<Routers> {
     started.map_err(|error| tracing::error!("{error:#}")).ok()
 }
 
+/// Starts the virtual routers of a `ringkeeper.yml` beside its pools; none if that fails, which the
+/// log tells.
+pub(crate) fn start_own(path: &Path, mut config: Config, runtime: Choice) -> Option<Routers> {
+    drop_unusable(&mut config, |_, message| tracing::warn!("{message}"));
+    let path = path.to_owned();
+    // Whoever reads the pools again tells what is wrong with the file.
+    let reread = move || {
+        let loaded = load::read(&path);
+        let is_good = loaded.config.is_some();
+        let mut config = loaded.settings.vrrp.unwrap_or_default();
+        drop_unusable(&mut config, |_, message| tracing::warn!("{message}"));
+        is_good.then_some(config)
+    };
+    let started = Routers::start(config, runtime, Box::new(reread));
+    started.map_err(|error| tracing::error!("{error:#}")).ok()
+}
+
+/// Returns the virtual routers of a keepalived.conf as a section of a `ringkeeper.yml`.
+///
+/// # Errors
+///
+/// What is wrong with the file, for people.
+pub(crate) fn import(path: &Path) -> Result<String, String> {
+    let loaded = read(path, None);
+    match &loaded.config {
+        Some(config) if !config.instances.is_empty() => Ok(native::write_routers(config)),
+        Some(_) => Err(format!("error: {} has no virtual routers\n", path.display())),
+        None => Err(loaded.human()),
+    }
+}
+
+/// The same for a file beside others; none if it has more than routers, which that section has no
+/// words for.
+///
+/// # Errors
+///
+/// What is wrong with the file, for people.
+pub(crate) fn section(path: &Path) -> Result<Option<String>, String> {
+    let loaded = read(path, None);
+    let Some(config) = &loaded.config else { return Err(loaded.human()) };
+    let is_whole = !config.instances.is_empty() && config.virtual_servers.is_empty();
+    Ok(is_whole.then(|| native::write_routers(config)))
+}
+
 // Reading.
 
 /// A file with all that it includes, what it means, and what is to be said about it.
 pub(crate) struct Loaded {
     path: PathBuf,
+    /// What of it is served.
+    parts: Parts,
     /// The configuration without what cannot be run; some when nothing is an error.
     pub(crate) config: Option<Config>,
     unreadable: Option<String>,
@@ -311,6 +389,7 @@ pub(crate) struct Loaded {
 pub(crate) fn read(path: &Path, id: Option<&str>) -> Loaded {
     let mut loaded = Loaded {
         path: path.to_owned(),
+        parts: Parts::default(),
         config: None,
         unreadable: None,
         files: Vec::new(),
@@ -329,7 +408,10 @@ pub(crate) fn read(path: &Path, id: Option<&str>) -> Loaded {
     let mut diagnostics = parsed.diagnostics;
     loaded.config = parsed.config.filter(|_| !assembled.has_errors());
     if let Some(config) = &mut loaded.config {
-        diagnostics.extend(drop_unusable(config, &assembled));
+        drop_unusable(config, |command, message| {
+            let told = warning(&assembled, &command.span, "script-not-usable", message);
+            diagnostics.push(told);
+        });
         diagnostics.extend(missing_interfaces(config, &assembled));
         loaded.is_insecure = config.runs_programs() && !config.global.has_script_security;
     }
@@ -491,9 +573,8 @@ fn class(rest: &[char], letter: char) -> Option<usize> {
 }
 
 /// Takes out what cannot be run, as keepalived does, and tells.
-fn drop_unusable(config: &mut Config, assembled: &Assembled) -> Vec<Diagnostic> {
+fn drop_unusable(config: &mut Config, mut tell: impl FnMut(&Command, String)) {
     let is_secure = config.global.has_script_security;
-    let mut told = Vec::new();
     let mut is_usable = |command: &Command| {
         let program = command.argv.first().map_or("", String::as_str);
         let checked = script::check(program).and_then(|()| match is_secure {
@@ -502,7 +583,7 @@ fn drop_unusable(config: &mut Config, assembled: &Assembled) -> Vec<Diagnostic> 
         });
         let Err(problem) = checked else { return true };
         let message = format!("{program}: {problem}; it is not used");
-        told.push(warning(assembled, &command.span, "script-not-usable", message));
+        tell(command, message);
         false
     };
     let mut gone = Vec::new();
@@ -545,7 +626,6 @@ fn drop_unusable(config: &mut Config, assembled: &Assembled) -> Vec<Diagnostic> 
     for fifo in &mut config.global.fifos {
         fifo.handler.take_if(|command| !is_usable(command));
     }
-    told
 }
 
 /// Tells which interfaces are not there; they may come later.
@@ -666,6 +746,7 @@ mod tests {
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();
         let asked = read_arguments(&words);
         assert!(asked.stays && asked.is_detailed && asked.unknown.is_none());
+        assert_eq!(asked.parts, Parts { has_routers: true, has_servers: false });
         assert_eq!(asked.file, Path::new("/x/k.conf"));
         assert_eq!(asked.pid_file, Path::new("/x/k.pid"));
         assert_eq!(asked.id.as_deref(), Some("a"));

@@ -9,13 +9,14 @@ use clap::Args;
 
 use crate::host;
 use crate::host::runtime::Choice;
-use crate::lab::{self, Mode, NetworkChoice, Options};
+use crate::lab::{self, Event, Mode, NetworkChoice, Options};
 
 /// What stands below the help.
 pub(super) const EXAMPLES: &str = "\
 Examples:
   ringkeeper lab
   ringkeeper lab --auto --json result.json
+  ringkeeper lab --auto --only plan,kill-master --rounds 10
   ringkeeper lab --chaos 60 --seed 7
 
 Keys: k kill a master, n kill a node, c cut a network, p plan a failover, r reload, u upgrade, q quit.
@@ -32,6 +33,12 @@ pub(super) struct LabArgs {
     /// Have every event happen once, without asking
     #[arg(long, conflicts_with = "chaos")]
     auto: bool,
+    /// With --auto: only these events, in this order
+    #[arg(long, value_enum, value_name = "EVENT,...", value_delimiter = ',', requires = "auto")]
+    only: Vec<Event>,
+    /// With --auto: all of it so often
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "auto")]
+    rounds: u32,
     /// Break things by lot for so many seconds
     #[arg(long, value_name = "SECONDS")]
     chaos: Option<u64>,
@@ -44,6 +51,9 @@ pub(super) struct LabArgs {
     /// Where files are while it runs; whatever else is there goes away
     #[arg(long, value_name = "FOLDER", default_value = "target/lab")]
     folder: PathBuf,
+    /// Leave the files when all has healed, too
+    #[arg(long)]
+    keep: bool,
     /// What drives the nodes' sockets
     #[arg(long, value_enum, default_value_t)]
     runtime: Choice,
@@ -60,14 +70,28 @@ pub(super) struct LabArgs {
 
 /// Runs it.
 pub(super) fn main(arguments: LabArgs) -> ExitCode {
-    let LabArgs { auto, chaos, seed, json, folder, runtime, network, port, inside } = arguments;
+    let LabArgs {
+        auto,
+        only,
+        rounds,
+        chaos,
+        seed,
+        json,
+        folder,
+        keep,
+        runtime,
+        network,
+        port,
+        inside,
+    } = arguments;
     let mode = match (auto, chaos) {
-        (true, _) => Mode::Auto,
+        (true, _) if only.is_empty() => Mode::Auto { events: Event::ALL.to_vec(), rounds },
+        (true, _) => Mode::Auto { events: only, rounds },
         (false, Some(seconds)) => Mode::Chaos {
             length: Duration::from_secs(seconds),
             seed: seed.unwrap_or_else(|| host::seed().unwrap_or_default()),
         },
         (false, None) => Mode::Keys,
     };
-    lab::run(&Options { mode, json, folder, runtime, network, port, inside })
+    lab::run(&Options { mode, json, folder, keeps_files: keep, runtime, network, port, inside })
 }

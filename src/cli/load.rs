@@ -110,6 +110,11 @@ impl Loaded {
         Path::new(&self.name).parent().unwrap_or_else(|| Path::new("")).join(path)
     }
 
+    /// Returns the path of the file.
+    pub(crate) fn path(&self) -> &Path {
+        Path::new(&self.name)
+    }
+
     /// Returns the text of the file.
     pub(crate) fn text(&self) -> &str {
         &self.text

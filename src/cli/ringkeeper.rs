@@ -470,8 +470,8 @@ fn run(arguments: RunArgs) -> ExitCode {
         loaded.log();
     }
     let Some(config) = loaded.config.take() else { return ExitCode::FAILURE };
-    let Ok(routers) = compose::start_routers(arguments.keepalived.as_deref(), arguments.runtime)
-    else {
+    let path = arguments.keepalived.as_deref();
+    let Ok(routers) = compose::start_routers(path, Some(&loaded), arguments.runtime) else {
         return ExitCode::FAILURE;
     };
     tracing::info!(
@@ -571,7 +571,7 @@ fn watch(arguments: &RunArgs, file: &Path, signals: &Signals) -> ExitCode {
         Ok(loaded) => {
             // Dropped at the end: they leave in order.
             let (path, runtime) = (arguments.keepalived.as_deref(), arguments.runtime);
-            let Ok(_routers) = compose::start_routers(path, runtime) else {
+            let Ok(_routers) = compose::start_routers(path, None, runtime) else {
                 return ExitCode::FAILURE;
             };
             let runtime = arguments.runtime.unwrap_or_default();

@@ -52,6 +52,9 @@ impl Host for Desk {
             | Event::ServerSilent { .. }
             | Event::Ejected { .. }
             | Event::Returned { .. }
+            | Event::Switched { .. }
+            | Event::HoldBegan { .. }
+            | Event::HoldEnded { .. }
             | Event::GreetingRefused { .. }
             | Event::ServerProtocolError { .. }
             | Event::ClientRefused { .. }

@@ -53,7 +53,7 @@ impl Fleet {
         routers: Line,
     ) -> anyhow::Result<Self> {
         let (sender, news) = mpsc::channel();
-        let switchboard = Arc::new(Switchboard::new(routers));
+        let switchboard = Arc::new(Switchboard::new(routers.clone()));
         let start = Instant::now();
         let mut workers = Vec::new();
         let mut pulses = Vec::new();
@@ -84,6 +84,8 @@ impl Fleet {
         let control = runtime::start(selected, "rk-watch".to_owned(), drive, start, desk)
             .context("the thread that watches the workers could not start")?;
         switchboard.connect_control(control.sender().clone());
+        let watcher = control.sender().clone();
+        routers.set_back(move |notice| watcher.mail(Mail::Notice(notice)));
         let acceptor = if workers.len() > 1 {
             let candidates = workers.iter().zip(&pulses).map(|(worker, pulse)| Candidate {
                 sender: worker.sender().clone(),

@@ -4,6 +4,7 @@ pub(crate) mod acceptor;
 pub(crate) mod admin;
 #[cfg(target_os = "linux")]
 pub(crate) mod balance;
+mod changes;
 pub(crate) mod channels;
 pub(crate) mod control;
 pub(crate) mod daemon;

@@ -19,6 +19,9 @@ pub(crate) use beside::Routers;
 /// How their worker is reached: leaves mail; none ends its thread.
 pub(crate) type Post = Arc<dyn Fn(Option<Mail>) + Send + Sync>;
 
+/// How the control worker is told something.
+type Back = Arc<dyn Fn(Notice) + Send + Sync>;
+
 /// The way to the virtual routers from any thread, also while there are none.
 ///
 /// What was told last of each thing is kept: who is started again has to know it.
@@ -28,6 +31,8 @@ pub(crate) struct Line(Arc<Mutex<Wire>>);
 #[derive(Default)]
 struct Wire {
     post: Option<Post>,
+    /// Where their own notices go.
+    back: Option<Back>,
     health: BTreeMap<Arc<str>, Health>,
 }
 
@@ -50,6 +55,20 @@ impl Line {
         }
         if let Some(post) = &wire.post {
             post(Some(Mail::Notice(notice.clone())));
+        }
+    }
+
+    /// Tells where notices of the virtual routers go.
+    pub(crate) fn set_back(&self, back: impl Fn(Notice) + Send + Sync + 'static) {
+        self.lock().back = Some(Arc::new(back));
+    }
+
+    /// Passes a notice of the virtual routers on.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "there are none"))]
+    pub(crate) fn pass_back(&self, notice: Notice) {
+        let back = self.lock().back.clone();
+        if let Some(back) = back {
+            back(notice);
         }
     }
 

@@ -371,6 +371,9 @@ impl Host for ControlDesk {
     fn event(&mut self, event: Event) {
         match event {
             Event::Sentinel { loudness, name, message } => events::say(loudness, name, &message),
+            Event::TlsFailed { peer, is_server, reason } => {
+                events::tls_failed(&peer, is_server, &reason);
+            }
             Event::Exit { .. } => {
                 tracing::warn!("a client of the Sentinel asked the process to end");
                 signal::end_gently();
@@ -393,8 +396,7 @@ impl Host for ControlDesk {
             | Event::Router { .. }
             | Event::Check { .. }
             | Event::ChannelFailed { .. }
-            | Event::Balance { .. }
-            | Event::TlsFailed { .. }) => {
+            | Event::Balance { .. }) => {
                 debug_assert!(false, "it has no pools and no routers, but told {other:?}");
             }
         }

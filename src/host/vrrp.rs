@@ -23,7 +23,7 @@ use crate::host::channels::Channels;
 use crate::host::errands::Errands;
 use crate::host::events::routers;
 use crate::host::log::Log;
-use crate::host::routers::Post;
+use crate::host::routers::{Line, Post};
 use crate::host::runtime::{self, Choice, Selected};
 use crate::host::signal::{self, Signal, Signals};
 use crate::host::{reason, sys};
@@ -50,6 +50,8 @@ pub(crate) struct Launch {
     pub(crate) runtime: Choice,
     /// Whether a process is to say goodbye if this one dies.
     pub(crate) has_guardian: bool,
+    /// Where figures are told; none: nowhere.
+    pub(crate) line: Option<Line>,
 }
 
 /// Work that the worker's thread does not do itself.
@@ -62,6 +64,7 @@ enum Work {
 struct Desk {
     work: mpsc::Sender<Work>,
     is_drained: Arc<AtomicBool>,
+    line: Option<Line>,
 }
 
 impl Host for Desk {
@@ -78,7 +81,9 @@ impl Host for Desk {
     }
 
     fn notice(&mut self, _: Recipient, notice: Notice) {
-        debug_assert!(false, "virtual routers alone have nobody to tell, but told {notice:?}");
+        if let Some(line) = &self.line {
+            line.pass_back(notice);
+        }
     }
 }
 
@@ -111,8 +116,11 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
     let now = ringkeeper_core::time::Instant::START;
     // Before the routers: an address must not come without those who serve it.
     let balance = balance::start(&launch.config, selected)?;
-    let worker = VrrpWorker::new(launch.config, launch.has_guardian, now);
-    let running = spawn(selected, worker, scheduling, patience);
+    let mut worker = VrrpWorker::new(launch.config, launch.has_guardian, now);
+    if launch.line.is_some() {
+        worker = worker.with_figures();
+    }
+    let running = spawn(selected, worker, scheduling, patience, launch.line);
     let running = running.context("the virtual routers' thread could not start")?;
     Ok(Running { balance, ..running })
 }
@@ -164,14 +172,17 @@ fn serve(work: &mpsc::Receiver<Work>, errands: &Errands) {
     }
 }
 
-fn desk(post: impl Fn(Mail) + Send + Sync + 'static) -> io::Result<(Desk, Arc<AtomicBool>)> {
+fn desk(
+    line: Option<Line>,
+    post: impl Fn(Mail) + Send + Sync + 'static,
+) -> io::Result<(Desk, Arc<AtomicBool>)> {
     let (sender, receiver) = mpsc::channel();
     let errands = Errands::start(post)?;
     std::thread::Builder::new()
         .name("rk-vrrp-desk".to_owned())
         .spawn(move || serve(&receiver, &errands))?;
     let is_drained = Arc::new(AtomicBool::new(false));
-    Ok((Desk { work: sender, is_drained: Arc::clone(&is_drained) }, is_drained))
+    Ok((Desk { work: sender, is_drained: Arc::clone(&is_drained), line }, is_drained))
 }
 
 fn spawn(
@@ -179,6 +190,7 @@ fn spawn(
     worker: VrrpWorker,
     scheduling: Scheduling,
     patience: Duration,
+    line: Option<Line>,
 ) -> io::Result<Running> {
     let start = Instant::now();
     let mut channels = Channels::default();
@@ -188,7 +200,7 @@ fn spawn(
             let (sender, mut mailbox) = rt_uring::mailbox()?;
             mailbox.set_opener(rt_uring::Opener::new(move |spec| channels.open(spec)));
             let mail = sender.clone();
-            let (desk, is_drained) = desk(move |answer| {
+            let (desk, is_drained) = desk(line, move |answer| {
                 let _ = mail.send(rt_uring::Message::Mail(answer));
             })?;
             let run = move || rt_uring::run(worker, start, Vec::new(), mailbox, desk);
@@ -203,7 +215,7 @@ fn spawn(
             let (sender, mut mailbox) = rt_tokio::mailbox()?;
             mailbox.set_opener(rt_tokio::Opener::new(move |spec| channels.open(spec)));
             let mail = sender.clone();
-            let (desk, is_drained) = desk(move |answer| {
+            let (desk, is_drained) = desk(line, move |answer| {
                 let _ = mail.send(rt_tokio::Message::Mail(answer));
             })?;
             let run = move || rt_tokio::run(worker, start, Vec::new(), mailbox, desk);

@@ -46,9 +46,13 @@ pub(super) fn run(lab: &mut Lab, length: Duration, seed: u64, report: &mut Repor
     let end = Instant::now() + length;
     while Instant::now() < end && report.problems.is_empty() {
         let round = ROUND.min(end.saturating_duration_since(Instant::now()));
+        lab.traffic.open_window();
         play_round(lab, &mut rng, round, report);
         if let Err(why) = lab.restore(PATIENCE) {
             report.problems.push(format!("after {} faults: {why}", report.faults));
+        }
+        if let Some(window) = lab.traffic.close_window() {
+            report.pause = report.pause.max(window.pause);
         }
         let verdict = lab.traffic.verify();
         println!("whole again; {} writes read back, {} lost", verdict.checked, verdict.lost);

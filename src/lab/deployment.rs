@@ -123,7 +123,7 @@ impl Deployment {
         let control = std::path::absolute(&control).unwrap_or(control);
         let mut text = format!(
             "control: {}\nthreads: 1\nadmin:\n  listen: {listen}:{ADMIN_PORT}\nstats:\n  listen: \
-             off\nsentinel:\n  mode: own\n  listen: {own}:{SENTINEL_PORT}\n  announce: \
+             off\nsentinel:\n  mode: own\n  listen: {listen}:{SENTINEL_PORT}\n  announce: \
              {own}:{SENTINEL_PORT}\n  down_after: {DOWN_AFTER_MS} ms\n  failover_timeout: 6 s\n  \
              fast_down: true\n  hosts:\n",
             control.display(),
@@ -315,8 +315,12 @@ impl Deployment {
         let first = self.first_master(0).ok_or_else(gone)?;
         let mut tags = [None, None];
         for number in 0..TAGS_MAX {
-            let (tag, key) = (number.to_string(), format!("lab:{{{number}}}"));
-            resp::ask(entry, &["SET", &key, "1"])?;
+            // Hashes of short names that end differently are neighbours.
+            let tag = format!("{number}-shard");
+            let key = format!("lab:{{{tag}}}");
+            if let resp::Reply::Error(text) = resp::ask(entry, &["SET", &key, "1"])? {
+                return Err(io::Error::other(text));
+            }
             let is_second = resp::ask(first, &["EXISTS", &key])?.text() == "0";
             resp::ask(entry, &["DEL", &key])?;
             if let Some(place) = tags.get_mut(usize::from(is_second)) {
@@ -368,6 +372,34 @@ impl Deployment {
         Ok(())
     }
 
+    /// Tells why not every server is where it begins.
+    ///
+    /// # Errors
+    ///
+    /// One of them is not; the text says which.
+    pub(super) fn judge_servers(&self) -> Result<(), String> {
+        SERVERS.iter().enumerate().try_for_each(|(shard, group)| match group.first() {
+            Some(&first) => self.judge_followers(shard, first),
+            None => Ok(()),
+        })
+    }
+
+    /// Tells why not every other server of a shard follows one, in step.
+    fn judge_followers(&self, shard: usize, master: Host) -> Result<(), String> {
+        let address = self.network.address(master).to_string();
+        for &server in SERVERS.get(shard).into_iter().flatten() {
+            let part = self.part(server).ok_or_else(|| format!("{} is silent", server.name()))?;
+            let is_right = match server == master {
+                true => part.is_master && part.in_step == 2,
+                false => !part.is_master && part.in_step == 1 && part.follows == address,
+            };
+            if !is_right {
+                return Err(format!("{} is not in its place: {part:?}", server.name()));
+            }
+        }
+        Ok(())
+    }
+
     /// Returns why a shard is not whole: one master, on which all agree, and two replicas in step.
     ///
     /// # Errors
@@ -382,17 +414,7 @@ impl Deployment {
         if master.iter().any(|one| *one != Some(first)) {
             return Err(format!("Sentinels do not agree where the master of {name} is"));
         }
-        let address = self.network.address(first).to_string();
-        for &server in SERVERS.get(shard).into_iter().flatten() {
-            let part = self.part(server).ok_or_else(|| format!("{} is silent", server.name()))?;
-            let is_right = match server == first {
-                true => part.is_master && part.in_step == 2,
-                false => !part.is_master && part.in_step == 1 && part.follows == address,
-            };
-            if !is_right {
-                return Err(format!("{} is not in its place: {part:?}", server.name()));
-            }
-        }
+        self.judge_followers(shard, first)?;
         NODES.iter().try_for_each(|node| self.judge_view(*node, name))
     }
 }

@@ -12,17 +12,17 @@ use super::traffic::{Counts, Traffic, Verdict, Window};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often is asked what is measured.
-const QUICKLY: Duration = Duration::from_millis(10);
+pub(super) const QUICKLY: Duration = Duration::from_millis(10);
 
 /// How often is asked whether all is whole, which costs the machine something.
-const CALMLY: Duration = Duration::from_millis(100);
+pub(super) const CALMLY: Duration = Duration::from_millis(100);
 
 /// How long a cable is cut after others have taken over.
 const CUT_FOR: Duration = Duration::from_millis(1000);
 
 /// Something that happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Event {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Event {
     /// A master is killed: SIGKILL.
     KillMaster,
     /// The node that has the address is killed: SIGKILL.
@@ -41,10 +41,10 @@ pub(super) enum Event {
 
 impl Event {
     /// All of them, as `--auto` plays them.
-    pub(super) const ALL: [Self; 7] = [
-        Self::Plan,
+    pub(crate) const ALL: [Self; 7] = [
         Self::Reload,
         Self::Upgrade,
+        Self::Plan,
         Self::KillMaster,
         Self::KillNode,
         Self::CutNode,

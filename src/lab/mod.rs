@@ -29,9 +29,11 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
+pub(crate) use self::events::Event;
+
 use self::deployment::{Deployment, NODES, SERVERS, SHARDS};
 use self::enclosure::Doors;
-use self::events::{Event, Lab, settle};
+use self::events::{CALMLY, Lab, QUICKLY, settle};
 use self::network::{Kind, Network, REDIS_PORT};
 use self::report::Report;
 use self::terminal::Terminal;
@@ -53,12 +55,17 @@ const PORT_DEFAULT: u16 = 16379;
 const DOORS: u16 = 3;
 
 /// What is to be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// What the keys say.
     Keys,
-    /// Every event once.
-    Auto,
+    /// Events one after the other, until one does not heal.
+    Auto {
+        /// Which.
+        events: Vec<Event>,
+        /// How often all of them.
+        rounds: u32,
+    },
     /// Faults by lot.
     Chaos {
         /// For how long.
@@ -89,6 +96,8 @@ pub(crate) struct Options {
     pub(crate) json: Option<PathBuf>,
     /// Where files go while it runs.
     pub(crate) folder: PathBuf,
+    /// Whether files stay there in any case, and not only when something has not healed.
+    pub(crate) keeps_files: bool,
     /// What drives the nodes' sockets.
     pub(crate) runtime: Choice,
     /// Which network.
@@ -136,7 +145,7 @@ fn outside(options: &Options) -> io::Result<ExitCode> {
             experiment(options, Kind::Loopback, doors.into_listeners())?
         }
     };
-    if code == ExitCode::SUCCESS {
+    if code == ExitCode::SUCCESS && !options.keeps_files {
         fs::remove_dir_all(&options.folder)?;
     } else {
         eprintln!("The logs are in {}.", options.folder.display());
@@ -202,7 +211,7 @@ fn experiment(options: &Options, kind: Kind, doors: Vec<TcpListener>) -> io::Res
     let places = tunnel::open(&deployment.network, doors)?;
     let mut lab = start(deployment)?;
     let mut report = Report { network: kind_name(kind), ..Report::default() };
-    match options.mode {
+    match &options.mode {
         Mode::Keys => {
             let terminal = Terminal::keep();
             terminal.take_keys();
@@ -210,14 +219,15 @@ fn experiment(options: &Options, kind: Kind, doors: Vec<TcpListener>) -> io::Res
             println!("{}", introduction(&places, &options.folder));
             obey(&mut lab, &wakes, &mut report);
         }
-        Mode::Auto => {
-            for event in Event::ALL {
-                if lab.can_play(event) && !matches!(wakes.try_recv(), Ok(Wake::Leave)) {
+        Mode::Auto { events, rounds } => {
+            for &event in (0..*rounds).flat_map(|_| events) {
+                let is_over = matches!(wakes.try_recv(), Ok(Wake::Leave)) || !report.is_good();
+                if lab.can_play(event) && !is_over {
                     play(&mut lab, event, &mut report);
                 }
             }
         }
-        Mode::Chaos { length, seed } => {
+        &Mode::Chaos { length, seed } => {
             println!("seed {seed}, {} s", length.as_secs());
             chaos::run(&mut lab, length, seed, &mut report);
         }
@@ -234,10 +244,16 @@ const fn kind_name(kind: Kind) -> &'static str {
 
 /// Starts all programs and, when they have found one another, the clients.
 fn start(mut deployment: Deployment) -> io::Result<Lab> {
-    for &host in SERVERS.as_flattened().iter().chain(&NODES) {
-        deployment.start(host)?;
+    for &server in SERVERS.as_flattened() {
+        deployment.start(server)?;
     }
-    let whole = settle(START_PATIENCE, Duration::from_millis(100), || {
+    // A Sentinel that finds replicas in their places need not look again.
+    let in_step = settle(START_PATIENCE, QUICKLY, || deployment.judge_servers());
+    in_step.map_err(|why| io::Error::other(format!("not every server came up: {why}")))?;
+    for node in NODES {
+        deployment.start(node)?;
+    }
+    let whole = settle(START_PATIENCE, CALMLY, || {
         deployment.judge_nodes()?;
         (0..SHARDS.len()).try_for_each(|shard| deployment.judge_shard(shard))
     });

@@ -1,4 +1,5 @@
 //! Programs that run, and how they are found again after they have replaced themselves.
+#![cfg(target_os = "linux")]
 
 use std::fs::{self, OpenOptions};
 use std::io;

@@ -22,6 +22,8 @@ pub(super) struct Report {
     pub(super) errors: BTreeMap<String, u64>,
     /// Faults of a chaos run.
     pub(super) faults: u64,
+    /// The longest that a client waited in it.
+    pub(super) pause: Duration,
     /// What is wrong beside what events say.
     pub(super) problems: Vec<String>,
 }
@@ -83,7 +85,8 @@ impl Report {
             self.times(|one| one.reached),
         );
         if self.faults > 0 {
-            text.push_str(&format!("faults        {}\n", self.faults));
+            let (faults, pause) = (self.faults, ms(self.pause));
+            text.push_str(&format!("faults        {faults}; the longest pause {pause}\n"));
         }
         for (error, count) in &self.errors {
             text.push_str(&format!("error         {count} x {error}\n"));
@@ -105,6 +108,7 @@ impl Report {
             writes(json, self.verdict);
             json.key("wrong").number(self.wrong);
             json.key("faults").number(self.faults);
+            json.key("pause_ms").millis(self.pause);
             json.key("errors").object(|json| {
                 for (error, count) in &self.errors {
                     json.key(error).number(*count);

@@ -268,7 +268,9 @@ impl Traffic {
                 let keys: Vec<String> =
                     chunk.iter().map(|&number| self.shared.key(client, number)).collect();
                 let asked = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
-                let Some(values) = reader.ask("MGET", &keys) else {
+                // Where nobody has answered for so long the rest is not asked for either.
+                let values = if verdict.unread == 0 { reader.ask("MGET", &keys) } else { None };
+                let Some(values) = values else {
                     verdict.unread += asked;
                     continue;
                 };

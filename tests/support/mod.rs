@@ -12,6 +12,7 @@
 pub mod fake;
 pub mod lab;
 pub mod memcached;
+pub mod net;
 pub mod python;
 pub mod quorum;
 pub mod resp;

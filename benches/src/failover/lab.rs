@@ -225,8 +225,12 @@ impl Lab {
             Kind::Genuine => {
                 let mut command = self.command(letter, Path::new("keepalived"));
                 command.args(["-n", "-l", "-D", "-P", "-f"]).arg(&config);
-                command.arg("-p").arg(self.path(&format!("{letter}.pid")));
-                command.arg("-r").arg(self.path(&format!("{letter}v.pid")));
+                for (option, name) in [("-p", ""), ("-r", "v")] {
+                    let path = self.path(&format!("{letter}{name}.pid"));
+                    // One that was killed left its number, which may be another program's by now.
+                    let _ = fs::remove_file(&path);
+                    command.arg(option).arg(path);
+                }
                 command
             }
         };

@@ -8,6 +8,7 @@
     clippy::cast_possible_truncation,
     clippy::unwrap_used,
     clippy::panic,
+    clippy::wildcard_enum_match_arm,
     reason = "a test may stop where it broke"
 )]
 
@@ -104,7 +105,9 @@ impl<D: Drive> Drive for Measured<D> {
 
     fn handle(&mut self, now: Instant, input: Input<'_>) {
         match &input {
-            Input::Sent { conn, .. } => drop(self.lent.remove(conn)),
+            Input::Sent { conn, .. } => {
+                self.lent.remove(conn);
+            }
             // What was in the write went with the connection.
             Input::Closed { conn, .. } => self.bytes -= self.lent.remove(conn).unwrap_or(0),
             _ => {}

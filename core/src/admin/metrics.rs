@@ -12,8 +12,8 @@ pub use self::families::FAMILIES;
 use super::watch::Watched;
 use super::{Facts, Reload};
 use crate::stats::{
-    Class, Counters, ErrorKind, Histogram, LimitKind, MasterFigures, PoolFigures, ServerFigures,
-    WorkerFigures,
+    Class, Counters, ErrorKind, Histogram, LimitKind, MasterFigures, PoolFigures, RouterFigures,
+    ServerFigures, WorkerFigures,
 };
 
 /// The media type.
@@ -92,6 +92,8 @@ pub struct Gathered<'a> {
     pub pools: &'a [PoolFigures],
     /// What is known of shards' masters.
     pub watched: &'a Watched,
+    /// The virtual routers.
+    pub routers: &'a [RouterFigures],
 }
 
 impl Gathered<'_> {

@@ -25,7 +25,8 @@ use crate::limits::{
 use crate::slab::{Slab, SlabKey};
 use crate::stats::json::{Header, stats_line};
 use crate::stats::{
-    Answer, PoolFigures, Query, Question, Round, SeenRow, Told, WatchFigures, WorkerFigures,
+    Answer, PoolFigures, Query, Question, Round, RouterFigures, SeenRow, Told, WatchFigures,
+    WorkerFigures, render_routers,
 };
 use crate::time::Instant;
 use crate::timer::Timers;
@@ -156,6 +157,8 @@ pub struct Admin {
     is_tail_armed: bool,
     is_watch_armed: bool,
     reload: Reload,
+    /// Figures of the virtual routers, if this process has any.
+    routers: Option<Arc<[RouterFigures]>>,
     watched: Watched,
     outbox: VecDeque<Output>,
 }
@@ -170,6 +173,7 @@ impl Admin {
         let reload = Reload { is_good: true, unix_seconds: plan.facts.started_unix_seconds };
         Self {
             reload,
+            routers: None,
             plan,
             now,
             conns: Slab::new(ADMIN_CONNECTIONS_MAX),
@@ -289,6 +293,11 @@ impl Admin {
     pub fn note_reload(&mut self, now: Instant, is_good: bool) {
         self.now = now;
         self.reload = Reload { is_good, unix_seconds: self.unix_micros() / 1_000_000 };
+    }
+
+    /// Takes the figures of the virtual routers.
+    pub fn note_routers(&mut self, routers: Arc<[RouterFigures]>) {
+        self.routers = Some(routers);
     }
 
     /// Tells whether somebody waits for a page.
@@ -500,13 +509,21 @@ impl Admin {
         let pools = WorkerFigures::sum_pools(workers);
         let (facts, workers_due) = (&self.plan.facts, self.plan.workers);
         let (reload, watched) = (self.reload, &self.watched);
-        let all = Gathered { facts, reload, workers_due, workers, pools: &pools, watched };
+        let routers = self.routers.as_deref().unwrap_or_default();
+        let pools = pools.as_slice();
+        let all = Gathered { facts, reload, workers_due, workers, pools, watched, routers };
         let verdict = |problem: Option<String>| match problem {
             Some(problem) => (Status::Unavailable, TEXT, problem),
             None => (Status::Ok, TEXT, "ok\n".to_owned()),
         };
         match page {
-            Page::Metrics => (Status::Ok, metrics::KIND, metrics::render(&all)),
+            Page::Metrics => {
+                let mut text = metrics::render(&all);
+                if let Some(routers) = &self.routers {
+                    render_routers(routers, &mut text);
+                }
+                (Status::Ok, metrics::KIND, text)
+            }
             Page::Healthz => verdict(status::silent_worker(&all)),
             Page::Readyz => verdict(status::problem(&all)),
             Page::Explanation => (Status::Ok, TEXT, watch::explanation(&self.watched)),
@@ -515,7 +532,7 @@ impl Admin {
                 let now = self.unix_micros() / 1_000_000;
                 (Status::Ok, TEXT, watch::text(&all, problem.as_deref(), now))
             }
-            Page::Stats => (Status::Ok, JSON, self.stats_line(workers, &pools)),
+            Page::Stats => (Status::Ok, JSON, self.stats_line(workers, pools)),
             Page::Index
             | Page::View
             | Page::Status

@@ -172,10 +172,10 @@ impl Access {
             return Err((Status::NotFound, "there is no such page; / lists them\n"));
         };
         match (request.method, route.is_change) {
-            (Method::Get | Method::Head, false) => Ok(match route.page {
-                Page::Index if request.takes_html => Page::View,
-                page => page,
-            }),
+            (Method::Get | Method::Head, false) => {
+                let is_for_people = route.page == Page::Index && request.takes_html;
+                Ok(if is_for_people { Page::View } else { route.page })
+            }
             (Method::Post, true) => self.admit_change(request, route.page, is_unix),
             (Method::Post, false) => Err((Status::MethodNotAllowed, "use GET here\n")),
             (Method::Get | Method::Head, true) => {

@@ -3,8 +3,8 @@
 use super::metrics::Gathered;
 use super::watch;
 use crate::stats::{
-    Class, ClientRow, ErrorKind, FoundKeys, Histogram, LimitKind, PoolFigures, SeenRow,
-    ServerFigures,
+    Class, ClientRow, ErrorKind, FoundKeys, Histogram, LimitKind, PoolFigures, RouterFigures,
+    SeenRow, ServerFigures,
 };
 use crate::wire::json::Json;
 
@@ -50,9 +50,28 @@ pub fn status(all: &Gathered<'_>, now_unix_seconds: u64) -> String {
             }
         });
         json.key("pools").array(|json| all.pools.iter().for_each(|of| pool(json, of)));
+        json.key("routers").array(|json| all.routers.iter().for_each(|of| router(json, of)));
         watch::write(json, all);
     });
     finish(json)
+}
+
+fn router(json: &mut Json, of: &RouterFigures) {
+    json.object(|json| {
+        json.key("name").text(&of.name);
+        json.key("interface").text(&of.interface);
+        json.key("virtual_router_id").number(u64::from(of.vrid));
+        json.key("state").text(of.state.name());
+        json.key("priority").number(u64::from(of.priority));
+        json.key("addresses").array(|json| {
+            for address in of.addresses.iter().chain(&of.excluded) {
+                json.text(&address.to_string());
+            }
+        });
+        json.key("adverts_sent").number(of.sent);
+        json.key("adverts_received").number(of.received);
+        json.key("adverts_refused").number(of.refused.iter().map(|(_, count)| count).sum());
+    });
 }
 
 fn pool(json: &mut Json, of: &PoolFigures) {

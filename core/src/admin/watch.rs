@@ -140,6 +140,11 @@ pub(super) fn text(all: &Gathered<'_>, problem: Option<&str>, now_unix_seconds: 
             let _ = writeln!(out, "  server {}: {state}, {requests} requests", server.name);
         }
     }
+    for router in all.routers {
+        let addresses: Vec<String> = router.addresses.iter().map(ToString::to_string).collect();
+        let (name, state, addresses) = (&router.name, router.state.name(), addresses.join(" "));
+        let _ = writeln!(out, "router {name}: {state}, priority {}, {addresses}", router.priority);
+    }
     for (name, news) in &all.watched.shards {
         let at = news.address;
         let how = condition(news.condition);

@@ -141,6 +141,11 @@ impl Effects {
         self.channels.get(&channel).copied()
     }
 
+    /// Tells whether another program may be run.
+    pub(super) fn can_run(&self) -> bool {
+        self.jobs.len() < limits::ERRANDS_MAX
+    }
+
     /// Runs a program.
     pub(super) fn run(&mut self, owner: JobOwner, command: &Command) -> JobId {
         let job = JobId(self.next_job);

@@ -198,9 +198,11 @@ impl Balancer {
             Input::Exited { job, exit } => match self.effects.forget_job(job) {
                 Some(JobOwner::Probe(id)) => {
                     self.probe(id, |probe, _| probe.exited(now, job, &exit));
+                    self.teller.go_on(now, &mut self.effects);
                 }
                 Some(JobOwner::Teller) => {
-                    let failed = self.teller.exited(now, job, &exit, &mut self.effects);
+                    let failed = self.teller.exited(job, &exit);
+                    self.teller.go_on(now, &mut self.effects);
                     if let Some((program, detail)) = failed {
                         self.effects.news("", BalanceNews::ProgramFailed { program, detail });
                     }

@@ -60,19 +60,12 @@ impl Teller {
     }
 
     /// Takes the end of a program in; returns what went wrong, if anything did.
-    pub(super) fn exited(
-        &mut self,
-        now: Instant,
-        job: JobId,
-        exit: &Exit,
-        effects: &mut Effects,
-    ) -> Option<(String, String)> {
+    pub(super) fn exited(&mut self, job: JobId, exit: &Exit) -> Option<(String, String)> {
         let is_it = |queue: &Queue| queue.running.as_ref().is_some_and(|one| one.job == job);
         let (&subject, _) = self.queues.iter().find(|(_, queue)| is_it(queue))?;
         let queue = self.queues.get_mut(&subject)?;
         let program = queue.running.take().map(|one| one.program).unwrap_or_default();
-        start(now, queue, effects);
-        if queue.running.is_none() {
+        if queue.next.is_none() {
             self.queues.remove(&subject);
         }
         match exit {
@@ -80,6 +73,13 @@ impl Teller {
             Exit::Code(code) => Some((program, format!("exit code {code}"))),
             Exit::Signal(signal) => Some((program, format!("ended by signal {signal}"))),
             Exit::NotStarted(why) => Some((program, format!("it cannot be run: {why}"))),
+        }
+    }
+
+    /// Starts what waits, now that a program has ended.
+    pub(super) fn go_on(&mut self, now: Instant, effects: &mut Effects) {
+        for queue in self.queues.values_mut() {
+            start(now, queue, effects);
         }
     }
 
@@ -107,7 +107,7 @@ impl Teller {
 }
 
 fn start(now: Instant, queue: &mut Queue, effects: &mut Effects) {
-    if queue.running.is_some() {
+    if queue.running.is_some() || !effects.can_run() {
         return;
     }
     let Some(command) = queue.next.take() else { return };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Endpoint, Failure, Limit, Recipient};
 use crate::id::WorkerId;
-use crate::stats::{Answer, ErrorKind, LimitKind, Peer, Query, Question};
+use crate::stats::{Answer, ErrorKind, LimitKind, Peer, Query, Question, RouterFigures};
 
 /// News between workers: a value, never a shared lock.
 #[derive(Clone, Debug)]
@@ -42,6 +42,9 @@ pub enum Notice {
     /// How something of this process is that virtual routers follow: for the worker that has them,
     /// from anybody, whenever it changes. Never dropped.
     Health(HealthNews),
+    /// The figures of the virtual routers: from the worker that has them, when a state changes and
+    /// otherwise once a second. For the control worker.
+    Routers(Arc<[RouterFigures]>),
 }
 
 /// How something of this process is.

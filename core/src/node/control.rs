@@ -217,6 +217,7 @@ impl Control {
                         admin.answered(now, query, from, answer);
                     }
                     Notice::ConfigRead { is_good } => admin.note_reload(now, is_good),
+                    Notice::Routers(figures) => admin.note_routers(figures),
                     Notice::Question { .. }
                     | Notice::Shard(_)
                     | Notice::Sighting(_)

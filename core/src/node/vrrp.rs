@@ -18,6 +18,13 @@ impl VrrpWorker {
         Self { keeper: Keeper::new(config, has_guardian, now) }
     }
 
+    /// Returns the worker, which tells the control worker its figures.
+    #[must_use]
+    pub fn with_figures(mut self) -> Self {
+        self.keeper.tell_figures();
+        self
+    }
+
     /// Returns the machine, to be looked at.
     pub const fn keeper(&self) -> &Keeper {
         &self.keeper

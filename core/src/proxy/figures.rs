@@ -145,7 +145,10 @@ impl Proxy {
             Notice::Answer { from, query, answer } => self.take_answer(query, from, answer),
             Notice::Shard(news) => self.shard_news(&news),
             // The control worker's.
-            Notice::ConfigRead { .. } | Notice::Sighting(_) | Notice::Health(_) => {}
+            Notice::ConfigRead { .. }
+            | Notice::Sighting(_)
+            | Notice::Health(_)
+            | Notice::Routers(_) => {}
         }
     }
 

@@ -74,8 +74,8 @@ impl ClientState {
             bytes.extend_from_slice(&len.to_be_bytes());
             bytes.extend_from_slice(part);
         }
-        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let (age, idle) = (milliseconds(self.age), milliseconds(self.idle));
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let (age, idle) = (nanos(self.age), nanos(self.idle));
         for number in [self.number, age, idle, self.skips.unwrap_or(0)] {
             bytes.extend_from_slice(&number.to_be_bytes());
         }
@@ -109,8 +109,8 @@ impl ClientState {
             pool,
             peer: peer.parse().map_or(Peer::Unix, |address| Peer::tcp(&address)),
             number: client,
-            age: Duration::from_millis(age),
-            idle: Duration::from_millis(idle),
+            age: Duration::from_nanos(age),
+            idle: Duration::from_nanos(idle),
             skips: (flags & SKIPS != 0).then_some(skips),
             name: (flags & NAMED != 0).then_some(name),
             is_resp3: flags & RESP3 != 0,

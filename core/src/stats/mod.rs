@@ -7,6 +7,7 @@ pub mod json;
 mod kind;
 mod peer;
 mod question;
+mod routers;
 mod samples;
 mod sketch;
 mod slow;
@@ -22,6 +23,7 @@ pub use self::question::{
     Answer, ClientFilter, ClientRow, CommandTimes, PoolFigures, Query, Question, Round,
     ServerFigures, WorkerFigures,
 };
+pub use self::routers::{RouterFigures, RouterState, render as render_routers};
 pub use self::samples::Samples;
 pub use self::sketch::{BigValue, FoundKeys, HotKey, KeyWatch};
 pub use self::slow::{Seen, SeenRow, SlowLog, newest_first};

@@ -304,7 +304,21 @@ impl<D: Drive> Tls<D> {
             {
                 None
             }
-            other => Some(other),
+            // Nobody who is encrypted ends one direction only; a goodbye ends both.
+            Output::EndWrite(conn) if self.sessions.contains_key(&conn) => None,
+            other @ (Output::Connect { .. }
+            | Output::PauseRead(_)
+            | Output::ResumeRead(_)
+            | Output::Close { .. }
+            | Output::EndWrite(_)
+            | Output::Release { .. }
+            | Output::Resolve { .. }
+            | Output::OpenChannel { .. }
+            | Output::CloseChannel(_)
+            | Output::Datagram { .. }
+            | Output::Event(_)
+            | Output::Errand(_)
+            | Output::Notice { .. }) => Some(other),
         }
     }
 }
@@ -359,7 +373,15 @@ impl<D: Drive> Drive for Tls<D> {
             Input::Eof { conn } => self.eof(conn),
             Input::Sent { conn, buffer } => self.sent(conn, buffer),
             Input::Closed { conn, reason } => self.closed(conn, reason),
-            other => self.inner.handle(now, other),
+            other @ (Input::Released { .. }
+            | Input::Resolved { .. }
+            | Input::Persisted { .. }
+            | Input::Exited { .. }
+            | Input::Notice(_)
+            | Input::Command(_)
+            | Input::ChannelOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Trouble { .. }) => self.inner.handle(now, other),
         }
     }
 

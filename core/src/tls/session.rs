@@ -226,11 +226,13 @@ impl Session {
 const PROTOCOL_ERROR: i32 = 71;
 
 /// Says what went wrong so that an operator knows where to look.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library's words do for all others")]
 pub(super) fn explain(error: &Error) -> String {
     let hint = match error {
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "its certificate is signed by no CA of tls-ca-cert-file and tls-ca-cert-dir"
-        }
+        // The other one is what a CA of the same name and another key makes.
+        Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => "its certificate is signed by no CA of tls-ca-cert-file and tls-ca-cert-dir",
         Error::InvalidCertificate(
             CertificateError::Expired | CertificateError::ExpiredContext { .. },
         ) => "its certificate has expired",

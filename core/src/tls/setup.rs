@@ -73,9 +73,12 @@ impl Identity {
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, BadMaterial> {
         let chain = certificates(chain).map_err(BadMaterial::Certificate)?;
         let is_encrypted = contains(key, b"ENCRYPTED");
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
-            _ if is_encrypted => BadMaterial::EncryptedKey,
-            error => BadMaterial::Key(describe(&error)),
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| {
+            if is_encrypted {
+                BadMaterial::EncryptedKey
+            } else {
+                BadMaterial::Key(describe(&error))
+            }
         })?;
         Ok(Self { chain, key })
     }
@@ -252,10 +255,10 @@ fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 fn describe(error: &pem::Error) -> String {
-    match error {
-        pem::Error::NoItemsFound => "nothing of the kind stands in it".to_owned(),
-        other => other.to_string(),
+    if matches!(error, pem::Error::NoItemsFound) {
+        return "nothing of the kind stands in it".to_owned();
     }
+    error.to_string()
 }
 
 fn contains(text: &[u8], word: &[u8]) -> bool {

@@ -12,6 +12,7 @@ use ringkeeper_core::io::{
 };
 use ringkeeper_core::node::{Control, ControlPlan, ControlRole, Worker};
 use ringkeeper_core::proxy::{Plan, Policy};
+use ringkeeper_core::stats::RouterFigures;
 use ringkeeper_core::time::Instant;
 
 const CONFIG: &str = "alpha:\n  listen: 127.0.0.1:1\n  redis: true\n  servers:\n   - \
@@ -179,6 +180,12 @@ impl Desk {
         self.client(0);
         let limit = Duration::from_secs(5);
         self.data[0].worker.handle(self.now, Input::Command(Command::Drain { limit }));
+        self.pump();
+    }
+
+    /// Lets the worker of the virtual routers tell its figures.
+    pub(crate) fn tell_routers(&mut self, routers: Vec<RouterFigures>) {
+        self.deliver(Recipient::Control, &Notice::Routers(routers.into()));
         self.pump();
     }
 

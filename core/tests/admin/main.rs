@@ -13,9 +13,14 @@ mod desk;
 use std::time::Duration;
 
 use desk::{Desk, get, post};
-use ringkeeper_core::admin::ROUTES;
-use ringkeeper_core::admin::metrics::{FAMILIES, Kind};
+use ringkeeper_core::admin::metrics::{FAMILIES, Gathered, Kind, render};
+use ringkeeper_core::admin::watch::Watched;
+use ringkeeper_core::admin::{Facts, ROUTES, Reload};
+use ringkeeper_core::io::{ShardCondition, ShardNews};
 use ringkeeper_core::limits::{ADMIN_CONNECTIONS_MAX, ADMIN_IDLE, ANSWER_DEADLINE};
+use ringkeeper_core::stats::{
+    MasterFigures, ReplicaFigures, RouterFigures, RouterState, Told, WatchFigures,
+};
 
 #[test]
 fn every_page_answers_and_the_index_lists_it() {
@@ -40,10 +45,15 @@ fn every_page_answers_and_the_index_lists_it() {
 fn metrics_have_every_family_once_with_help_and_type() {
     let mut desk = Desk::new(2);
     desk.traffic();
-    let text = desk.fetch(&get("/metrics")).body;
+    let of_pools = desk.fetch(&get("/metrics")).body;
+    let of_masters = metrics_of_masters();
     for family in FAMILIES {
         let name = family.name;
-        assert!(name.starts_with("ringkeeper_"), "{name}");
+        // Those of redis_exporter's names and of shards have samples only where masters are watched.
+        let is_of_masters =
+            name.starts_with("redis_sentinel_") || name.starts_with("ringkeeper_shard_");
+        assert!(is_of_masters || name.starts_with("ringkeeper_"), "{name}");
+        let text = if is_of_masters { &of_masters } else { &of_pools };
         assert_eq!(family.kind == Kind::Counter, name.ends_with("_total"), "{name}");
         assert_eq!(text.matches(&format!("# HELP {name} ")).count(), 1, "{name}");
         assert_eq!(text.matches(&format!("# TYPE {name} {}\n", family.kind.name())).count(), 1);
@@ -58,6 +68,49 @@ fn metrics_have_every_family_once_with_help_and_type() {
         }
         assert_eq!(sample.contains('{'), !family.labels.is_empty(), "{sample}");
     }
+}
+
+/// The metrics of a process that watches one master, which has moved once.
+fn metrics_of_masters() -> String {
+    let replica = |is_up| ReplicaFigures { address: "10.0.0.2:1".to_owned(), is_up, offset: None };
+    let master = MasterFigures {
+        name: "m".to_owned(),
+        address: "10.0.0.1:1".to_owned(),
+        status: "ok",
+        answered_ago: Some(Duration::from_millis(20)),
+        replicas: vec![replica(true), replica(false)],
+        ..MasterFigures::default()
+    };
+    let mut watched = Watched {
+        figures: Some(WatchFigures { masters: vec![master], ..WatchFigures::default() }),
+        ..Watched::default()
+    };
+    let news = ShardNews {
+        shard: "m".into(),
+        epoch: 3,
+        address: ([10, 0, 0, 1], 1).into(),
+        condition: ShardCondition::Serving,
+    };
+    watched.shards.insert("m".to_owned(), news);
+    let text = "m 10.0.0.9 1 10.0.0.1 1".to_owned();
+    watched.chronicle.note(Told { unix_micros: 5_000_000, name: "+switch-master", text });
+    let facts = Facts::default();
+    let reload = Reload { is_good: true, unix_seconds: 0 };
+    let (workers, pools) = (&[], &[]);
+    let text = render(&Gathered {
+        facts: &facts,
+        reload,
+        workers_due: 0,
+        workers,
+        pools,
+        watched: &watched,
+        routers: &[],
+    });
+    assert!(text.contains("\nringkeeper_shard_epoch{shard=\"m\",address=\"10.0.0.1:1\"} 3\n"));
+    assert!(text.contains("\nringkeeper_shard_condition{shard=\"m\",condition=\"serving\"} 1\n"));
+    let ok = "redis_sentinel_master_ok_slaves{master_name=\"m\",master_address=\"10.0.0.1:1\"} 1";
+    assert!(text.lines().any(|line| line == ok), "{text}");
+    text
 }
 
 #[test]
@@ -272,6 +325,40 @@ fn the_status_is_streamed_to_all_who_watch_once_a_second() {
     assert!(desk.is_watched());
     desk.pass(Duration::from_secs(5));
     assert!(!desk.is_watched(), "nobody watches, so nobody is asked");
+}
+
+#[test]
+fn virtual_routers_are_part_of_the_status_and_of_the_metrics() {
+    let mut desk = Desk::new(1);
+    desk.traffic();
+    assert_eq!(desk.fetch(&get("/status.json")).json()["routers"], serde_json::json!([]));
+    desk.tell_routers(vec![RouterFigures {
+        name: "VI_1".to_owned(),
+        interface: "eth0".to_owned(),
+        vrid: 51,
+        state: RouterState::Active,
+        priority: 101,
+        addresses: vec![[10, 0, 0, 9].into()],
+        excluded: Vec::new(),
+        received: 0,
+        goodbyes_received: 0,
+        sent: 7,
+        goodbyes_sent: 0,
+        announced: 5,
+        became_active: 1,
+        left_active: 0,
+        refused: vec![("ttl", 2), ("length", 1)],
+    }]);
+    let status = desk.fetch(&get("/status.json")).json();
+    let router = &status["routers"][0];
+    assert_eq!((&router["name"], &router["state"]), (&"VI_1".into(), &"MASTER".into()));
+    assert_eq!(
+        (&router["addresses"][0], &router["adverts_refused"]),
+        (&"10.0.0.9".into(), &3.into())
+    );
+    let text = desk.fetch(&get("/status.txt")).body;
+    assert!(text.contains("router VI_1: MASTER, priority 101, 10.0.0.9\n"), "{text}");
+    assert!(desk.fetch(&get("/metrics")).body.contains("VI_1"));
 }
 
 #[test]

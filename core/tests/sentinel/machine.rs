@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use ringkeeper_core::id::{ConnId, ListenerId, Ticket};
+use ringkeeper_core::id::{ConnId, ListenerId, QueryId, Ticket};
 use ringkeeper_core::io::{
     Change, CloseReason, Drive, Endpoint, Errand, Event, Input, Notice, Output, PersistError,
     Recipient, ShardNews,
@@ -28,6 +28,7 @@ pub(crate) struct Bench {
     pub(crate) events: Vec<(String, String)>,
     pub(crate) closed: Vec<ConnId>,
     pub(crate) news: Vec<ShardNews>,
+    pub(crate) queries: VecDeque<(QueryId, String)>,
 }
 
 impl Bench {
@@ -49,6 +50,7 @@ impl Bench {
             files: VecDeque::new(),
             events: Vec::new(),
             closed: Vec::new(),
+            queries: VecDeque::new(),
             news: Vec::new(),
         };
         bench.take();
@@ -75,6 +77,7 @@ impl Bench {
                     let Change::Replace { bytes, .. } = change else { panic!("{change:?}") };
                     self.files.push_back((ticket, String::from_utf8(bytes).unwrap()));
                 }
+                Output::Resolve { query, host, .. } => self.queries.push_back((query, host)),
                 Output::Event(Event::Sentinel { name, message, .. }) => {
                     self.events.push((name.to_owned(), message));
                 }
@@ -89,6 +92,10 @@ impl Bench {
     pub(crate) fn input(&mut self, input: Input<'_>) {
         self.worker.handle(self.now, input);
         self.take();
+    }
+
+    pub(crate) fn worker_deadline(&self) -> Option<Instant> {
+        self.worker.poll_timeout().map(|deadline| deadline.at)
     }
 
     /// Lets time pass, timer by timer.
@@ -161,6 +168,57 @@ fn servers_are_greeted_as_by_a_genuine_sentinel() {
     let subscribe = bench.got(channel.0);
     let expected = "*2\r\n$9\r\nSUBSCRIBE\r\n$18\r\n__sentinel__:hello\r\n";
     assert!(subscribe.ends_with(expected), "{subscribe}");
+}
+
+#[test]
+fn servers_are_asked_by_the_names_that_commands_have_there() {
+    let mut bench = Bench::new(
+        "sentinel rename-command m PING knock\nsentinel rename-command m info tell\nsentinel \
+         rename-command m CLIENT guest\nsentinel rename-command m SUBSCRIBE hark\nsentinel \
+         rename-command m PUBLISH shout\nsentinel rename-command m AUTH badge\nsentinel auth-pass m \
+         secret\n",
+    );
+    let made = bench.connect();
+    let text: String = made.iter().map(|(conn, _)| bench.got(*conn)).collect();
+    for name in ["knock", "tell", "guest", "hark", "shout", "badge"] {
+        assert!(text.contains(&format!("\r\n{name}\r\n")), "{name} in {text}");
+    }
+    for name in ["PING", "INFO", "CLIENT", "SUBSCRIBE", "PUBLISH", "AUTH"] {
+        assert!(!text.contains(&format!("\r\n{name}\r\n")), "{name} in {text}");
+    }
+}
+
+#[test]
+fn a_resolver_that_does_not_answer_holds_nobody_up() {
+    let mut bench = Bench::new(
+        "sentinel resolve-hostnames yes\nsentinel announce-hostnames yes\nsentinel monitor n \
+         db.example 7002 1\nsentinel down-after-milliseconds n 1000\n",
+    );
+    bench.save(true);
+    let (query, host) = bench.queries.pop_front().unwrap();
+    assert_eq!(host, "db.example");
+    let (commands, at) = bench.connect()[0];
+    assert_eq!(at.port(), 7000);
+    // The other master is looked after as ever, and the name is not asked for again meanwhile.
+    bench.input(Input::Received { conn: commands, bytes: b"+OK\r\n+PONG\r\n" });
+    for _ in 0..20 {
+        bench.writes.clear();
+        bench.pass(Duration::from_millis(300));
+        assert!(bench.got(commands).contains("PING"));
+        bench.input(Input::Received { conn: commands, bytes: b"+PONG\r\n" });
+    }
+    assert!(bench.queries.is_empty());
+    // Who cannot be found is down.
+    let down = bench.events.iter().filter(|(name, _)| name == "+sdown");
+    assert!(down.clone().all(|(_, text)| text.starts_with("master n ")), "{:?}", bench.events);
+    assert_eq!(down.count(), 1);
+    let client = bench.client();
+    let told = bench.ask(client, "SENTINEL get-master-addr-by-name n");
+    assert!(told.contains("\r\ndb.example\r\n"), "{told}");
+    bench.input(Input::Resolved { query, result: Ok(vec!["127.0.0.9:7002".parse().unwrap()]) });
+    bench.pass(Duration::from_secs(1));
+    let made = bench.connect();
+    assert!(made.iter().any(|(_, at)| at.to_string() == "127.0.0.9:7002"), "{made:?}");
 }
 
 #[test]

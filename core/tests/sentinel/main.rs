@@ -10,6 +10,7 @@
 mod config;
 mod events;
 mod follow;
+mod lively;
 mod machine;
 mod recorded;
 mod replies;

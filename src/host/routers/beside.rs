@@ -44,9 +44,10 @@ impl Routers {
     ///
     /// The system refuses threads or descriptors.
     pub(crate) fn start(config: Config, runtime: Choice, reread: Reread) -> anyhow::Result<Self> {
-        let launch = Launch { config: config.clone(), runtime, has_guardian: true };
-        let running = vrrp::start(launch)?;
         let line = Line::default();
+        let told = Some(line.clone());
+        let launch = Launch { config: config.clone(), runtime, has_guardian: true, line: told };
+        let running = vrrp::start(launch)?;
         line.connect(running.post());
         Ok(Self {
             running: Some(running),
@@ -95,7 +96,8 @@ impl Routers {
 
     fn start_again(&mut self, now: Instant) {
         let (config, runtime) = (self.config.clone(), self.runtime);
-        match vrrp::start(Launch { config, runtime, has_guardian: true }) {
+        let line = Some(self.line.clone());
+        match vrrp::start(Launch { config, runtime, has_guardian: true, line }) {
             Ok(running) => {
                 tracing::warn!("the virtual routers run again");
                 self.line.connect(running.post());

@@ -9,11 +9,12 @@
 //! | --- | --- |
 //! | S1 | one vote per Sentinel, master and election, also across crashes |
 //! | S2 | one leader per master and election, elected by a majority in that election |
-//! | S3 | configuration epochs never go back and are never ahead of the current epoch; a crash may cost what was learnt from others in the second before it |
+//! | S3 | configuration epochs never go back, also not in a crash, and are never ahead of the current epoch |
 //! | S4 | one address per master and configuration epoch, ever |
 //! | S5 | only a leader promotes, one server per election; others are sent where the sender believes the master to be |
 //! | S6 | nobody starts a fail-over without seeing the master down and being told so by enough peers |
 //! | S7 | nobody acts in TILT |
+//! | S8 | where leases are lent, no two addresses of a master are written to at a time |
 //! | S9 | what a crash leaves on the disk can be read |
 //! | D1 | nobody promotes a former master that came back by itself |
 //! | L1 | in the end all agree where each master is |

@@ -103,7 +103,17 @@ impl Probe {
         now: Instant,
         rng: &mut Rng,
     ) -> Self {
-        let warmup = u64::try_from(plan.timing.warmup.as_nanos()).unwrap_or(u64::MAX);
+        // A file is no load on anybody, and is looked at once.
+        let warmup = match plan.check {
+            Check::File { .. } => Duration::ZERO,
+            Check::Tcp
+            | Check::Http { .. }
+            | Check::Misc { .. }
+            | Check::Ping
+            | Check::Dns { .. }
+            | Check::Redis(_) => plan.timing.warmup,
+        };
+        let warmup = u64::try_from(warmup.as_nanos()).unwrap_or(u64::MAX);
         let speaker = match &plan.check {
             Check::Http { urls, version } => {
                 Some(Speaker::Http(http::Pages::new(urls.clone(), *version, plan.address)))
@@ -211,6 +221,7 @@ impl Probe {
                 }
                 self.connect(now, effects)
             }
+            Check::Misc { .. } if !effects.can_run() => self.postpone(now),
             Check::Misc { command, timeout, .. } => {
                 let due = now + timeout.unwrap_or(self.plan.timing.delay_loop);
                 let job = effects.run(JobOwner::Probe(self.id), command);

@@ -315,8 +315,8 @@ impl Reader<'_, '_> {
         for url in &mut draft.urls {
             url.host = url.host.take().or_else(|| set.host.clone());
         }
-        let ip = draft.ip.unwrap_or(address.ip());
-        let address = SocketAddr::new(ip, draft.port.unwrap_or(address.port()));
+        let ip = draft.ip.unwrap_or_else(|| address.ip());
+        let address = SocketAddr::new(ip, draft.port.unwrap_or_else(|| address.port()));
         let (retry, before_retry) = match keyword.text.as_str() {
             "MISC_CHECK" => (0, 1),
             "DNS_CHECK" => (3, 0),

@@ -3,7 +3,7 @@
 /// Keys at the top of the file.
 pub(super) const TOP: &[&str] = &[
     "threads", "runtime", "control", "admin", "stats", "figures", "log", "limits", "sentinel",
-    "pools",
+    "vrrp", "pools",
 ];
 
 /// Keys of `admin`.
@@ -56,6 +56,25 @@ pub(super) const MASTER: &[&str] = &[
     "client_reconfig_script",
 ];
 
+/// Keys of a virtual router.
+pub(super) const ROUTER: &[&str] = &[
+    "interface",
+    "id",
+    "addresses",
+    "priority",
+    "interval",
+    "version",
+    "source",
+    "peers",
+    "preempt",
+    "health",
+    "health_of",
+    "track_interfaces",
+    "notify",
+    "notify_user",
+    "virtual_mac",
+];
+
 /// Keys of a pool. What means the same as in twemproxy has the same name.
 pub(super) const POOL: &[&str] = &[
     "listen",
@@ -99,6 +118,11 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("port", "the port stands behind the host: \"host:port\""),
     ("monitor", "write \"masters\", and below it a master's name"),
     ("host", "write \"address: host:port\""),
+    ("virtual_router_id", "write \"id\""),
+    ("advert_int", "write \"interval\""),
+    ("virtual_ipaddress", "write \"addresses\""),
+    ("unicast_peer", "write \"peers\""),
+    ("nopreempt", "write \"preempt: false\""),
 ];
 
 /// Returns what to write instead of a word that other files have.
@@ -109,7 +133,7 @@ pub(super) fn elsewhere(word: &str) -> Option<&'static str> {
 /// Returns every key with those above it, such as `log.level`; `*` stands for a pool's name and for
 /// an item of a list.
 pub fn keys() -> impl Iterator<Item = String> {
-    let sections: [(&str, &[&str]); 10] = [
+    let sections: [(&str, &[&str]); 11] = [
         ("", TOP),
         ("admin.", ADMIN),
         ("stats.", STATS),
@@ -118,6 +142,7 @@ pub fn keys() -> impl Iterator<Item = String> {
         ("limits.", LIMITS),
         ("sentinel.", SENTINEL),
         ("sentinel.masters.*.", MASTER),
+        ("vrrp.*.", ROUTER),
         ("pools.*.", POOL),
         ("pools.*.servers.*.", SERVER),
     ];

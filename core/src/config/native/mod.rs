@@ -18,6 +18,7 @@ mod pool;
 mod section;
 mod sentinel;
 mod value;
+mod vrrp;
 mod write;
 mod write_sentinel;
 
@@ -27,6 +28,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::diagnostic::{Collector, Diagnostic, Place, quoted};
+use super::keepalived;
 use super::nutcracker::{self, Config, HostPort, Listen, ListenAddress, Pool};
 use super::text;
 use super::yaml::{Content, Document, NodeId};
@@ -39,6 +41,7 @@ pub use self::attach::attach;
 pub use self::keys::keys;
 pub use self::sentinel::{Follow, Own, Watch};
 pub use self::value::format_time;
+pub use self::vrrp::write_routers;
 pub use self::write::{Old, write};
 
 /// Default of a pool's `timeout`. Redis itself gives scripts five seconds before it calls itself
@@ -112,6 +115,8 @@ pub struct Settings {
     pub limits: Limits,
     /// How it knows where the masters of shards are; none: servers stay where the file has them.
     pub sentinel: Option<Watch>,
+    /// Virtual routers beside the pools; none: none.
+    pub vrrp: Option<keepalived::Config>,
 }
 
 impl Default for Settings {
@@ -139,6 +144,7 @@ impl Default for Settings {
                 drain_timeout: DRAIN_TIMEOUT_DEFAULT,
             },
             sentinel: None,
+            vrrp: None,
         }
     }
 }
@@ -356,6 +362,10 @@ impl Reader<'_, '_> {
         let mut pools = self.pools(&top);
         let (notes, secrets) = (&self.notes, &mut self.secrets);
         settings.sentinel = sentinel::read(&top, &mut pools, notes, secrets, self.out);
+        settings.vrrp = top
+            .entry("vrrp")
+            .cloned()
+            .map(|entry| vrrp::read(document, &entry.key, entry.value, self.out));
         self.claim_sentinel(&top, settings.sentinel.as_ref());
         // A witness watches masters and has no clients.
         let is_witness = matches!(settings.sentinel, Some(Watch::Own(_)));
@@ -379,6 +389,7 @@ impl Reader<'_, '_> {
             log: self.log(top),
             limits: self.limits(top),
             sentinel: None,
+            vrrp: None,
         }
     }
 

@@ -113,12 +113,16 @@ pub(super) fn read(
     let mut reader = Reader { section: &section, notes, secrets: &mut found, out };
     let watch = match mode {
         Mode::Off => {
-            // Its mistakes are told all the same.
+            // Its mistakes are told all the same; what a loss would do to it is nobody's worry.
             reader.own(&[], &listed);
             reader.follow(&[]);
             None
         }
-        Mode::Own => Some(Watch::Own(Box::new(reader.own(pools, &listed)))),
+        Mode::Own => {
+            let own = reader.own(pools, &listed);
+            reader.judge_quorum(&own.config, &own.hosts);
+            Some(Watch::Own(Box::new(own)))
+        }
         Mode::Follow => Some(Watch::Follow(reader.follow(pools))),
     };
     if watch.is_some() {
@@ -256,7 +260,6 @@ impl Reader<'_, '_, '_> {
         }
         let is_name = |master: &Master| master.monitor.address.host().parse::<IpAddr>().is_err();
         config.resolve_hostnames = config.masters.iter().any(is_name);
-        self.judge_quorum(&config, &hosts);
         let state = self.section.text("state", self.out).map(|(text, _)| text);
         let state = state.filter(|&text| text != "auto").map(str::to_owned);
         Own { config, fast_down, state, hosts }

@@ -59,9 +59,9 @@ fn every_key_is_read() {
         replay: idempotent\n    fence: strict\n    replicated: 2\n    replicated_timeout: 80 ms\n    servers:\n      - name: s\n        \
         address: /s.sock\n        weight: 2\n";
     let parsed = accepted(text);
-    let Settings { threads, runtime, control, admin, stats, figures, log, limits, sentinel } =
+    let Settings { threads, runtime, control, admin, stats, figures, log, limits, sentinel, vrrp } =
         parsed.settings;
-    assert_eq!(sentinel, None);
+    assert_eq!((sentinel, vrrp), (None, None));
     assert_eq!(threads, Threads::Count(NonZeroU16::new(3).unwrap()));
     assert_eq!((runtime, admin.token_file.as_deref()), (Runtime::Tokio, Some("/t")));
     assert_eq!(control, Control::At("/c".into()));

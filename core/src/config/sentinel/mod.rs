@@ -115,6 +115,17 @@ pub struct Server {
     pub requirepass: Option<Secret>,
     /// Encryption.
     pub tls: Tls,
+    /// Users, in the order of the file; their names differ.
+    pub users: Vec<User>,
+}
+
+/// A user and the rules about what it may do, which whoever applies them judges.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Its name.
+    pub name: String,
+    /// Its rules, in order.
+    pub rules: Vec<String>,
 }
 
 /// Directives about encryption. The files are read by the host.

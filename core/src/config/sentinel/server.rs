@@ -2,9 +2,10 @@
 
 use super::line::{Line, Word};
 use super::statement::number;
-use super::{AuthClients, Secret, Server};
+use super::{AuthClients, Secret, Server, User};
 use crate::config::diagnostic::{Collector, quoted};
 use crate::config::suggest;
+use crate::limits;
 
 /// Directives that change nothing we promise; genuine Sentinels write some of them themselves.
 const SILENT: [&str; 8] = [
@@ -129,7 +130,7 @@ pub(super) fn read(line: &Line, server: &mut Server, out: &mut Collector<'_>) {
         return;
     }
     if word == "user" {
-        read_user(line, out);
+        read_user(line, server, out);
         return;
     }
     if TOLERATED.iter().any(|known| word.starts_with(known)) || word == "zset-max-listpack-entries"
@@ -222,10 +223,10 @@ fn read_tls(word: &str, line: &Line, server: &mut Server, out: &mut Collector<'_
 fn read_protocols(value: &Word, protocols: &mut Vec<String>, out: &mut Collector<'_>) {
     protocols.clear();
     for word in value.text.split_whitespace() {
-        let is_it = |known: &&str| word.eq_ignore_ascii_case(known);
+        let is_it = |known: &str| word.eq_ignore_ascii_case(known);
         if let Some(known) = PROTOCOLS.iter().find(|known| is_it(known)) {
             protocols.push((*known).to_owned());
-        } else if OLD_PROTOCOLS.iter().any(|known| is_it(&known)) {
+        } else if OLD_PROTOCOLS.iter().any(|known| is_it(known)) {
             let message = format!("{word} is not spoken here, for it is not safe any more");
             out.report(out.warning("old-tls", &value.span, message));
         } else {
@@ -240,25 +241,24 @@ fn read_protocols(value: &Word, protocols: &mut Vec<String>, out: &mut Collector
     }
 }
 
-/// A user line is heeded only as far as it says what holds without it.
-fn read_user(line: &Line, out: &mut Collector<'_>) {
-    let rules = line.words.get(1..).unwrap_or_default();
-    let says_nothing = rules.first().is_some_and(|name| name.text == "default")
-        && rules.iter().skip(1).all(|rule| {
-            matches!(
-                rule.text.as_str(),
-                "on" | "nopass"
-                    | "sanitize-payload"
-                    | "~*"
-                    | "&*"
-                    | "+@all"
-                    | "allkeys"
-                    | "allchannels"
-                    | "allcommands"
-            )
-        });
-    if !says_nothing {
-        let message = "rules of users are not applied: whoever may connect may do everything";
-        out.report(out.warning("acl-ignored", &line.span, message));
+/// Reads a user. What its rules mean is not looked at here.
+fn read_user(line: &Line, server: &mut Server, out: &mut Collector<'_>) {
+    let Some([name, rules @ ..]) = line.words.get(1..) else {
+        let error = out.error("bad-arguments", &line.span, "a user needs a name");
+        out.report(error.expected("a name and rules, such as \"user alice on >secret +ping\""));
+        return;
+    };
+    if server.users.len() >= limits::SENTINEL_USERS_MAX {
+        let most = limits::SENTINEL_USERS_MAX;
+        let message = format!("there are more than {most} users");
+        out.report(out.error("too-many", &line.span, message));
+        return;
     }
+    if server.users.iter().any(|known| known.name == name.text) {
+        let message = format!("the user {} is there already", quoted(&name.text));
+        out.report(out.error("duplicate", &name.span, message));
+        return;
+    }
+    let rules = rules.iter().map(|rule| rule.text.clone()).collect();
+    server.users.push(User { name: name.text.clone(), rules });
 }

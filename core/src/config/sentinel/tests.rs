@@ -117,7 +117,7 @@ fn every_mistake_has_one_error_with_its_place() {
         ("prot 1", &["error unknown-directive 2:1"]),
         ("port x", &["error bad-number 2:6"]),
         ("maxmemory 1gb", &["warning server-directive-ignored 2:1"]),
-        ("user alice on", &["warning acl-ignored 2:1"]),
+        ("user", &["error bad-arguments 2:1"]),
         ("sentinel quorum m 2", &["error unknown-directive 2:10"]),
     ];
     for (line, expected) in cases {

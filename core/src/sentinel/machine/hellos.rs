@@ -27,7 +27,7 @@ impl Sentinel {
         let Some(server) = master.server(node) else { return };
         let at = server.published_at.map(|at| at + self.periods.publish);
         if let Some(at) = at.filter(|at| now < *at) {
-            due.at(at);
+            due.about(at, self.periods.publish);
             return;
         }
         let (link, owner) = (server.commands, Owner::Commands(id, node));
@@ -37,7 +37,7 @@ impl Sentinel {
         if let Some(server) = self.masters.get_mut(&id).and_then(|m| m.server_mut(node)) {
             server.published_at = Some(now);
         }
-        due.at(now + self.periods.publish);
+        due.about(now + self.periods.publish, self.periods.publish);
     }
 
     /// Tells a peer, if it is time.
@@ -47,7 +47,7 @@ impl Sentinel {
         let Some(voice) = voice else { return };
         let at = voice.published_at.map(|at| at + self.periods.publish);
         if let Some(at) = at.filter(|at| now < *at) {
-            due.at(at);
+            due.about(at, self.periods.publish);
             return;
         }
         if !self.publish_hello(link, Owner::Peer(*peer), id) {
@@ -56,7 +56,7 @@ impl Sentinel {
         if let Some(voice) = self.masters.get_mut(&id).and_then(|m| m.voices.get_mut(peer)) {
             voice.published_at = Some(now);
         }
-        due.at(now + self.periods.publish);
+        due.about(now + self.periods.publish, self.periods.publish);
     }
 
     fn publish_hello(&mut self, link: super::links::LinkId, owner: Owner, id: MasterId) -> bool {

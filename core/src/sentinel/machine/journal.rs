@@ -125,8 +125,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<String, DamagedState> {
     while !rest.is_empty() {
         let Found::Part(body, behind) = find(CHANGE, rest) else {
             // Nothing is appended behind what is cut, so if something is, it was not cut.
-            let next = format!("\n{CHANGE}");
-            let is_followed = rest.windows(next.len()).any(|at| at == next.as_bytes());
+            let mut behind = rest.windows(CHANGE.len()).skip(1);
+            let is_followed = behind.any(|at| at == CHANGE.as_bytes());
             return if is_followed { Err(DamagedState) } else { Ok(text) };
         };
         text = apply(&text, body).ok_or(DamagedState)?;

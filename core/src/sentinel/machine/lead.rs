@@ -500,8 +500,26 @@ impl Sentinel {
         self.inbox.push_back((id, Input::Sent));
     }
 
-    /// Sends the transaction that makes a server a replica of `of`, or a master.
+    /// Sends the transaction that makes a server a replica of `of`, or a master; its clients are
+    /// cut off, so that they ask where the master is.
     pub(super) fn send_slaveof(&mut self, id: MasterId, node: Node, of: Option<&Address>) -> bool {
+        self.send_transaction(id, node, of, true)
+    }
+
+    /// Sends the transaction that makes a master that serves still a replica of `of`. Its clients
+    /// stay: what they wrote while writes were paused is answered with `-READONLY`, so they know
+    /// that it had no effect and can send it to the new master. Cut off, they would not know.
+    fn send_handover(&mut self, id: MasterId, of: &Address) {
+        self.send_transaction(id, Node::Master, Some(of), false);
+    }
+
+    fn send_transaction(
+        &mut self,
+        id: MasterId,
+        node: Node,
+        of: Option<&Address>,
+        cuts_clients: bool,
+    ) -> bool {
         let Some(link) = self.masters.get(&id).and_then(|m| m.server(node)).map(|s| s.commands)
         else {
             return false;
@@ -524,7 +542,9 @@ impl Sentinel {
             &[&client, "KILL", "TYPE", "pubsub"],
             &[&exec],
         ];
-        lines.into_iter().all(|line| self.send_words(link, Expect::Ignored, line))
+        let is_cut = |line: &[&str]| line.get(1) == Some(&"KILL");
+        let mut lines = lines.into_iter().filter(|line| cuts_clients || !is_cut(line));
+        lines.all(|line| self.send_words(link, Expect::Ignored, line))
     }
 
     pub(super) fn send_words(&mut self, link: LinkId, expect: Expect, words: &[&str]) -> bool {
@@ -548,7 +568,7 @@ impl Sentinel {
         let is_planned = self.masters.get(&id).is_some_and(|m| m.planned.is_some());
         if is_planned {
             // The master that was serves still; it follows before anybody writes to it again.
-            self.send_slaveof(id, Node::Master, Some(&chosen.replica));
+            self.send_handover(id, &chosen.replica);
             self.resume_writes(id);
         }
         let Some(master) = self.masters.get_mut(&id) else { return };

@@ -184,6 +184,7 @@ impl Sentinel {
                 let Some(master) = self.masters.get_mut(&id) else { return false };
                 if epoch > master.config_epoch {
                     master.lease.bind(now, epoch);
+                    self.dirty.insert(id);
                 }
                 let left = master.lease.promised_until(now).max(self.promises_from()).since(now);
                 // Rounded up.

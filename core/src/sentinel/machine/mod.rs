@@ -11,7 +11,10 @@
 //! everything that is due is done, and the earliest moment at which something will be due without
 //! news becomes a timer. So nothing waits for a tick.
 
+mod acl;
+mod acl_command;
 mod ask;
+mod catalog;
 mod clients;
 mod commands;
 mod copies;
@@ -44,6 +47,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use self::acl::Users;
+use self::acl_command::RefusedLog;
 use self::clients::{ClientKey, Clients};
 use self::links::Links;
 use self::master::Master;
@@ -96,6 +101,8 @@ pub struct Sentinel {
     asks: BTreeMap<AskId, ClientKey>,
     next_ask: u64,
     store: Store,
+    users: Users,
+    refused: RefusedLog,
     clients: Clients,
     scripts: Scripts,
     /// Somebody else has our ID; no votes until the process is started anew.
@@ -124,6 +131,8 @@ impl Sentinel {
     pub fn new(setup: Setup, seed: u64, now: Instant) -> Self {
         let mut rng = Rng::new(seed);
         let durable = setup.durable();
+        // Looked at when the file was read; without users nobody would be let in.
+        let users = Users::from_file(&setup.config.server).unwrap_or_default();
         let Setup {
             mut config,
             keeping,
@@ -133,7 +142,7 @@ impl Sentinel {
             names,
             tells_workers,
             fence,
-            records: _,
+            ..
         } = setup;
         let myid = *config.myid.get_or_insert_with(|| setup::draw_id(&mut rng));
         let periods = Periods::default();
@@ -156,6 +165,8 @@ impl Sentinel {
             asks: BTreeMap::new(),
             next_ask: 0,
             store: Store::new(keeping, names.ticket),
+            users,
+            refused: RefusedLog::new(),
             clients: Clients::new(names.conn),
             scripts: Scripts { last_job: names.job, ..Scripts::default() },
             is_id_copied: false,
@@ -178,8 +189,8 @@ impl Sentinel {
         }
         for master in sentinel.masters.values_mut() {
             master.is_fast_down = fast_down.contains(master.name());
-            master.min_copies = min_copies.get(master.name()).copied().unwrap_or(0);
             master.recall(&durable);
+            master.min_copies = min_copies.get(master.name()).copied().unwrap_or(0);
         }
         // The first start has an ID to keep, and the others check that they can still write.
         sentinel.store.want();
@@ -206,7 +217,7 @@ impl Sentinel {
         if self.is_stopping {
             return Err(AtCapacity);
         }
-        let needs_password = self.globals.server.requirepass.is_some();
+        let needs_password = !self.users.lets_everybody_in();
         self.clients.accept(now, peer, needs_password)
     }
 

@@ -21,6 +21,9 @@ const RETRY_MIN: Duration = Duration::from_millis(100);
 /// How often a replica that is to become the master is asked whether it is.
 const WATCH_PERIOD: Duration = Duration::from_millis(25);
 
+/// The longest that anything waits for others that are due a little later.
+const GRID_MAX: Duration = Duration::from_millis(50);
+
 /// The earliest of some moments at which something is due.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Due(Option<Instant>);
@@ -28,6 +31,13 @@ pub(super) struct Due(Option<Instant>);
 impl Due {
     pub(super) fn at(&mut self, at: Instant) {
         self.0 = Some(self.0.map_or(at, |known| known.min(at)));
+    }
+
+    /// Like [`at`](Self::at), for what is done again and again: it may be up to a twentieth of its
+    /// period late, so that what many masters need is done at one moment, in one turn.
+    pub(super) fn about(&mut self, at: Instant, period: Duration) {
+        let grid = u64::try_from((period / 20).min(GRID_MAX).as_nanos()).unwrap_or(1).max(1);
+        self.at(Instant::from_nanos(at.as_nanos().div_ceil(grid).saturating_mul(grid)));
     }
 
     pub(super) fn maybe(&mut self, at: Option<Instant>) {
@@ -155,7 +165,7 @@ impl Sentinel {
         let Some(link) = self.links.get(id).filter(|link| link.is_open()) else { return };
         let at = (link.pings.answered_at + period).max(link.pings.sent_at + period / 2);
         if now < at {
-            due.at(at);
+            due.about(at, period);
             return;
         }
         due.at(now + period / 2);
@@ -277,7 +287,7 @@ impl Sentinel {
             Some(_) | None => now,
         };
         if now < at {
-            due.at(at);
+            due.about(at, period);
             return;
         }
         let commands = server.commands;

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use super::Sentinel;
+use super::catalog::{self, Entry, command_command};
 use super::clients::{Client, ClientKey, Served, seconds};
-use super::pubsub::is_match;
 use crate::io::{Endpoint, Event, Output};
 use crate::limits;
 use crate::sentinel::hello::CHANNEL;
@@ -18,30 +18,8 @@ use crate::wire::resp::encode;
 /// The version of Redis whose replies these are.
 pub(super) const REDIS_VERSION: &str = "7.0.15";
 
-/// What is served, with the number of words as COMMAND tells it: negative means at least.
-const COMMANDS: [(&str, i64); 15] = [
-    ("ping", -1),
-    ("sentinel", -2),
-    ("subscribe", -2),
-    ("unsubscribe", -1),
-    ("psubscribe", -2),
-    ("punsubscribe", -1),
-    ("publish", 3),
-    ("info", -1),
-    ("role", 1),
-    ("client", -2),
-    ("shutdown", -1),
-    ("auth", -2),
-    ("hello", -1),
-    ("acl", -2),
-    ("command", -1),
-];
-
-const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
-const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the \
-                           default user. Are you sure your configuration is correct?";
-
-fn arity_error(out: &mut Vec<u8>, name: &str) {
+/// Tells that a command was called with too few or too many words.
+pub(super) fn arity_error(out: &mut Vec<u8>, name: &str) {
     encode::error(out, &format!("ERR wrong number of arguments for '{name}' command"));
 }
 
@@ -63,7 +41,8 @@ impl Sentinel {
     ) -> Served {
         let [name, rest @ ..] = args else { return Served::Done };
         let name = String::from_utf8_lossy(name).to_ascii_lowercase();
-        let Some((known, arity)) = COMMANDS.iter().find(|(known, _)| *known == name) else {
+        let found = catalog::resolve(&[name.as_bytes()]);
+        let Some((_, Entry { name: known, arity, .. })) = found else {
             unknown_command(args, out);
             return Served::Done;
         };
@@ -80,6 +59,10 @@ impl Sentinel {
             encode::error(out, "NOAUTH Authentication required.");
             return Served::Done;
         }
+        if self.refuse(now, key, args, out) {
+            return Served::Done;
+        }
+        let Some(client) = self.clients.get(key) else { return Served::Done };
         let in_subscription = ["ping", "subscribe", "unsubscribe", "psubscribe", "punsubscribe"];
         let is_bound = client.is_subscriber() && client.protocol == Protocol::Resp2;
         if is_bound && !in_subscription.contains(known) {
@@ -119,9 +102,9 @@ impl Sentinel {
             }
             "client" => return self.client_command(now, key, rest, out),
             "shutdown" => return self.shutdown_command(rest, out),
-            "auth" => self.auth_command_of(key, rest, out),
-            "hello" => self.hello_command(key, rest, out),
-            "acl" => self.acl_command(key, rest, out),
+            "auth" => self.authenticate(now, key, rest, out),
+            "hello" => self.hello_command(now, key, rest, out),
+            "acl" => return self.acl_command(now, key, rest, out),
             "command" => command_command(rest, self.protocol(key), out),
             _ => debug_assert!(false, "{name} is listed and not served"),
         }
@@ -190,96 +173,6 @@ impl Sentinel {
         }
         self.out.push_back(Output::Event(Event::Exit { code: 0 }));
         Served::Close
-    }
-
-    /// Whether this user has this password; why not otherwise.
-    fn check_password(&self, user: &[u8], password: &[u8]) -> bool {
-        match &self.globals.server.requirepass {
-            _ if user != b"default" => false,
-            Some(secret) => is_equal_slowly(secret.expose().as_bytes(), password),
-            None => true,
-        }
-    }
-
-    fn auth_command_of(&mut self, key: ClientKey, rest: &[&[u8]], out: &mut Vec<u8>) {
-        let (user, password) = match rest {
-            [password] => {
-                if self.globals.server.requirepass.is_none() {
-                    encode::error(out, NO_PASSWORD);
-                    return;
-                }
-                (&b"default"[..], *password)
-            }
-            [user, password] => (*user, *password),
-            _ => {
-                encode::error(out, "ERR syntax error");
-                return;
-            }
-        };
-        if !self.check_password(user, password) {
-            encode::error(out, WRONG_PASSWORD);
-            return;
-        }
-        if let Some(client) = self.clients.get_mut(key) {
-            client.is_authenticated = true;
-        }
-        encode::simple(out, "OK");
-    }
-
-    fn hello_command(&mut self, key: ClientKey, rest: &[&[u8]], out: &mut Vec<u8>) {
-        let protocol = match rest.first().copied() {
-            None => None,
-            Some(b"2") => Some(Protocol::Resp2),
-            Some(b"3") => Some(Protocol::Resp3),
-            Some(text) if crate::wire::resp::parse_integer(text).is_some() => {
-                encode::error(out, "NOPROTO unsupported protocol version");
-                return;
-            }
-            Some(_) => {
-                let text = "ERR Protocol version is not an integer or out of range";
-                encode::error(out, text);
-                return;
-            }
-        };
-        let mut options = rest.get(1..).unwrap_or_default();
-        let mut name = None;
-        while let [option, tail @ ..] = options {
-            options = match tail {
-                [user, password, tail @ ..] if option.eq_ignore_ascii_case(b"auth") => {
-                    if !self.check_password(user, password) {
-                        encode::error(out, WRONG_PASSWORD);
-                        return;
-                    }
-                    if let Some(client) = self.clients.get_mut(key) {
-                        client.is_authenticated = true;
-                    }
-                    tail
-                }
-                [wanted, tail @ ..] if option.eq_ignore_ascii_case(b"setname") => {
-                    name = Some(*wanted);
-                    tail
-                }
-                _ => {
-                    let text = [&b"ERR Syntax error in HELLO option '"[..], option, b"'"];
-                    encode::error_parts(out, &text);
-                    return;
-                }
-            };
-        }
-        let Some(client) = self.clients.get_mut(key) else { return };
-        if !client.is_authenticated {
-            let text = "NOAUTH HELLO must be called with the client already authenticated, \
-                        otherwise the HELLO <proto> AUTH <user> <pass> option can be used to \
-                        authenticate the client and select the RESP protocol version at the same \
-                        time";
-            encode::error(out, text);
-            return;
-        }
-        if name.is_some_and(|name| !set_name(client, name, out)) {
-            return;
-        }
-        client.protocol = protocol.unwrap_or(client.protocol);
-        encode_hello(client, out);
     }
 
     fn client_command(
@@ -355,7 +248,7 @@ impl Sentinel {
     }
 
     /// Returns the line of CLIENT LIST.
-    fn describe(&self, now: Instant, key: ClientKey) -> String {
+    pub(super) fn describe(&self, now: Instant, key: ClientKey) -> String {
         let Some(client) = self.clients.get(key) else { return String::new() };
         let peer = match &client.peer {
             Endpoint::Tcp(address) => address.to_string(),
@@ -378,55 +271,9 @@ impl Sentinel {
             write!(line, " cmd={} user={} redir=-1 resp={resp}", client.last_command, client.user);
         line
     }
-
-    fn acl_command(&mut self, key: ClientKey, rest: &[&[u8]], out: &mut Vec<u8>) {
-        let [sub, rest @ ..] = rest else { return };
-        let word = String::from_utf8_lossy(sub).to_ascii_lowercase();
-        match (word.as_str(), rest) {
-            ("whoami", []) => {
-                let user = self.clients.get(key).map_or("default", |client| &client.user);
-                encode::bulk(out, user.as_bytes());
-            }
-            ("users", []) => {
-                encode::array_header(out, 1);
-                encode::bulk(out, b"default");
-            }
-            ("list", []) => {
-                encode::array_header(out, 1);
-                let secret =
-                    if self.globals.server.requirepass.is_some() { "#…" } else { "nopass" };
-                encode::bulk(out, format!("user default on {secret} ~* &* +@all").as_bytes());
-            }
-            ("cat", []) => {
-                let categories = ["admin", "connection", "dangerous", "fast", "pubsub", "slow"];
-                encode::array_header(out, categories.len());
-                categories.iter().for_each(|name| encode::bulk(out, name.as_bytes()));
-            }
-            ("genpass", [] | [_]) => {
-                let drawn = (0..4).map(|_| format!("{:016x}", self.rng.next_u64()));
-                encode::bulk(out, drawn.collect::<String>().as_bytes());
-            }
-            ("log", [_] | []) => encode::array_header(out, 0),
-            ("setuser" | "deluser" | "load" | "save", _) => {
-                let text = "ERR Users are set in the configuration file of this Sentinel";
-                encode::error(out, text);
-            }
-            ("help", []) => super::help::encode(&super::help::ACL, out),
-            ("whoami" | "users" | "list" | "cat" | "genpass" | "log" | "help", _) => {
-                arity_error(out, &format!("acl|{word}"));
-            }
-            _ => unknown_subcommand(out, "ACL", sub),
-        }
-    }
 }
 
-/// Compares without telling by the time it takes how much was right.
-fn is_equal_slowly(one: &[u8], other: &[u8]) -> bool {
-    let difference = one.iter().zip(other).fold(0, |all, (a, b)| all | (a ^ b));
-    one.len() == other.len() && difference == 0
-}
-
-fn null(protocol: Protocol, out: &mut Vec<u8>) {
+pub(super) fn null(protocol: Protocol, out: &mut Vec<u8>) {
     match protocol {
         Protocol::Resp2 => encode::null_bulk(out),
         Protocol::Resp3 => out.extend_from_slice(b"_\r\n"),
@@ -464,7 +311,7 @@ fn is_killed(client: &Client, is_own: bool, rest: &[&[u8]]) -> bool {
     is_meant && !(is_own && skips_own)
 }
 
-fn set_name(client: &mut Client, name: &[u8], out: &mut Vec<u8>) -> bool {
+pub(super) fn set_name(client: &mut Client, name: &[u8], out: &mut Vec<u8>) -> bool {
     let is_printable = name.iter().all(|byte| (b'!'..=b'~').contains(byte));
     if !is_printable || name.len() > limits::CLIENT_NAME_BYTES_MAX {
         let text = "ERR Client names cannot contain spaces, newlines or special characters.";
@@ -475,7 +322,7 @@ fn set_name(client: &mut Client, name: &[u8], out: &mut Vec<u8>) -> bool {
     true
 }
 
-fn encode_hello(client: &Client, out: &mut Vec<u8>) {
+pub(super) fn encode_hello(client: &Client, out: &mut Vec<u8>) {
     let version = match client.protocol {
         Protocol::Resp2 => 2,
         Protocol::Resp3 => 3,
@@ -515,76 +362,4 @@ fn unknown_command(args: &[&[u8]], out: &mut Vec<u8>) {
     }
     text.extend_from_slice(&shown);
     encode::error_parts(out, &[&text]);
-}
-
-fn command_command(rest: &[&[u8]], protocol: Protocol, out: &mut Vec<u8>) {
-    let [sub, rest @ ..] = rest else {
-        encode::array_header(out, COMMANDS.len());
-        COMMANDS.iter().for_each(|(name, arity)| encode_command(name, *arity, out));
-        return;
-    };
-    let word = String::from_utf8_lossy(sub).to_ascii_lowercase();
-    match (word.as_str(), rest) {
-        ("count", []) => encode::integer(out, COMMANDS.len() as i64),
-        ("list", []) => list_commands(|_| true, out),
-        ("list", [by, kind, glob])
-            if by.eq_ignore_ascii_case(b"filterby") && kind.eq_ignore_ascii_case(b"pattern") =>
-        {
-            list_commands(|name| is_match(glob, name.as_bytes()), out);
-        }
-        ("info", names) => {
-            let wanted: Vec<&[u8]> = if names.is_empty() {
-                COMMANDS.iter().map(|(name, _)| name.as_bytes()).collect()
-            } else {
-                names.to_vec()
-            };
-            encode::array_header(out, wanted.len());
-            for name in wanted {
-                let found = COMMANDS.iter().find(|(k, _)| name.eq_ignore_ascii_case(k.as_bytes()));
-                match found {
-                    Some((name, arity)) => encode_command(name, *arity, out),
-                    None if protocol == Protocol::Resp3 => out.extend_from_slice(b"_\r\n"),
-                    None => encode::null_array(out),
-                }
-            }
-        }
-        ("docs", _) => match protocol {
-            Protocol::Resp2 => encode::array_header(out, 0),
-            Protocol::Resp3 => encode::map_header(out, 0),
-        },
-        ("getkeys" | "getkeysandflags", [_, ..]) => {
-            encode::error(out, "ERR The command has no key arguments");
-        }
-        ("help", []) => super::help::encode(&super::help::COMMAND, out),
-        ("count" | "help" | "getkeys" | "getkeysandflags", _) => {
-            arity_error(out, &format!("command|{word}"));
-        }
-        ("list", _) => encode::error(out, "ERR syntax error"),
-        _ => unknown_subcommand(out, "COMMAND", sub),
-    }
-}
-
-fn list_commands(is_wanted: impl Fn(&str) -> bool, out: &mut Vec<u8>) {
-    let subs = |name: &'static str, subs: &'static [&'static str]| {
-        subs.iter().map(move |sub| format!("{name}|{sub}"))
-    };
-    let mut names: Vec<String> = COMMANDS.iter().map(|(name, _)| (*name).to_owned()).collect();
-    names.extend(subs("sentinel", &super::commands::SUBCOMMANDS));
-    names.retain(|name| is_wanted(name));
-    encode::array_header(out, names.len());
-    names.iter().for_each(|name| encode::bulk(out, name.as_bytes()));
-}
-
-fn encode_command(name: &str, arity: i64, out: &mut Vec<u8>) {
-    encode::array_header(out, 10);
-    encode::bulk(out, name.as_bytes());
-    encode::integer(out, arity);
-    encode::array_header(out, 0);
-    encode::integer(out, 0);
-    encode::integer(out, 0);
-    encode::integer(out, 0);
-    encode::array_header(out, 0);
-    encode::array_header(out, 0);
-    encode::array_header(out, 0);
-    encode::array_header(out, 0);
 }

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::acl::Users;
 use super::journal;
 use super::lease::Fence;
-use crate::config::diagnostic::Diagnostic;
+use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::sentinel::{self as config, Config, MasterName, PORT_DEFAULT, RunId};
 use crate::rng::Rng;
 use crate::sentinel::names::NameBase;
@@ -22,6 +23,8 @@ pub struct Setup {
     pub process: Process,
     /// Masters that may be down as soon as they refuse connections.
     pub fast_down: BTreeSet<MasterName>,
+    /// What was promised or seen that a configuration has no words for.
+    pub records: Vec<Record>,
     /// Masters for which clients were promised copies, and on how many replicas: then only a replica
     /// that has all that the furthest has is promoted, and none while fewer are seen than it takes
     /// to find a copy.
@@ -35,8 +38,6 @@ pub struct Setup {
     /// Whether they may write to a master while this host is cut off from the other Sentinels. The
     /// same for all hosts: a leader waits for leases only if it knows of them.
     pub fence: Fence,
-    /// What was promised or seen that a configuration has no words for.
-    pub records: Vec<Record>,
 }
 
 /// Where what must not be forgotten is kept.
@@ -80,23 +81,29 @@ impl Keeping {
         fast_down: &BTreeSet<MasterName>,
         min_copies: &BTreeMap<MasterName, u32>,
         records: &[Record],
+        users: &Users,
     ) -> String {
         let text = match self {
+            // Who stands in the file as the operator wrote it stays as it is.
+            Self::InPlace { text, .. } if users.is_changed => {
+                config::rewrite(&with_users(text, &users.lines()), config)
+            }
             Self::InPlace { text, .. } => config::rewrite(text, config),
             Self::Beside { .. } => config::rewrite("", config),
         };
-        with_records(with_min_copies(with_fast_down(text, fast_down), min_copies), records)
+        let text = with_min_copies(with_fast_down(text, fast_down), min_copies);
+        with_records(text, records)
     }
 }
 
 /// How a line of ours begins that a genuine Sentinel takes for a comment.
 const FAST_DOWN: &str = "# ringkeeper fast-down ";
 
-/// How a line of ours begins that says on how many replicas a master's writes are.
-const MIN_COPIES: &str = "# ringkeeper min-copies ";
-
 /// How a line of ours begins that holds a record.
 const RECORD: &str = "# ringkeeper record ";
+
+/// How a line of ours begins that says on how many replicas a master's writes are.
+const MIN_COPIES: &str = "# ringkeeper min-copies ";
 
 /// Returns the masters for which the text says that a refused connection may be enough.
 fn fast_down_of(text: &str) -> BTreeSet<MasterName> {
@@ -193,6 +200,7 @@ impl Setup {
         let name = path.display().to_string();
         let parsed = config::parse(&name, text);
         let config = parsed.config.ok_or(parsed.diagnostics)?;
+        Users::from_file(&config.server).map_err(|(user, why)| vec![bad_user(text, &user, why)])?;
         let port = config.server.port.unwrap_or(PORT_DEFAULT);
         Ok(Self {
             config,
@@ -207,11 +215,11 @@ impl Setup {
                 unix_micros_at_start: 0,
             },
             fast_down: fast_down_of(text),
+            records: records_of(text),
             min_copies: min_copies_of(text),
             names: NameBase::default(),
             tells_workers: false,
             fence: Fence::Off,
-            records: records_of(text),
         })
     }
 
@@ -241,6 +249,49 @@ impl Setup {
         self.records.iter().for_each(|record| durable.apply(record));
         durable
     }
+}
+
+/// Makes an error about the line of a user.
+fn bad_user(text: &str, user: &str, message: String) -> Diagnostic {
+    let mut start = 0;
+    let mut place = (1, 0..0);
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        if is_user(line) && line.split_whitespace().nth(1) == Some(user) {
+            place = (number + 1, start..start + line.trim_end().len());
+        }
+        start += line.len();
+    }
+    let (line, span) = place;
+    Diagnostic {
+        severity: Severity::Error,
+        code: "bad-user",
+        span,
+        line,
+        column: 1,
+        message,
+        expected: None,
+        hint: None,
+        related: None,
+    }
+}
+
+fn is_user(line: &str) -> bool {
+    line.split_whitespace().next().is_some_and(|word| word.eq_ignore_ascii_case("user"))
+}
+
+/// Returns the text with these lines as the ones about users.
+fn with_users(text: &str, users: &[String]) -> String {
+    let mut left = users.iter();
+    let mut out = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        if !is_user(line) {
+            out.push_str(line);
+        } else if let Some(user) = left.next() {
+            out.push_str(&format!("{user}\n"));
+        }
+    }
+    left.for_each(|user| out.push_str(&format!("{user}\n")));
+    out
 }
 
 /// Adds what was learnt to what was configured.
@@ -295,7 +346,8 @@ mod tests {
         let mut learnt = setup().config;
         learnt.current_epoch = crate::sentinel::instance::Epoch::new(7).unwrap();
         let keeping = Keeping::Beside { path: "s.state".into(), text: String::new() };
-        let text = keeping.rewrite(&learnt, &setup().fast_down, &BTreeMap::new(), &[]);
+        let users = Users::from_file(&learnt.server).unwrap();
+        let text = keeping.rewrite(&learnt, &setup().fast_down, &BTreeMap::new(), &[], &users);
         let (text, _) = journal::whole(&text);
         let again = setup().with_state("s.state".into(), Some(&text)).unwrap();
         assert_eq!(again.config.current_epoch.get(), 7);
@@ -308,17 +360,35 @@ mod tests {
     }
 
     #[test]
+    fn users_that_were_changed_take_the_place_of_those_in_the_file() {
+        let text = "port 1\nuser alice on nopass +@all\n# kept\nuser bob off\n";
+        let setup = Setup::from_text("s.conf".into(), text).unwrap();
+        let mut users = Users::from_file(&setup.config.server).unwrap();
+        let rewrite = |users: &Users| {
+            setup.keeping.rewrite(&setup.config, &BTreeSet::new(), &BTreeMap::new(), &[], users)
+        };
+        assert!(rewrite(&users).starts_with(text));
+        users.set("alice", &[b"resetchannels", b"-@all"]).unwrap();
+        assert!(users.remove("bob"));
+        let expected = "port 1\nuser alice on nopass resetchannels -@all\n# kept\nuser default on \
+                        nopass ~* &* +@all\n";
+        let written = rewrite(&users);
+        assert!(written.starts_with(expected), "{written}");
+        let again = Setup::from_text("s.conf".into(), &written).unwrap();
+        let lines = Users::from_file(&again.config.server).unwrap().lines();
+        // The default user begins with a word more once the file names it, as in Redis.
+        assert_eq!(lines.join(" ").replace(" sanitize-payload", ""), users.lines().join(" "));
+        let bad = Setup::from_text("s.conf".into(), "port 1\nuser alice +get\n").unwrap_err();
+        assert_eq!((bad[0].line, bad[0].code), (2, "bad-user"));
+    }
+
+    #[test]
     fn what_is_only_ours_stands_in_comments() {
         let names = fast_down_of(FILE);
         assert_eq!(with_fast_down(FILE.to_owned(), &names), FILE);
         let none = with_fast_down(FILE.to_owned(), &BTreeSet::new());
         assert_eq!(none, "sentinel monitor m 127.0.0.1 1 2\n");
         assert_eq!(with_fast_down(none, &names), FILE);
-        let copies = BTreeMap::from([(MasterName::new("m").unwrap(), 2)]);
-        let text = with_min_copies(FILE.to_owned(), &copies);
-        assert_eq!(text, format!("{FILE}# ringkeeper min-copies m 2\n"));
-        assert_eq!(min_copies_of(&text), copies);
-        assert_eq!(with_min_copies(text, &BTreeMap::new()), FILE);
         let vote = Record::Vote {
             master: MasterName::new("m").unwrap(),
             epoch: crate::sentinel::instance::Epoch::new(3).unwrap(),
@@ -328,5 +398,10 @@ mod tests {
         assert_eq!(records_of(&text), [vote]);
         assert_eq!(with_records(text.clone(), &records_of(&text)), text);
         assert_eq!(with_records(text, &[]), FILE);
+        let copies = BTreeMap::from([(MasterName::new("m").unwrap(), 2)]);
+        let text = with_min_copies(FILE.to_owned(), &copies);
+        assert_eq!(text, format!("{FILE}# ringkeeper min-copies m 2\n"));
+        assert_eq!(min_copies_of(&text), copies);
+        assert_eq!(with_min_copies(text, &BTreeMap::new()), FILE);
     }
 }

@@ -134,7 +134,7 @@ impl Sentinel {
         let promising = self.masters.values().filter(|master| master.min_copies > 0);
         let copies = promising.map(|m| (m.name().clone(), m.min_copies)).collect();
         let records = self.records();
-        let text = self.store.keeping.rewrite(&config, &fast_down, &copies, &records);
+        let text = self.store.keeping.rewrite(&config, &fast_down, &copies, &records, &self.users);
         let covers = std::mem::take(&mut self.store.waiting);
         // What the file says already is durable already.
         if text == *self.store.text()

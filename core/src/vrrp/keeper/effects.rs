@@ -289,7 +289,8 @@ impl Keeper {
         let (phase, priority) = (router.phase(), router.priority().get());
         let cause = router.last_cause().map_or("", |cause| cause.text());
         let Some(slot) = self.slots.get_mut(place) else { return };
-        if slot.phase != phase {
+        let has_changed = slot.phase != phase;
+        if has_changed {
             slot.tally.changed(slot.phase, phase);
             slot.phase = phase;
             slot.told.clear();
@@ -322,6 +323,9 @@ impl Keeper {
             (None, Phase::Init | Phase::Fault) => None,
         };
         self.event(place, news);
+        if has_changed {
+            self.figures_changed();
+        }
         if let Some(line) = line {
             self.write_line(&line);
         }

@@ -13,7 +13,9 @@ use crate::wire::vrrp::Family;
 #[derive(Debug, Default)]
 pub(super) struct Kernel {
     links: BTreeMap<u32, Link>,
-    addresses: BTreeMap<(u32, IpAddr), Address>,
+    /// Each with its place in the kernel's order: the first of an interface is its main one.
+    addresses: BTreeMap<(u32, IpAddr), (u64, Address)>,
+    next: u64,
 }
 
 impl Kernel {
@@ -28,7 +30,10 @@ impl Kernel {
     }
 
     pub(super) fn address(&mut self, address: Address) {
-        self.addresses.insert((address.interface, address.address), address);
+        let key = (address.interface, address.address);
+        let place = self.addresses.get(&key).map_or(self.next, |known| known.0);
+        self.next = self.next.wrapping_add(1);
+        self.addresses.insert(key, (place, address));
     }
 
     pub(super) fn address_gone(&mut self, address: &Address) {
@@ -37,7 +42,7 @@ impl Kernel {
 
     /// Forgets all addresses, since a new list is on its way; returns them.
     pub(super) fn forget_addresses(&mut self) -> Vec<Address> {
-        std::mem::take(&mut self.addresses).into_values().collect()
+        std::mem::take(&mut self.addresses).into_values().map(|(_, address)| address).collect()
     }
 
     pub(super) fn named(&self, name: &str) -> Option<&Link> {
@@ -65,17 +70,18 @@ impl Kernel {
     /// Tells whether a process of ours put the address there.
     pub(super) fn is_ours(&self, interface: u32, address: IpAddr) -> bool {
         let known = self.addresses.get(&(interface, address));
-        known.is_some_and(|address| address.origin == ORIGIN)
+        known.is_some_and(|(_, address)| address.origin == ORIGIN)
     }
 
     /// Returns all addresses that a process of ours put somewhere.
     pub(super) fn ours(&self) -> impl Iterator<Item = &Address> {
-        self.addresses.values().filter(|address| address.origin == ORIGIN)
+        let all = self.addresses.values().map(|(_, address)| address);
+        all.filter(|address| address.origin == ORIGIN)
     }
 
     /// Returns the bits of the network that an address is there with.
     pub(super) fn prefix(&self, interface: u32, address: IpAddr) -> Option<u8> {
-        self.addresses.get(&(interface, address)).map(|address| address.prefix)
+        self.addresses.get(&(interface, address)).map(|(_, address)| address.prefix)
     }
 
     /// Returns the address of an interface that adverts come from: the first one of IPv4, the
@@ -86,7 +92,7 @@ impl Kernel {
         family: Family,
         virtual_addresses: &[IpAddr],
     ) -> Option<IpAddr> {
-        let fits = |address: &&Address| {
+        let fits = |(_, address): &&(u64, Address)| {
             let is_usable = match address.address {
                 IpAddr::V4(_) => family == Family::V4,
                 IpAddr::V6(one) => family == Family::V6 && one.is_unicast_link_local(),
@@ -98,7 +104,7 @@ impl Kernel {
                 && !virtual_addresses.contains(&address.address)
         };
         let all = self.addresses.values().filter(fits);
-        let best = all.min_by_key(|address| address.flags & ADDRESS_SECONDARY);
-        best.map(|address| address.address)
+        let best = all.min_by_key(|(place, one)| (one.flags & ADDRESS_SECONDARY, *place));
+        best.map(|(_, address)| address.address)
     }
 }

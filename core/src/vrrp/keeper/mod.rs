@@ -15,6 +15,7 @@ mod notify;
 mod plan;
 mod reload;
 mod setup;
+mod start;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -39,7 +40,6 @@ use kernel::Kernel;
 use notify::{Notifier, QueueId, Told};
 use plan::{Follows, Tracker};
 
-pub use figures::{RouterFigures, render};
 pub use guard::{Goodbye, Will};
 
 /// What the whole is doing.
@@ -82,12 +82,16 @@ struct Slot {
     above: Option<u32>,
     /// Whether the interface above was asked for.
     has_asked_above: bool,
+    /// Whether the kernel refused it.
+    has_no_above: bool,
     sends: Option<ChannelId>,
     hears: Option<ChannelId>,
     /// Where adverts with an authentication header come, to be refused by name.
     overhears: Option<ChannelId>,
     /// Its queue of programs to be told.
     queue: QueueId,
+    /// Whether it was started.
+    has_started: bool,
     /// Whether a reload removes it.
     is_deleted: bool,
     /// Whether its addresses are asked for and not removed since.
@@ -128,7 +132,16 @@ struct Watched {
 enum Asked {
     Links,
     Addresses,
-    Change { slot: usize, what: String, is_removal: bool },
+    /// An interface of its own for a router.
+    Above {
+        slot: usize,
+        name: String,
+    },
+    Change {
+        slot: usize,
+        what: String,
+        is_removal: bool,
+    },
 }
 
 /// All virtual routers of a host.
@@ -167,6 +180,7 @@ pub struct Keeper {
     handlers: Vec<(Option<JobId>, Instant)>,
     /// The program that is run before the start, or behind the end.
     framing: Option<framing::Framing>,
+    telling: figures::Telling,
     next_check: u32,
     outputs: VecDeque<Output>,
 }
@@ -206,6 +220,7 @@ impl Keeper {
             is_will_stale: false,
             handlers: Vec::new(),
             framing: None,
+            telling: figures::Telling::default(),
             next_check: 0,
             outputs: VecDeque::new(),
         };
@@ -337,9 +352,11 @@ impl Keeper {
     /// Draws the consequences of all that a turn brought.
     fn end_turn(&mut self) {
         self.try_start();
+        self.start_new();
         self.reinstate();
         self.settle_groups();
         self.start_programs();
+        self.settle_figures();
         if std::mem::take(&mut self.is_will_stale) {
             self.hand_will_over();
         }

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use super::super::fsm::Phase;
 use super::setup::change;
 use super::{Keeper, Slot, Stage};
 use crate::config::keepalived::{Config, Fifo, Instance, VirtualAddress};
@@ -29,7 +28,6 @@ impl Keeper {
         if matches!(self.stage, Stage::Stopping(_) | Stage::Over) {
             return;
         }
-        let is_running = self.stage == Stage::Running;
         self.remove_gone(&config);
         let fifos = std::mem::take(&mut self.config.global.fifos);
         self.replace_watched(config);
@@ -48,15 +46,6 @@ impl Keeper {
             }
         }
         self.make_groups();
-        if is_running {
-            // Those that are new start with the sockets of the others; whoever needs a new one
-            // begins with a fault until it is open.
-            for place in 0..self.slots.len() {
-                if self.routers.get(place).is_some_and(|one| one.phase() == Phase::Init) {
-                    self.start(place);
-                }
-            }
-        }
         self.is_will_stale = true;
     }
 

@@ -41,10 +41,12 @@ impl Slot {
             interface: None,
             above: None,
             has_asked_above: false,
+            has_no_above: false,
             sends: None,
             hears: None,
             overhears: None,
             queue,
+            has_started: false,
             is_deleted: false,
             tally: super::figures::Tally::default(),
             holds: false,
@@ -305,7 +307,7 @@ impl Keeper {
 
     /// Asks for everything: at the start, and when news were lost.
     pub(super) fn list_again(&mut self) {
-        self.asked.retain(|_, asked| matches!(asked, Asked::Change { .. }));
+        self.asked.retain(|_, asked| matches!(asked, Asked::Change { .. } | Asked::Above { .. }));
         self.stale.append(&mut self.kernel.forget_addresses());
         self.ask(Asked::Links, netlink::dump_links);
     }
@@ -325,7 +327,7 @@ impl Keeper {
                 }
                 self.links_settled();
             }
-            Some(Asked::Change { .. }) | None => {}
+            Some(Asked::Change { .. } | Asked::Above { .. }) | None => {}
         }
     }
 
@@ -342,7 +344,14 @@ impl Keeper {
             Asked::Change { slot, what, .. } if !is_fine => {
                 self.event(slot, RouterNews::ChangeFailed { what, errno });
             }
-            Asked::Change { .. } => {}
+            Asked::Above { slot, name } if !is_fine => {
+                if let Some(slot) = self.slots.get_mut(slot) {
+                    slot.has_no_above = true;
+                }
+                let what = format!("add the interface {name}");
+                self.event(slot, RouterNews::ChangeFailed { what, errno });
+            }
+            Asked::Change { .. } | Asked::Above { .. } => {}
             Asked::Links | Asked::Addresses if errno != 0 => self.list_again(),
             Asked::Links | Asked::Addresses => {}
         }
@@ -410,8 +419,18 @@ impl Keeper {
                 (slot.interface, slot.sends) = (None, None);
                 (slot.hears, slot.overhears) = (None, None);
             }
-            if slot.above == Some(index) {
-                (slot.above, slot.sends, slot.has_asked_above) = (None, None, false);
+            if slot.above == Some(index) || slot.interface.is_none() {
+                // One that lay on it went with it, or is on its way to.
+                (slot.above, slot.sends) = (None, None);
+                (slot.has_asked_above, slot.has_no_above) = (false, false);
+            }
+        }
+        for place in 0..self.slots.len() {
+            let lacks = |slot: &Slot| slot.above.is_none() && slot.instance.virtual_mac.is_some();
+            let is_there = |slot: &Slot| slot.interface.is_some() && lacks(slot);
+            let is_at_work = matches!(self.stage, Stage::Preparing | Stage::Running);
+            if is_at_work && self.slots.get(place).is_some_and(is_there) {
+                self.find_interface(place);
             }
         }
         self.links_settled();
@@ -444,7 +463,7 @@ impl Keeper {
                         slot.has_asked_above = true;
                     }
                     let mac = Mac::virtual_router(family, vrid);
-                    let asked = change(place, format!("add the interface {}", above.name), false);
+                    let asked = Asked::Above { slot: place, name: above.name.clone() };
                     self.ask(asked, |number| {
                         netlink::add_virtual_link(number, &above.name, interface, mac)
                     });
@@ -577,7 +596,7 @@ impl Keeper {
     }
 
     /// Tells a router whether it can send and hear.
-    fn link_of(&mut self, place: usize) {
+    pub(super) fn link_of(&mut self, place: usize) {
         let Some(slot) = self.slots.get(place) else { return };
         let is_running = slot.interface.is_some_and(|interface| self.kernel.is_running(interface));
         let is_usable = slot.interface.is_some()
@@ -609,136 +628,6 @@ impl Keeper {
                 self.link_of(place);
             }
         }
-    }
-
-    // The start.
-
-    /// Starts the routers once everything that can be known is known.
-    pub(super) fn try_start(&mut self) {
-        let is_opening = self.sockets.iter().any(|socket| socket.state == SocketState::Opening);
-        let is_building = self
-            .slots
-            .iter()
-            .any(|slot| slot.has_asked_above && slot.above.is_none() && slot.interface.is_some());
-        let is_settled = !is_opening && !is_building && self.framing.is_none();
-        let is_ready = self.is_listed && is_settled && self.start_at <= self.now;
-        if self.stage != Stage::Preparing || !is_ready {
-            return;
-        }
-        self.stage = Stage::Running;
-        self.remove_strays();
-        for place in 0..self.slots.len() {
-            self.start(place);
-        }
-    }
-
-    /// Removes addresses that a process before us left on interfaces of ours and that no virtual
-    /// router has any more: the file has changed since.
-    fn remove_strays(&mut self) {
-        let is_stray = |one: &&Address| {
-            let is_near = |slot: &Slot| {
-                slot.interface == Some(one.interface) || slot.above == Some(one.interface)
-            };
-            let has = |slot: &Slot| slot.addresses().any(|known| known.address == one.address);
-            self.slots.iter().any(is_near) && !self.slots.iter().any(has)
-        };
-        let strays: Vec<Address> = self.kernel.ours().filter(is_stray).copied().collect();
-        for stray in strays {
-            let Address { interface, address, prefix, .. } = stray;
-            self.remove_address(0, interface, address, prefix);
-        }
-    }
-
-    /// Removes an address that no router has in its file.
-    pub(super) fn remove_address(
-        &mut self,
-        place: usize,
-        interface: u32,
-        address: IpAddr,
-        prefix: u8,
-    ) {
-        let gone = netlink::AddressChange {
-            interface,
-            address,
-            prefix,
-            scope: 0,
-            label: None,
-            broadcast: None,
-            has_no_prefix_route: false,
-        };
-        let asked = change(place, format!("remove the address {address}"), true);
-        self.ask(asked, |number| netlink::delete_address(number, &gone));
-    }
-
-    /// Starts one router.
-    pub(super) fn start(&mut self, place: usize) {
-        self.first_readings(place);
-        if let Some(slot) = self.slots.get_mut(place) {
-            let rule = slot.instance.health.as_ref();
-            slot.is_ill = rule.is_some_and(|rule| self.health.reading(rule) == Reading::Down);
-        }
-        self.link_of(place);
-        if self.has_residue(place) {
-            if let (Some(router), Some(slot)) =
-                (self.routers.get_mut(place), self.slots.get_mut(place))
-            {
-                router.handle_residue();
-                slot.holds = true;
-            }
-            self.is_will_stale = true;
-            self.event(place, RouterNews::Adopted);
-        }
-        if let Some(router) = self.routers.get_mut(place) {
-            router.handle_start(self.now);
-        }
-        self.perform(place);
-    }
-
-    /// Tells a router what is known of all that it tracks.
-    pub(super) fn first_readings(&mut self, place: usize) {
-        let Some(slot) = self.slots.get(place) else { return };
-        let follows: Vec<Follows> =
-            slot.trackers.iter().map(|tracker| tracker.follows.clone()).collect();
-        for follows in follows {
-            let Some(slot) = self.slots.get(place) else { return };
-            let reading = self.reading(&slot.instance, &follows);
-            if reading != Reading::Unknown {
-                self.read_in(place, &follows, reading);
-            }
-        }
-    }
-
-    /// Returns what is known of something that an instance tracks.
-    pub(super) fn reading(&self, instance: &Instance, follows: &Follows) -> Reading {
-        let watched = |list: &[Watched], place: usize| {
-            list.get(place).map_or(Reading::Unknown, |watched| watched.reading)
-        };
-        match follows {
-            Follows::Interface(name) => match self.kernel.named(name) {
-                Some(link) if link.is_running => Reading::Up,
-                Some(_) | None => Reading::Down,
-            },
-            Follows::Script(place) => match self.checks.get(*place).and_then(Check::is_up) {
-                Some(true) => Reading::Up,
-                Some(false) => Reading::Down,
-                None => Reading::Unknown,
-            },
-            Follows::File(place) => watched(&self.files, *place),
-            Follows::Process(place) => watched(&self.processes, *place),
-            Follows::Health => {
-                instance.health.as_ref().map_or(Reading::Up, |rule| self.health.reading(rule))
-            }
-        }
-    }
-
-    /// Tells whether all addresses are there and were put there by a process of ours.
-    fn has_residue(&self, place: usize) -> bool {
-        let Some(slot) = self.slots.get(place) else { return false };
-        let is_there = |address: &VirtualAddress| {
-            let device = self.device(slot, address);
-            device.is_some_and(|device| self.kernel.is_ours(device, address.address))
-        };
-        slot.addresses().next().is_some() && slot.addresses().all(is_there)
     }
 
     /// Takes in that an address is gone; whether it is to be put back is decided at the end of the

@@ -41,6 +41,10 @@ struct Host {
     connects: Vec<crate::id::ConnId>,
     lines: String,
     refused: Option<i32>,
+    /// Interfaces with a virtual MAC that were asked for.
+    above_asked: usize,
+    /// Routes added and removed.
+    routes: (usize, usize),
 }
 
 fn change(address: &str) -> AddressChange {
@@ -93,6 +97,8 @@ impl Host {
             connects: Vec::new(),
             lines: String::new(),
             refused: None,
+            above_asked: 0,
+            routes: (0, 0),
         };
         host.addresses.insert("10.77.0.1".parse().unwrap(), 0);
         for address in left {
@@ -195,8 +201,29 @@ impl Host {
                 let errno = if was_there { 0 } else { netlink::EADDRNOTAVAIL };
                 self.input(Input::Datagram { channel: query, bytes: &answer(2, request, errno) });
             }
+            (16, _) => {
+                self.above_asked += 1;
+                self.input(Input::Datagram { channel: query, bytes: &answer(2, request, 0) });
+            }
+            (24 | 25, _) => {
+                self.routes.0 += usize::from(kind == 24);
+                self.routes.1 += usize::from(kind == 25);
+                self.input(Input::Datagram { channel: query, bytes: &answer(2, request, 0) });
+            }
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Lets the interface with the virtual MAC come or go.
+    fn above_is(&mut self, is_there: bool) {
+        let mac = crate::wire::ethernet::Mac([0, 0, 0x5e, 0, 1, 51]);
+        let mut message = netlink::add_virtual_link(0, "vrrp.51", 2, mac);
+        message[20..24].copy_from_slice(&3_u32.to_ne_bytes());
+        message[24..28].copy_from_slice(&0x41_u32.to_ne_bytes());
+        if !is_there {
+            message[4..6].copy_from_slice(&17_u16.to_ne_bytes());
+        }
+        self.monitored(&message);
     }
 
     /// Lets time pass.
@@ -556,4 +583,107 @@ fn a_process_that_hands_over_leaves_the_addresses_and_says_nothing() {
     assert_eq!(host.goodbyes(), 0);
     assert!(host.wills.last().unwrap().is_empty(), "its guardian has nothing to do");
     assert_eq!(host.events.last(), Some(&Event::Drained));
+}
+
+#[test]
+fn an_interface_with_a_virtual_mac_that_somebody_deletes_is_made_again() {
+    let asked = |host: &Host| -> usize {
+        let refused = |event: &&Event| {
+            matches!(event, Event::Router { news: RouterNews::ChangeFailed { what, .. }, .. }
+                if what.starts_with("add the interface"))
+        };
+        host.events.iter().filter(refused).count()
+    };
+    let mut host = Host::new(usual(" use_vmac\n", ""), &[]);
+    assert_eq!((asked(&host), host.above_asked), (0, 1));
+    host.above_is(true);
+    host.run(1000);
+    assert_eq!(host.phase(), Phase::Active);
+    host.above_is(false);
+    assert_eq!((host.phase(), host.above_asked), (Phase::Fault, 2));
+    host.above_is(true);
+    host.run(1000);
+    assert_eq!(host.phase(), Phase::Active);
+}
+
+#[test]
+fn a_router_that_a_reload_adds_does_not_begin_with_a_fault() {
+    let mut host = Host::new(usual("", ""), &[]);
+    host.run(1000);
+    let second = "vrrp_instance VJ {\n interface e0\n virtual_router_id 52\n version 2\n \
+                  virtual_ipaddress {\n 10.77.0.150/24\n }\n}\n";
+    host.keeper.replace(host.now, usual("", second));
+    host.turn();
+    host.run(10);
+    let states: Vec<_> = host
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Router { router, news: RouterNews::State { state, .. } } if router == "VJ" => {
+                Some(*state)
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(states, ["BACKUP"]);
+}
+
+#[test]
+fn a_reload_takes_routes_and_prefixes_over_and_keeps_what_checks_know() {
+    let script = "vrrp_script one {\n script /bin/one\n}\n";
+    let text = |routes: &str, interval: u32| {
+        usual(
+            &format!(" track_script {{\n one\n }}\n virtual_routes {{\n{routes}\n }}\n"),
+            &script.replace("}", &format!(" interval {interval}\n}}")),
+        )
+    };
+    let both = "10.99.1.0/24 via 10.77.0.9\n10.99.2.0/24 via 10.77.0.9";
+    let mut host = Host::new(text(both, 1), &[]);
+    host.run(1);
+    host.input(Input::Exited { job: JobId(1), exit: Exit::Code(0) });
+    host.run(500);
+    assert_eq!((host.phase(), host.routes), (Phase::Active, (2, 0)));
+    host.keeper.replace(host.now, text("10.99.2.0/24 via 10.77.0.9", 5));
+    host.turn();
+    assert_eq!((host.phase(), host.goodbyes()), (Phase::Active, 0));
+    // The one that stays is asked for again, which does no harm.
+    assert_eq!(host.routes, (3, 1));
+}
+
+#[test]
+fn what_frames_everything_is_waited_for_but_not_for_ever() {
+    let top = "global_defs {\n startup_script /bin/first\n shutdown_script /bin/last\n \
+               shutdown_script_timeout 3\n}\n";
+    let ran = |host: &Host, word: &str| {
+        host.errands.iter().any(|errand| {
+            matches!(errand, Errand::Run { program, .. } if program.argv[0] == word.as_bytes())
+        })
+    };
+    let mut host = Host::new(usual("", top), &[]);
+    assert!(ran(&host, "/bin/first"));
+    host.run(5000);
+    assert_eq!(host.phase(), Phase::Init, "it is waited for");
+    host.input(Input::Exited { job: JobId(1), exit: Exit::Code(0) });
+    host.run(1000);
+    assert_eq!(host.phase(), Phase::Active);
+    host.input(Input::Command(Command::Drain { limit: Duration::ZERO }));
+    assert!(ran(&host, "/bin/last") && !host.has(VIRTUAL));
+    assert_ne!(host.events.last(), Some(&Event::Drained));
+    host.run(2900);
+    assert_ne!(host.events.last(), Some(&Event::Drained));
+    host.run(5000);
+    assert!(host.events.contains(&Event::Drained), "not for ever");
+}
+
+#[test]
+fn what_a_reload_removes_is_told_as_deleted_where_that_is_asked_for() {
+    for (extra, word) in [("", "FAULT"), (" notify_deleted /bin/gone\n", "DELETED")] {
+        let pipe = "global_defs {\n vrrp_notify_fifo /run/pipe\n}\n";
+        let mut host = Host::new(usual(extra, pipe), &[]);
+        host.run(1000);
+        host.keeper.replace(host.now, config(pipe));
+        host.turn();
+        assert!(host.lines.ends_with(&format!("INSTANCE \"VI\" {word} 150\n")), "{}", host.lines);
+        assert_eq!(host.goodbyes(), 1);
+    }
 }

@@ -52,7 +52,7 @@ mod tests {
         for end in 0..text.len() - 5 {
             assert_eq!(response_head(&text[..end]), Ok(None), "{end}");
         }
-        let head = ResponseHead { status: 302, length: Some(5), len: 45 };
+        let head = ResponseHead { status: 302, length: Some(5), len: 47 };
         assert_eq!(response_head(text), Ok(Some(head)));
     }
 

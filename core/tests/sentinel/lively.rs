@@ -1,0 +1,269 @@
+//! A Sentinel among servers and peers that answer at once: what it costs, and leases.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ringkeeper_core::id::ConnId;
+use ringkeeper_core::io::{CloseReason, Input, ShardCondition};
+use ringkeeper_core::sentinel::machine::{Fence, Setup};
+use ringkeeper_core::wire::resp::{RequestLimits, RequestScan, RequestScanner};
+
+use crate::machine::{Bench, ME, PEER};
+
+/// Peers listen there; everybody else is a server, and one with an odd port a master.
+const PEER_PORT: u16 = 26_380;
+
+/// All servers have one history.
+const REPLID: &str = "master_replid:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n";
+
+struct Lively {
+    bench: Bench,
+    at: BTreeMap<ConnId, SocketAddr>,
+    /// What the peer answers to a wish for a lease; none is silence.
+    promises: Option<&'static str>,
+    /// Moments at which something was done.
+    wakes: usize,
+}
+
+impl Lively {
+    fn new(setup: Setup) -> Self {
+        let bench = Bench::with(setup);
+        let mut lively = Self { bench, at: BTreeMap::new(), promises: Some(":1"), wakes: 0 };
+        lively.bench.save(true);
+        lively.respond();
+        lively
+    }
+
+    /// Lets time pass, and everybody answer.
+    fn live(&mut self, time: Duration) {
+        let until = self.bench.now + time;
+        while let Some(deadline) = self.bench.worker_deadline().filter(|at| *at <= until) {
+            let step = deadline.since(self.bench.now);
+            self.bench.pass(step);
+            self.wakes += 1;
+            self.respond();
+        }
+        let rest = until.since(self.bench.now);
+        self.bench.pass(rest);
+        self.respond();
+    }
+
+    fn respond(&mut self) {
+        loop {
+            self.bench.save(true);
+            let made = self.bench.connect();
+            self.at.extend(made);
+            let writes = std::mem::take(&mut self.bench.writes);
+            if writes.is_empty() {
+                return;
+            }
+            for (conn, text) in writes {
+                let Some(at) = self.at.get(&conn).copied() else { continue };
+                let replies = self.replies(at, text.as_bytes());
+                let is_open = !self.bench.closed.contains(&conn);
+                if is_open && !replies.is_empty() {
+                    self.bench.input(Input::Received { conn, bytes: replies.as_bytes() });
+                }
+            }
+        }
+    }
+
+    fn replies(&self, at: SocketAddr, mut bytes: &[u8]) -> String {
+        let mut spans = Vec::new();
+        let mut replies = String::new();
+        while let Ok(RequestScan::Complete { len }) =
+            RequestScanner::default().scan(bytes, &RequestLimits::AUTHENTICATED, &mut spans)
+        {
+            let words: Vec<String> = spans
+                .iter()
+                .map(|span| String::from_utf8_lossy(span.of(bytes)).into_owned())
+                .collect();
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            replies.push_str(&self.reply(at, &words));
+            bytes = &bytes[len..];
+        }
+        replies
+    }
+
+    fn reply(&self, at: SocketAddr, words: &[&str]) -> String {
+        let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());
+        let port = at.port();
+        match *words {
+            ["PING"] => "+PONG\r\n".to_owned(),
+            ["PUBLISH", ..] => ":1\r\n".to_owned(),
+            ["SUBSCRIBE", ..] => String::new(),
+            ["INFO"] if port % 2 == 1 => bulk(&format!("role:master\r\n{REPLID}")),
+            ["INFO"] => bulk(&format!(
+                "role:slave\r\nmaster_host:127.0.0.1\r\nmaster_port:{}\r\n\
+                 master_link_status:up\r\nslave_priority:100\r\nslave_repl_offset:1\r\n{REPLID}",
+                port - 1
+            )),
+            ["SENTINEL", "MYID"] => bulk(PEER),
+            ["SENTINEL", "LEASE", _, "KEEP", ..] => match self.promises {
+                Some(text) => format!("{text}\r\n"),
+                None => ":0\r\n".to_owned(),
+            },
+            ["SENTINEL", "LEASE", ..] => ":0\r\n".to_owned(),
+            ["SENTINEL", ..] => "*3\r\n:0\r\n$1\r\n*\r\n:0\r\n".to_owned(),
+            _ => "+OK\r\n".to_owned(),
+        }
+    }
+
+    fn condition(&self) -> ShardCondition {
+        self.bench.news.last().unwrap().condition
+    }
+}
+
+fn setup(masters: u16, down_after: u32) -> Setup {
+    let mut text = format!("sentinel myid {ME}\n");
+    for index in 0..masters {
+        let port = 7001 + index * 2;
+        text.push_str(&format!(
+            "sentinel monitor m{index} 127.0.0.1 {port} 2\n\
+             sentinel down-after-milliseconds m{index} {down_after}\n\
+             sentinel known-replica m{index} 127.0.0.1 {}\n\
+             sentinel known-sentinel m{index} 127.0.0.1 {PEER_PORT} {PEER}\n",
+            port + 1
+        ));
+    }
+    Setup::from_text("s.conf".into(), &text).unwrap()
+}
+
+#[test]
+fn a_hundred_idle_masters_are_looked_after_in_few_turns() {
+    let mut all = Lively::new(setup(100, 30_000));
+    all.live(Duration::from_secs(15));
+    all.wakes = 0;
+    all.live(Duration::from_secs(10));
+    assert_eq!(all.bench.heard("+sdown"), 0);
+    // Two hundred servers are pinged every second.
+    assert!(all.wakes <= 25 * 10, "{} turns in ten seconds", all.wakes);
+}
+
+/// One master under strict leases of 200 ms, and one peer.
+fn strict() -> Lively {
+    let mut setup = setup(1, 30_000);
+    setup.tells_workers = true;
+    setup.fence = Fence::Strict(Duration::from_millis(200));
+    Lively::new(setup)
+}
+
+#[test]
+fn nobody_writes_before_a_majority_promises() {
+    let mut one = strict();
+    assert_eq!(one.condition(), ShardCondition::Fenced);
+    // What was promised before the start is over only then.
+    one.live(Duration::from_millis(1_900));
+    assert_eq!(one.condition(), ShardCondition::Fenced);
+    one.live(Duration::from_millis(300));
+    assert_eq!(one.condition(), ShardCondition::Serving);
+    one.live(Duration::from_secs(3));
+    assert!(one.bench.news.iter().rev().take(3).all(|n| n.condition == ShardCondition::Serving));
+}
+
+#[test]
+fn a_lease_that_is_not_promised_again_runs_out() {
+    let mut one = strict();
+    one.live(Duration::from_secs(3));
+    one.promises = None;
+    one.live(Duration::from_millis(100));
+    assert_eq!(one.condition(), ShardCondition::Serving);
+    one.live(Duration::from_millis(120));
+    assert_eq!(one.condition(), ShardCondition::Fenced);
+    one.promises = Some(":1");
+    one.live(Duration::from_millis(80));
+    assert_eq!(one.condition(), ShardCondition::Serving);
+}
+
+#[test]
+fn beside_genuine_ones_it_is_enough_to_hear_them() {
+    let mut one = strict();
+    one.promises = Some("-ERR unknown subcommand 'LEASE'. Try SENTINEL HELP.");
+    one.live(Duration::from_millis(500));
+    assert_eq!(one.condition(), ShardCondition::Serving);
+}
+
+#[test]
+fn who_hears_no_majority_for_most_of_down_after_is_fenced() {
+    let mut setup = setup(1, 1_000);
+    setup.tells_workers = true;
+    setup.fence = Fence::BestEffort;
+    let mut one = Lively::new(setup);
+    one.live(Duration::from_secs(2));
+    assert_eq!(one.condition(), ShardCondition::Serving);
+    // The peer is gone, the servers are not.
+    one.at.retain(|_, at| at.port() != PEER_PORT);
+    one.live(Duration::from_millis(500));
+    assert_eq!(one.condition(), ShardCondition::Serving);
+    one.live(Duration::from_millis(500));
+    assert_eq!(one.condition(), ShardCondition::Fenced);
+}
+
+#[test]
+fn who_was_promised_to_is_promised_nothing_else_and_a_vote_ends_promises() {
+    let mut one = strict();
+    let client = one.bench.client();
+    let keep =
+        |serial: u32| format!("SENTINEL LEASE m0 KEEP {PEER} 9 {serial} 0 127.0.0.1 7001 200");
+    // It does not know yet what it promised before it was started.
+    assert_eq!(one.bench.ask(client, &keep(1)), ":0\r\n");
+    one.live(Duration::from_millis(2_100));
+    assert_eq!(one.bench.ask(client, &keep(2)), ":1\r\n");
+    let other = format!("SENTINEL LEASE m0 KEEP {PEER} 9 3 4 127.0.0.1 7002 200");
+    assert_eq!(one.bench.ask(client, &other), ":0\r\n");
+    // Words that were held up give nothing back.
+    assert_eq!(one.bench.ask(client, &format!("SENTINEL LEASE m0 GIVE {PEER} 9 1")), ":1\r\n");
+    assert_eq!(one.bench.ask(client, &format!("SENTINEL LEASE m0 GIVE {PEER} 8 7")), ":1\r\n");
+    let left = one.bench.ask(client, "SENTINEL LEASE m0 LEFT 1");
+    let left: u32 = left.trim_start_matches(':').trim_end().parse().unwrap();
+    assert!((190..=204).contains(&left), "{left}");
+    // Who was asked that promises nothing more, and requests wait for the switch.
+    assert_eq!(one.bench.ask(client, &keep(4)), ":0\r\n");
+    one.live(Duration::from_millis(10));
+    assert_eq!(one.condition(), ShardCondition::Moving);
+    assert_eq!(
+        one.bench.ask(client, "SENTINEL LEASE m0 SELL"),
+        "-ERR Unknown words of a lease\r\n"
+    );
+    let unknown = one.bench.ask(client, "SENTINEL LEASE m9 LEFT 1");
+    assert_eq!(unknown, "-ERR No such master with that name\r\n");
+}
+
+#[test]
+fn a_refused_connection_gives_the_lease_back_at_once() {
+    let mut one = strict();
+    one.live(Duration::from_secs(3));
+    let master = one.at.iter().find(|(_, at)| at.port() == 7001).map(|(conn, _)| *conn);
+    one.bench.writes.clear();
+    one.bench.input(Input::Closed { conn: master.unwrap(), reason: CloseReason::Reset });
+    assert_eq!(one.condition(), ShardCondition::Suspected);
+    let all: String = one.bench.writes.iter().map(|(_, text)| text.as_str()).collect();
+    assert!(all.contains("GIVE"), "{all}");
+    one.live(Duration::from_millis(400));
+    assert_eq!(one.condition(), ShardCondition::Serving);
+}
+
+#[test]
+fn a_promise_of_copies_is_kept_by_not_promoting_when_too_few_are_seen() {
+    let text = |copies: u32| {
+        format!(
+            "sentinel myid {ME}\nsentinel monitor m 127.0.0.1 7001 1\n\
+             sentinel down-after-milliseconds m 1000\n\
+             sentinel known-replica m 127.0.0.1 7002\nsentinel known-replica m 127.0.0.1 7004\n\
+             # ringkeeper min-copies m {copies}\n"
+        )
+    };
+    for copies in [1, 2] {
+        let setup = Setup::from_text("s.conf".into(), &text(copies)).unwrap();
+        let mut one = Lively::new(setup);
+        one.live(Duration::from_secs(1));
+        // The master and one of the replicas fall silent.
+        one.at.retain(|_, at| at.port() == 7002);
+        one.live(Duration::from_secs(4));
+        assert_eq!(one.bench.heard("+odown"), 1);
+        // With one copy it may be the one on the replica that nobody sees.
+        let is_promoted = one.bench.heard("+selected-slave") > 0;
+        assert_eq!(is_promoted, copies == 2, "{copies}: {:?}", one.bench.events);
+    }
+}

@@ -1,0 +1,111 @@
+//! What the process serves decides on its virtual addresses: hosts in network namespaces, each with a
+//! pool, a Redis server of its own and a virtual router.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::fs::File;
+
+use rustix::process::Signal;
+
+use support::lab::{Runtime, program};
+use support::segment::{Host, Segment};
+use support::{Process, eventually};
+
+const ADDRESS: &str = "10.77.0.100";
+
+/// A host at work.
+struct Node {
+    host: Host,
+    process: Process,
+    redis: Option<Process>,
+}
+
+impl Node {
+    /// Starts a Redis server and the process on a host.
+    fn start(segment: &Segment, host: Host, runtime: Runtime) -> Self {
+        let redis = Some(start_redis(segment, host));
+        let (letter, priority) = if host == Host::A { ('a', 150) } else { ('b', 100) };
+        let path = |name: &str| segment.path(&format!("{letter}.{name}")).display().to_string();
+        let pools = format!(
+            "runtime: {}\ncontrol: {}\nadmin: {{listen: off}}\nstats: {{listen: off}}\nlimits: \
+             {{drain_timeout: 10 s}}\npools:\n  alpha:\n    listen: 0.0.0.0:22121\n    preconnect: \
+             true\n    server_retry_timeout: 100 ms\n    servers:\n      - {{name: one, address: \
+             '127.0.0.1:6379'}}\n",
+            runtime.name(),
+            path("sock")
+        );
+        let routers = format!(
+            "vrrp_instance VI {{\n state BACKUP\n interface e0\n virtual_router_id 51\n priority \
+             {priority}\n advert_int 0.1\n version 3\n virtual_ipaddress {{\n {ADDRESS}/24\n }}\n}}\n"
+        );
+        std::fs::write(path("yml"), pools).unwrap();
+        std::fs::write(path("keepalived"), routers).unwrap();
+        let log = File::create(path("log")).unwrap();
+        let mut command = segment.command(host, env!("CARGO_BIN_EXE_ringkeeper"));
+        command.args(["run", "-c", &path("yml"), "--keepalived", &path("keepalived")]);
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        Self { host, process: Process::new(command.spawn().unwrap()), redis }
+    }
+
+    /// Gives the running process a command.
+    fn tell(&self, segment: &Segment, words: &str) {
+        let letter = if self.host == Host::A { 'a' } else { 'b' };
+        let socket = segment.path(&format!("{letter}.sock"));
+        let line =
+            format!("{} {words} --control {}", env!("CARGO_BIN_EXE_ringkeeper"), socket.display());
+        let told = segment.run(self.host, &line);
+        assert!(told.contains("node"), "{told}");
+    }
+}
+
+fn start_redis(segment: &Segment, host: Host) -> Process {
+    let server = program("redis-server").or_else(|| program("redis-check-rdb")).unwrap();
+    // It is a Sentinel or a checker by its name.
+    let name = segment.path("redis-server");
+    let _ = std::os::unix::fs::symlink(server, &name);
+    let mut command = segment.command(host, &name.display().to_string());
+    command.args(["--port", "6379", "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+    let log = File::create(segment.path(&format!("redis-{host:?}.log"))).unwrap();
+    command.stdout(log).current_dir(segment.path(""));
+    let process = Process::new(command.spawn().unwrap());
+    eventually("a server listens", || {
+        segment.run(host, "ss -Hltn").contains("127.0.0.1:6379").then_some(())
+    });
+    process
+}
+
+on_every_runtime!(an_address_goes_where_clients_can_be_served);
+
+fn an_address_goes_where_clients_can_be_served(runtime: Runtime) {
+    need!("redis-server", "ss");
+    let Some(segment) = Segment::make() else { return };
+    let mut a = Node::start(&segment, Host::A, runtime);
+    segment.wait_for(Host::A, ADDRESS);
+    let mut b = Node::start(&segment, Host::B, runtime);
+    eventually("the other host is a backup", || {
+        std::fs::read_to_string(segment.path("b.log")).unwrap().contains("BACKUP").then_some(())
+    });
+
+    // A host that is taken out of service.
+    a.tell(&segment, "drain node");
+    segment.wait_for(Host::B, ADDRESS);
+    a.tell(&segment, "undrain node");
+    segment.wait_for(Host::A, ADDRESS);
+
+    // A pool that can reach no server.
+    a.redis = None;
+    segment.wait_for(Host::B, ADDRESS);
+
+    // A host that ends leaves the address to whoever is left, whatever that one thinks of itself.
+    b.process.signal(Signal::TERM);
+    segment.wait_for(Host::A, ADDRESS);
+    assert!(b.process.wait().success());
+}
