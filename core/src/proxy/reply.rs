@@ -353,8 +353,10 @@ impl Proxy {
         if had_purpose && !was_retiring {
             self.shared.server_failed(pool, server, failure);
         }
-        if is_followed && may_be_dead(failure) {
+        if may_be_dead(failure) {
             self.shared.sight_loss(pool, server, address, failure);
+        }
+        if is_followed && may_be_dead(failure) {
             self.salvage(key, failure);
         } else {
             self.fail_requests(key, failure);
