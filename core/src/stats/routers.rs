@@ -63,6 +63,9 @@ pub struct RouterFigures {
     pub refused: Vec<(&'static str, u64)>,
 }
 
+/// One of a router's counts.
+type Count = fn(&RouterFigures) -> u64;
+
 /// Kinds of refusals that keepalived's exporter has a name for.
 const EXPORTED: [(&str, &[&str]); 6] = [
     ("packet_length_errors", &["length"]),
@@ -115,7 +118,7 @@ fn render_own(figures: &[RouterFigures], out: &mut String) {
         let (router, priority) = (label(&one.name), one.priority);
         let _ = writeln!(out, "ringkeeper_vrrp_priority{{router=\"{router}\"}} {priority}");
     }
-    let counters: [(&str, &str, fn(&RouterFigures) -> u64); 7] = [
+    let counters: [(&str, &str, Count); 7] = [
         ("adverts_received", "Adverts that counted.", |one| one.received),
         ("goodbyes_received", "Adverts of priority 0 that counted.", |one| one.goodbyes_received),
         ("adverts_sent", "Adverts sent.", |one| one.sent),
@@ -168,7 +171,7 @@ fn render_exported(figures: &[RouterFigures], out: &mut String) {
             }
         }
     }
-    let direct: [(&str, fn(&RouterFigures) -> u64); 6] = [
+    let direct: [(&str, Count); 6] = [
         ("advertisements_received", |one| one.received),
         ("advertisements_sent", |one| one.sent),
         ("become_master", |one| one.became_active),
