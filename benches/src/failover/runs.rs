@@ -209,7 +209,11 @@ fn happen(lab: &Lab, scenario: Scenario, first: &Job, service: &mut Job) -> io::
             let is_ours =
                 fs::read_to_string(format!("/proc/{}/comm", first.pid().as_raw_nonzero()))
                     .is_ok_and(|name| name.starts_with("ringkeeper"));
-            let victim = if is_ours { first.pid() } else { family.last().copied().unwrap_or_else(|| first.pid()) };
+            let victim = if is_ours {
+                first.pid()
+            } else {
+                family.last().copied().unwrap_or_else(|| first.pid())
+            };
             kill_process(victim, Signal::KILL).map_err(io::Error::from)
         }
         Scenario::LinkDown => lab.ip("x", "link set pa down").map(drop),
