@@ -81,6 +81,9 @@ fn label(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
+/// What a counter shows of a router.
+type Count = fn(&RouterFigures) -> u64;
+
 fn render_own(figures: &[RouterFigures], out: &mut String) {
     family(out, "ringkeeper_vrrp_state", "gauge", "1 for the state that the router is in.");
     let states = [
@@ -103,7 +106,7 @@ fn render_own(figures: &[RouterFigures], out: &mut String) {
         let (router, priority) = (label(&one.name), one.priority);
         let _ = writeln!(out, "ringkeeper_vrrp_priority{{router=\"{router}\"}} {priority}");
     }
-    let counters: [(&str, &str, fn(&RouterFigures) -> u64); 7] = [
+    let counters: [(&str, &str, Count); 7] = [
         ("adverts_received", "Adverts that counted.", |one| one.received),
         ("goodbyes_received", "Adverts of priority 0 that counted.", |one| one.goodbyes_received),
         ("adverts_sent", "Adverts sent.", |one| one.sent),
@@ -156,7 +159,7 @@ fn render_exported(figures: &[RouterFigures], out: &mut String) {
             }
         }
     }
-    let direct: [(&str, fn(&RouterFigures) -> u64); 6] = [
+    let direct: [(&str, Count); 6] = [
         ("advertisements_received", |one| one.received),
         ("advertisements_sent", |one| one.sent),
         ("become_master", |one| one.became_active),
