@@ -96,6 +96,9 @@ fn label(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
+/// What a counter shows of a router.
+type Count = fn(&RouterFigures) -> u64;
+
 fn render_own(figures: &[RouterFigures], out: &mut String) {
     family(out, "ringkeeper_vrrp_state", "gauge", "1 for the state that the router is in.");
     let states = [
