@@ -227,7 +227,7 @@ impl Stage {
 
     /// Answers what was asked of the host.
     fn answer(&mut self, which: u8) {
-        let is_good = which % 4 != 0;
+        let is_good = !which.is_multiple_of(4);
         if let Some(ticket) = self.files.pop_front() {
             let error = || PersistError { message: "disk full".to_owned() };
             let result = if is_good { Ok(()) } else { Err(error()) };
@@ -293,7 +293,15 @@ impl Stage {
                 Output::Errand(Errand::Run { job, .. }) => self.jobs.push_back(job),
                 Output::Resolve { query, .. } => self.queries.push_back(query),
                 Output::Event(_) | Output::Errand(Errand::Kill { .. }) | Output::Notice { .. } => {}
-                other => panic!("{other:?}"),
+                other @ (Output::PauseRead(_)
+                | Output::ResumeRead(_)
+                | Output::EndWrite(_)
+                | Output::Release { .. }
+                | Output::OpenChannel { .. }
+                | Output::CloseChannel(_)
+                | Output::Datagram { .. }) => {
+                    panic!("{other:?}")
+                }
             }
         }
     }
