@@ -50,7 +50,7 @@ impl Shared {
     ) -> Option<ConnId> {
         let now = self.now;
         let is_memcache = self.pool(pool).is_some_and(|(_, plan)| plan.is_memcache);
-        let Some(server) = self.server_mut(pool, id) else { return None };
+        let server = self.server_mut(pool, id)?;
         let (is_resp3, is_replicated) = (server.is_resp3(lane), server.is_replicated(lane));
         let (is_shard, must_wait) = (server.following.is_some(), server.must_wait(now));
         let plan = self.plan.pools.get(usize::from(pool.0))?;

@@ -352,7 +352,13 @@ impl Proxy {
                 Some(split) => split.client,
                 None => return Ok(()),
             },
-            _ => return Err(failure),
+            ReplyTo::Nobody
+            | ReplyTo::Silent { .. }
+            | ReplyTo::Store { .. }
+            | ReplyTo::Quiet { .. }
+            | ReplyTo::QuietNobody
+            | ReplyTo::Barrier
+            | ReplyTo::Copies => return Err(failure),
         };
         let mut lane = server.lane_of(client, home.is_resp3);
         if home.is_replicated {

@@ -395,7 +395,16 @@ impl Shared {
         let evidence = match failure {
             Failure::Refused => Evidence::Refused,
             Failure::Reset | Failure::ServerClosed => Evidence::Reset,
-            _ => return,
+            Failure::TimedOut
+            | Failure::Protocol
+            | Failure::Unresolved
+            | Failure::Unreachable
+            | Failure::Greeting
+            | Failure::OutOfResources
+            | Failure::NoMaster
+            | Failure::Fenced
+            | Failure::Replaced
+            | Failure::TooFewCopies => return,
         };
         if let Some(address) = address {
             self.sight(pool, id, address, evidence);

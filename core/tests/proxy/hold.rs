@@ -174,9 +174,8 @@ fn requests_wait_from_suspicion_to_switch_and_then_go_to_the_new_master() {
     assert_eq!(h.take(new), request(&["SET", &key, "1"]));
     h.send(new, "+OK\r\n");
     assert_eq!(h.take(client), "+OK\r\n$1\r\nx\r\n");
-    let ended = h.events.iter().find_map(|event| match event {
-        Event::HoldEnded { tally, .. } => Some(*tally),
-        _ => None,
+    let ended = h.events.iter().find_map(|event| {
+        if let Event::HoldEnded { tally, .. } = event { Some(*tally) } else { None }
     });
     let expected = HoldTally { time: ms(6000), held: 1, ..HoldTally::default() };
     assert_eq!(ended, Some(expected));

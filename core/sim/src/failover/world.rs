@@ -124,7 +124,7 @@ impl World {
 
     fn step(&mut self, machine: &mut dyn Drive) -> Check {
         let most = if self.rng.is_one_in(1, 8) { 4_000_000 } else { 300_000 };
-        self.now = self.now + Duration::from_nanos(1 + self.rng.below(most));
+        self.now += Duration::from_nanos(1 + self.rng.below(most));
         if !self.is_calm {
             for client in 0..self.clients.len() {
                 if self.rng.is_one_in(1, 6) {
