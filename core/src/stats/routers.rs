@@ -63,9 +63,6 @@ pub struct RouterFigures {
     pub refused: Vec<(&'static str, u64)>,
 }
 
-/// One of a router's counts.
-type Count = fn(&RouterFigures) -> u64;
-
 /// Kinds of refusals that keepalived's exporter has a name for.
 const EXPORTED: [(&str, &[&str]); 6] = [
     ("packet_length_errors", &["length"]),
