@@ -40,7 +40,7 @@ fn page(bytes: &[u8], size: usize) -> Progress {
     for chunk in bytes.chunks(size) {
         match pages.take(chunk) {
             Progress::More => {}
-            other => return other,
+            told @ (Progress::Ask(_) | Progress::Anew | Progress::Over(_)) => return told,
         }
     }
     pages.end()

@@ -55,10 +55,10 @@ pub(super) fn fetch(
 }
 
 fn place(of: &SecretOf, password: &Secret, config: &mut Config, settings: &mut Settings) {
-    if let SecretOf::Pool(name) = of {
-        if let Some(pool) = config.pools.iter_mut().find(|pool| pool.name == *name) {
-            pool.redis_auth = Some(password.clone());
-        }
+    if let SecretOf::Pool(name) = of
+        && let Some(pool) = config.pools.iter_mut().find(|pool| pool.name == *name)
+    {
+        pool.redis_auth = Some(password.clone());
     }
     let own = match (&mut settings.sentinel, of) {
         (Some(Watch::Own(own)), _) => own,

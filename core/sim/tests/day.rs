@@ -9,6 +9,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::wildcard_enum_match_arm,
+    clippy::disallowed_types,
     reason = "a test may stop where it broke"
 )]
 

@@ -142,10 +142,9 @@ impl Lab {
     }
 
     pub(crate) fn news(&self) -> Vec<&BalanceNews> {
-        let news = |event| match event {
-            &Event::Balance { ref news, .. } => Some(news),
-            _ => None,
-        };
+        fn news(event: &Event) -> Option<&BalanceNews> {
+            if let Event::Balance { news, .. } = event { Some(news) } else { None }
+        }
         self.events.iter().filter_map(news).collect()
     }
 
