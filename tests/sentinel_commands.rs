@@ -94,7 +94,14 @@ fn replies_have_the_words_and_fields_of_a_genuine_sentinel(runtime: Runtime) {
     let commands = test_commands(&port);
     for line in commands.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
-        assert_eq!(shape(&ours.ask(&words)), shape(&theirs.ask(&words)), "{line}");
+        let mut genuine = shape(&theirs.ask(&words));
+        if line == "SENTINEL DEBUG" {
+            // A tilt is shorter with us: our clock does not go back.
+            let period = genuine.iter().position(|word| word == "$TILT-PERIOD").unwrap() + 1;
+            assert_eq!(genuine[period], "$30000");
+            genuine[period] = "$3000".to_owned();
+        }
+        assert_eq!(shape(&ours.ask(&words)), genuine, "{line}");
     }
     let both = |words: &[&str]| (ours.ask(words), theirs.ask(words));
     let (mine, genuine) = both(&["SENTINEL", "MASTER", NAME]);

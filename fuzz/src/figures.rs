@@ -78,7 +78,7 @@ fn pump(admin: &mut Admin, id: ConnId, said: &mut Vec<u8>, is_closed: &mut bool)
             }
             Output::Notice { notice: Notice::Question { query, question, .. }, .. } => {
                 let answer = match question {
-                    Question::Figures => Answer::Figures(Vec::new()),
+                    Question::Figures | Question::Health => Answer::Figures(Vec::new()),
                     Question::Slow(_) | Question::Samples(_) => Answer::Seen(Vec::new()),
                     Question::Clients(..) => Answer::Clients(Vec::new()),
                     Question::Keys => Answer::Keys(None),

@@ -126,8 +126,22 @@ impl Process {
         self.0.id()
     }
 
+    /// Sends a signal; after one that stops, every thread has stopped.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.0), signal).unwrap();
+        // The call returns before the other threads have heard of it.
+        if signal == Signal::STOP && cfg!(target_os = "linux") {
+            let tasks = format!("/proc/{}/task", self.0.id());
+            eventually("every thread has stopped", || {
+                let mut tasks = fs::read_dir(&tasks).ok()?;
+                let has_stopped = |task: std::io::Result<fs::DirEntry>| {
+                    let stat = fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+                    let state = stat.rsplit(") ").next()?.bytes().next()?;
+                    matches!(state, b'T' | b'Z' | b'X').then_some(())
+                };
+                tasks.all(|task| has_stopped(task).is_some()).then_some(())
+            });
+        }
     }
 
     /// Returns the exit status, none while it runs.

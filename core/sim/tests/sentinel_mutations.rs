@@ -143,7 +143,7 @@ fn ours_that_answers_before_the_disk_is_found() {
 
 #[test]
 fn ours_that_does_not_notice_a_failing_disk_is_found() {
-    let faults = [FaultKind::Disk, FaultKind::Disk, FaultKind::Kill, FaultKind::Masters];
+    let faults = [FaultKind::Disk, FaultKind::Kill, FaultKind::Masters, FaultKind::Cut];
     let plan = |seed, member| draw(seed, member, 1, &faults);
     assert_ours_is_found(Mutation::VotesUnsaved, &["S1", "S2"], plan);
 }

@@ -68,7 +68,7 @@ impl Overseer {
         let query = Query(QUERY_BIT | self.queries);
         self.queries += 1;
         self.round = Some((query, Round::new(usize::from(self.workers))));
-        let question = Question::Figures;
+        let question = Question::Health;
         let notice = Notice::Question { from: Recipient::Control, query, question };
         self.out.push_back(Output::Notice { to: Recipient::Data, notice });
     }

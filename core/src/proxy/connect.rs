@@ -387,6 +387,32 @@ impl Shared {
         }
     }
 
+    /// Connects to servers that have no connection, or failed the last time. One that is idle may
+    /// close its connections without having failed, and one that failed is tried again only when
+    /// a request wants it: without clients, neither would tell whether it can be reached.
+    pub(crate) fn look_after_servers(&mut self) {
+        if self.is_draining {
+            return;
+        }
+        let now = self.now;
+        let mut found = Vec::new();
+        for ((at, pool), plan) in (0..).map(PoolId).zip(&self.pools).zip(&self.plan.pools) {
+            if plan.is_drained || pool.is_removed {
+                continue;
+            }
+            let servers = (0..).map(ServerId).zip(&pool.servers).zip(&plan.servers);
+            found.extend(servers.filter_map(|((id, server), plan)| {
+                if plan.is_drained {
+                    return None;
+                }
+                server.lane_to_look_after(now).map(|(lane, is_probe)| (at, id, lane, is_probe))
+            }));
+        }
+        for (pool, server, lane, is_probe) in found {
+            let _ = self.open(pool, server, lane, is_probe);
+        }
+    }
+
     /// Sees whether an ejected server is back.
     pub(crate) fn probe(&mut self, pool: PoolId, id: ServerId) {
         let Some((at_work, plan)) = self.pool(pool) else { return };

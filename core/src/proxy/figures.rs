@@ -164,6 +164,11 @@ impl Proxy {
     pub(crate) fn answer_question(&mut self, question: &Question) -> Answer {
         match question {
             Question::Figures => Answer::Figures(vec![Arc::new(self.figures())]),
+            Question::Health => {
+                let figures = self.figures();
+                self.shared.look_after_servers();
+                Answer::Figures(vec![Arc::new(figures)])
+            }
             Question::Slow(pool) => {
                 let rows = self.shared.figures.slow.entries();
                 Answer::Seen(self.rows(rows, pool.as_ref()))

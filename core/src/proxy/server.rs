@@ -377,6 +377,22 @@ impl Server {
         if is_resp3 { connections + lane } else { lane }
     }
 
+    /// Returns the lane for a connection that only looks whether the server can be reached, and
+    /// whether it must answer first; none if there is nothing to learn, or not yet.
+    pub(crate) fn lane_to_look_after(&self, now: Instant) -> Option<(usize, bool)> {
+        let is_failing = self.last_failure.is_some();
+        // One that is ejected is probed anyway, and the Sentinels tell when a shard's master is there.
+        let is_due = self.standing == Standing::Serving
+            && !self.must_wait(now)
+            && (now >= self.retry_at || !is_failing);
+        if !is_due || (!is_failing && self.lanes.iter().any(Option::is_some)) {
+            return None;
+        }
+        // The second half speaks RESP3; few pools ever need it.
+        let mut lanes = self.lanes.iter().take(self.connections as usize);
+        Some((lanes.position(Option::is_none)?, is_failing))
+    }
+
     /// Tells whether the connection in `lane` speaks RESP3.
     pub(crate) fn is_resp3(&self, lane: usize) -> bool {
         (lane / (self.connections as usize).max(1)) % 2 == 1

@@ -19,6 +19,9 @@ pub struct Query(pub u64);
 pub enum Question {
     /// All counters.
     Figures,
+    /// All counters, and look after servers that nobody asks for: without clients nobody would learn
+    /// that one is gone, or back.
+    Health,
     /// The slow requests of a pool, or of all.
     Slow(Option<Name>),
     /// Forget the slow requests of a pool, or of all.
@@ -38,7 +41,7 @@ pub enum Question {
 /// What a worker answers.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
-    /// To [`Question::Figures`]. One entry per worker that answered.
+    /// To [`Question::Figures`] and [`Question::Health`]. One entry per worker that answered.
     Figures(Vec<Arc<WorkerFigures>>),
     /// To [`Question::Slow`] and [`Question::Samples`].
     Seen(Vec<SeenRow>),

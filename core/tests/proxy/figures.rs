@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringkeeper_core::id::{ConnId, WorkerId};
-use ringkeeper_core::io::{Input, Notice, Recipient};
+use ringkeeper_core::io::{CloseReason, Input, Notice, Recipient};
 use ringkeeper_core::limits::ANSWER_DEADLINE;
 use ringkeeper_core::stats::{
     Answer, Class, ClientFilter, ErrorKind, FoundKeys, LimitKind, Query, Question, SeenRow,
@@ -37,6 +37,45 @@ fn figures(harness: &mut Harness) -> Arc<WorkerFigures> {
         Answer::Figures(mut all) => all.pop().expect("this worker's"),
         other => panic!("{other:?}"),
     }
+}
+
+/// Tells whether the only server is failing, and lets the worker look after it.
+fn is_failing(harness: &mut Harness) -> bool {
+    match ask(harness, Question::Health) {
+        Answer::Figures(all) => all[0].pools[0].servers[0].is_failing,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_server_that_nobody_asks_for_is_looked_after_for_virtual_routers() {
+    let mut h = Harness::new(POOL);
+    h.is_connecting_at_once = false;
+    assert_eq!(figures(&mut h).pools.len(), 1);
+    assert_eq!(h.connects.len(), 0, "figures alone connect to nobody");
+    assert!(!is_failing(&mut h));
+    let server = h.server("127.0.0.1:11");
+    h.connect(server);
+    assert!(!is_failing(&mut h));
+    assert_eq!(h.connects.len(), 1, "one connection tells enough");
+
+    // The end of an idle connection is no failure, but the next attempt may be.
+    h.eof(server);
+    assert!(!is_failing(&mut h));
+    assert_eq!(h.connects.len(), 2);
+    let server = h.server("127.0.0.1:11");
+    h.lose(server, CloseReason::Refused);
+    assert!(is_failing(&mut h));
+    h.pass(Duration::from_millis(500));
+    assert!(is_failing(&mut h));
+
+    // It is back when it answers, not when it accepts.
+    let server = h.server("127.0.0.1:11");
+    h.connect(server);
+    assert_eq!(h.take(server), request(&["PING"]));
+    assert!(is_failing(&mut h));
+    h.send(server, "+PONG\r\n");
+    assert!(!is_failing(&mut h));
 }
 
 fn seen(harness: &mut Harness, question: Question) -> Vec<SeenRow> {
