@@ -100,7 +100,11 @@ fn an_address_goes_where_clients_can_be_served(runtime: Runtime) {
     a.tell(&segment, "undrain node");
     segment.wait_for(Host::A, ADDRESS);
 
-    // A pool that can reach no server.
+    // A pool that can reach no server, and reaches it again, though no client asks.
+    a.redis = None;
+    segment.wait_for(Host::B, ADDRESS);
+    a.redis = Some(start_redis(&segment, Host::A));
+    segment.wait_for(Host::A, ADDRESS);
     a.redis = None;
     segment.wait_for(Host::B, ADDRESS);
 

@@ -280,7 +280,9 @@ fn a_router_that_was_paused_reads_first_and_does_not_storm(runtime: Runtime) {
     let filter = "arp.isgratuitous == 1 && eth.src == 02:77:00:00:00:01";
     let announced = segment.recorded(filter, &["frame.time_epoch"]);
     let after = announced.iter().filter(|one| one[0].parse::<f64>().unwrap() >= back - 0.01);
-    assert!(after.clone().count() <= 10, "{} announcements", after.count());
+    // Five when the claims are heard, five when they end, and the five that are due five seconds
+    // after it became Active, if the machine is slow. One burst a claim would be a hundred.
+    assert!(after.clone().count() <= 15, "{} announcements", after.count());
 }
 
 fn an_interface_that_goes_and_comes_back_is_taken_up_again(runtime: Runtime) {

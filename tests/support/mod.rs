@@ -130,7 +130,8 @@ impl Process {
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.0), signal).unwrap();
         // The call returns before the other threads have heard of it.
-        if signal == Signal::STOP && cfg!(target_os = "linux") {
+        #[cfg(target_os = "linux")]
+        if signal == Signal::STOP {
             let tasks = format!("/proc/{}/task", self.0.id());
             eventually("every thread has stopped", || {
                 let mut tasks = fs::read_dir(&tasks).ok()?;

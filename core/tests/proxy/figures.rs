@@ -305,7 +305,7 @@ fn an_answer_for_a_client_that_left_is_dropped() {
     let client = harness.client();
     harness.send(client, request(&["info"]));
     let (query, _) = take_question(&mut harness);
-    harness.lose(client, ringkeeper_core::io::CloseReason::Reset);
+    harness.lose(client, CloseReason::Reset);
     answer(&mut harness, 0, query, Answer::Figures(Vec::new()));
     answer(&mut harness, 1, query, Answer::Figures(Vec::new()));
 }

@@ -53,7 +53,8 @@ struct Sentinel {
     /// When it last said hello.
     last_hello: Instant,
     last_epoch: u64,
-    current_epoch: u64,
+    /// What it said last of the current epoch, by whom it was said to.
+    current_epochs: BTreeMap<NodeId, u64>,
 }
 
 /// What one Sentinel does about one master.
@@ -68,6 +69,8 @@ struct View {
     /// What it says next need not be more than what it said before.
     is_excused: bool,
     config_epoch: u64,
+    /// What was said last of it, by whom it was said to.
+    config_epochs: BTreeMap<NodeId, u64>,
     belief: Option<SocketAddr>,
     announced: Option<(u64, SocketAddr)>,
     before: Option<(Instant, SocketAddr)>,
@@ -195,13 +198,14 @@ impl Checker {
             is_excused = std::mem::take(&mut sentinel.is_excused);
             sentinel.last_epoch = 0;
             // An election that was only heard of need not be remembered.
-            sentinel.current_epoch = 0;
+            sentinel.current_epochs.clear();
         }
         for ((of, _), view) in &mut self.views {
             if *of == node {
                 let config_epoch = view.config_epoch;
+                let config_epochs = std::mem::take(&mut view.config_epochs);
                 let is_excused = is_excused || view.is_excused;
-                *view = View { config_epoch, is_excused, ..View::default() };
+                *view = View { config_epoch, config_epochs, is_excused, ..View::default() };
             }
         }
     }
@@ -403,7 +407,7 @@ impl Checker {
         }
         let name = words.first().map_or(&[][..], Vec::as_slice);
         if name.eq_ignore_ascii_case(b"PUBLISH") {
-            self.hello(at, from, &word(words, 2));
+            self.hello(at, from, to, &word(words, 2));
         } else if name.eq_ignore_ascii_case(b"SLAVEOF") || name.eq_ignore_ascii_case(b"REPLICAOF") {
             let Some(master) = self.group_of.get(&to).copied() else { return };
             let target = address(&word(words, 1), &word(words, 2));
@@ -432,7 +436,10 @@ impl Checker {
     }
 
     /// S3 and S4, by what a Sentinel announces.
-    fn hello(&mut self, at: Instant, from: NodeId, payload: &str) {
+    ///
+    /// Epochs are compared with those on the same link: what waits behind a write that is under way
+    /// leaves after something newer on another.
+    fn hello(&mut self, at: Instant, from: NodeId, to: NodeId, payload: &str) {
         let fields: Vec<&str> = payload.split(',').collect();
         let [_, _, run_id, epoch, name, ip, port, config_epoch] = fields[..] else { return };
         let Some(sentinel) = self.sentinels.get_mut(&from) else { return };
@@ -448,15 +455,20 @@ impl Checker {
         if sentinel.run_id != run_id {
             sentinel.run_id = run_id.to_owned();
         }
-        let before = std::mem::replace(&mut sentinel.current_epoch, epoch);
+        let before = sentinel.current_epochs.insert(to, epoch).unwrap_or(0);
         if epoch < before || config_epoch > epoch {
             let what =
                 format!("is at epoch {epoch} after {before}, with a master's {config_epoch}");
             self.breach(at, "S3", Some(from), what);
         }
-        let is_excused = std::mem::take(&mut self.view(from, master).is_excused);
-        let before = std::mem::replace(&mut self.view(from, master).config_epoch, config_epoch);
-        if config_epoch < before && !is_excused {
+        let view = self.view(from, master);
+        if std::mem::take(&mut view.is_excused) {
+            view.config_epoch = 0;
+            view.config_epochs.clear();
+        }
+        view.config_epoch = view.config_epoch.max(config_epoch);
+        let before = view.config_epochs.insert(to, config_epoch).unwrap_or(0);
+        if config_epoch < before {
             let what = format!("goes back from configuration {before} to {config_epoch}");
             self.breach(at, "S3", Some(from), what);
         }
