@@ -5,12 +5,16 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ringkeeper_core::io::Endpoint;
 use rustix::fs::Mode;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::host::reason;
+
+/// How long a port may stay in use by a process that has ended.
+const LET_GO_WITHIN: Duration = Duration::from_secs(1);
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,8 +184,25 @@ type Attempt<T> = Result<T, (Step, io::Error)>;
 fn open_tcp(request: &Request, host: &str, port: u16) -> Attempt<Socket> {
     let address = resolve(host, port).map_err(|cause| (Step::Resolve, cause))?;
     let socket = tcp_socket(address, request.reuseport).map_err(|cause| (Step::Socket, cause))?;
-    socket.bind(&address.into()).map_err(|cause| (Step::Bind, cause))?;
+    bind(&socket, &address.into()).map_err(|cause| (Step::Bind, cause))?;
     listen(socket, request.backlog)
+}
+
+/// Binds; a port that is in use may be about to be free. What a process had open in an io_uring is
+/// closed by a worker of the kernel after the process has ended, so whoever starts right after a
+/// `kill -9` still finds its listening sockets.
+fn bind(socket: &Socket, address: &SockAddr) -> io::Result<()> {
+    let start = Instant::now();
+    loop {
+        match socket.bind(address) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && start.elapsed() < LET_GO_WITHIN =>
+            {
+                std::thread::sleep(LET_GO_WITHIN / 100);
+            }
+            result => return result,
+        }
+    }
 }
 
 fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {

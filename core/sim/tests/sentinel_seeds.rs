@@ -123,6 +123,15 @@ fleets! {
     ours_keep_their_promises_beside_genuine_ones_with_twenty_masters: Mixed, 20, 5_000_000, 8;
 }
 
+/// Rare ones, of many thousands: a leader that forgot what it had announced when a later election
+/// superseded it, twice, and a master that came back as a replica of its own replica.
+#[test]
+fn seeds_that_found_a_fault_find_none_any_more() {
+    for (seed, voters) in [(465, Voters::Ours), (3_003_561, Voters::Mixed), (2_317, Voters::Ours)] {
+        Fleet::run(seed, draw(seed, voters, 1)).unwrap_or_else(|failure| panic!("{failure}"));
+    }
+}
+
 #[test]
 fn genuine_ones_elect_two_leaders_in_one_election_as_they_are_known_to() {
     let sum = run_all("genuine", 6_000_000, 4, |seed| draw(seed, Voters::Genuine, 5));
