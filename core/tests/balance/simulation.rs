@@ -356,6 +356,10 @@ impl World {
         (wire.is_gone, wire.is_open) = (true, false);
         wire.closed = Some(CloseMode::Abort);
         let is_client = wire.to.is_none();
+        // Who was not taken goes elsewhere, for whatever reason.
+        if let Some(number) = wire.to.filter(|_| !was_open) {
+            *self.stains.get_mut(&number).unwrap() += 1;
+        }
         self.give(Input::Closed { conn, reason });
         if let Some(id) = id.filter(|_| was_open) {
             let others = self.wires.values().filter(|wire| {
