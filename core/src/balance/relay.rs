@@ -96,8 +96,8 @@ impl Relay {
     }
 
     /// Returns what is to be counted; from then on it is.
-    pub(super) const fn take_moved(&mut self) -> (u64, u64) {
-        std::mem::replace(&mut self.moved, (0, 0))
+    pub(super) fn take_moved(&mut self) -> (u64, u64) {
+        std::mem::take(&mut self.moved)
     }
 
     const fn half(&mut self, side: Side) -> &mut Half {

@@ -543,7 +543,8 @@ impl World {
 fn no_byte_is_lost_or_misdelivered_and_nobody_hangs_whatever_dies() {
     let seeds = std::env::var("RINGKEEPER_SEEDS").ok().and_then(|count| count.parse().ok());
     let only = std::env::var("RINGKEEPER_SEED").ok().and_then(|seed| seed.parse::<u64>().ok());
-    let range = only.map_or(0..seeds.unwrap_or(40), |seed| seed..seed + 1);
+    let many = seeds.unwrap_or(40);
+    let range = only.map_or(0..many, |seed| seed..seed + 1);
     let mut sum = Summary::default();
     for seed in range.clone() {
         let one = World::new(seed).run();

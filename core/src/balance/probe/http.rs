@@ -68,7 +68,7 @@ impl Pages {
         let host = host.unwrap_or_else(|| match self.address {
             SocketAddr::V6(at) if at.port() == usual => format!("[{}]", at.ip()),
             SocketAddr::V4(at) if at.port() == usual => at.ip().to_string(),
-            at => at.to_string(),
+            SocketAddr::V4(_) | SocketAddr::V6(_) => self.address.to_string(),
         });
         let close = if self.version == HttpVersion::V1_0 { "" } else { "Connection: close\r\n" };
         format!(

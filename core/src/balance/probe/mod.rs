@@ -380,10 +380,10 @@ impl Probe {
         self.write(conn, effects);
         let bytes = if self.talk.is_some() { bytes.map(|_| plain.as_slice()) } else { bytes };
         let progress = match (&mut self.speaker, bytes) {
-            (Some(Speaker::Http(pages)), Some(bytes)) => match pages.take(bytes) {
-                Progress::More if has_ended => pages.end(),
-                progress => progress,
-            },
+            (Some(Speaker::Http(pages)), Some(bytes)) => {
+                let progress = pages.take(bytes);
+                if has_ended && progress == Progress::More { pages.end() } else { progress }
+            }
             (Some(Speaker::Http(pages)), None) => pages.end(),
             (Some(Speaker::Redis(questions)), Some(bytes)) => questions.take(bytes),
             (Some(Speaker::Redis(_)), None) => {
