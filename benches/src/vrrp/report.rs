@@ -6,9 +6,9 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::figures::{difference, ends, interval, median};
 use super::lab::{Kind, Mode};
 use super::runs::Scenario;
+use crate::figures::{difference, ends, interval, median};
 
 /// How far the wait for silence may be from the RFC's, milliseconds.
 const EXACT_MS: f64 = 2.0;

@@ -6,7 +6,6 @@
 //! are keepalived's and the same for everybody.
 
 pub mod capture;
-pub mod figures;
 pub mod lab;
 pub mod probe;
 pub mod report;
