@@ -32,7 +32,7 @@ fn ms(time: Duration) -> String {
     let micros = time.as_micros();
     match micros {
         0..1000 => format!("{micros} us"),
-        0..10_000 => format!("{}.{} ms", micros / 1000, micros / 100 % 10),
+        1000..10_000 => format!("{}.{} ms", micros / 1000, micros / 100 % 10),
         10_000.. => format!("{} ms", micros / 1000),
     }
 }

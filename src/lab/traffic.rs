@@ -482,7 +482,8 @@ fn look(shared: &Shared, after: Duration) {
             && window.mark == mark
             && began >= mark
         {
-            window.reached.get_or_insert(mark.elapsed());
+            let since = mark.elapsed();
+            window.reached.get_or_insert(since);
         }
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -93,11 +93,13 @@ impl Options {
     }
 
     fn events_of(&self, mode: Mode) -> usize {
-        match mode {
-            // One look is as good as several.
-            Mode::Cost => 1,
-            Mode::Replicated if !self.is_quick => 10 * self.events,
-            _ => self.events,
+        // One look at what commands cost is as good as several.
+        if mode == Mode::Cost {
+            1
+        } else if mode == Mode::Replicated && !self.is_quick {
+            10 * self.events
+        } else {
+            self.events
         }
     }
 }
