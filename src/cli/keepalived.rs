@@ -659,6 +659,11 @@ fn warning(
 }
 
 impl Loaded {
+    /// Returns the text of the file itself, without what it includes.
+    pub(crate) fn text(&self) -> &str {
+        self.files.first().map_or("", |(source, _)| &source.text)
+    }
+
     /// Returns everything that is to be said, for people; empty when all is well.
     pub(crate) fn human(&self) -> String {
         let name = self.path.display();

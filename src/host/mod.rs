@@ -23,6 +23,8 @@ pub(crate) mod memory;
 pub(crate) mod notify;
 pub(crate) mod pidfile;
 pub(crate) mod pulse;
+#[cfg(target_os = "linux")]
+mod reset;
 pub(crate) mod routers;
 pub(crate) mod runtime;
 #[cfg(target_os = "linux")]
