@@ -258,8 +258,10 @@ impl Sentinel {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.look_at_clock(now);
         self.elections.handle_timeout(now);
-        while let Some(id) = self.timers.pop_due(now) {
-            if let Some(master) = self.masters.get_mut(&id) {
+        while let Some((at, id)) = self.timers.next().filter(|(at, _)| *at <= now) {
+            let _ = self.timers.pop_due(now);
+            // A review since may have found that nothing is due yet, and armed a later one.
+            if let Some(master) = self.masters.get_mut(&id).filter(|m| m.armed == Some(at)) {
                 master.armed = None;
                 self.dirty.insert(id);
             }
