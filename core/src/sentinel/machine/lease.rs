@@ -100,6 +100,8 @@ pub(super) struct Lease {
     is_given: bool,
     /// While we lead: when what each Sentinel promised is over.
     left: BTreeMap<RunId, Instant>,
+    /// How many were asked that, and have not said that they do not understand.
+    left_asked: usize,
     /// When we were elected; none while we do not lead.
     leads_since: Option<Instant>,
 }
@@ -116,6 +118,13 @@ impl Lease {
     pub(super) fn finish(&mut self) {
         self.leads_since = None;
         self.left.clear();
+        self.left_asked = 0;
+    }
+
+    /// Whether every peer that understands has been told that a master moves, so that requests wait
+    /// on its host.
+    pub(super) fn is_told(&self) -> bool {
+        self.left.len() >= self.left_asked
     }
 
     /// Whether somebody was elected a moment ago to move a master that is since `epoch` where it
@@ -278,21 +287,23 @@ impl Sentinel {
         self.tell_peers_of_lease(id, &words, Expect::Promise(id, epoch, now));
     }
 
-    /// Sends words about a lease to every peer that may know them.
-    fn tell_peers_of_lease(&mut self, id: MasterId, words: &[String], expect: Expect) {
-        let Some(master) = self.masters.get(&id) else { return };
+    /// Sends words about a lease to every peer that may know them; returns to how many.
+    fn tell_peers_of_lease(&mut self, id: MasterId, words: &[String], expect: Expect) -> usize {
+        let Some(master) = self.masters.get(&id) else { return 0 };
         let name = master.name().as_str().to_owned();
         let peers = master.voices.keys().filter_map(|peer| self.peer_links.get(peer));
         let links: Vec<LinkId> =
             peers.filter(|known| !known.is_leaseless).map(|known| known.link).collect();
         let mut all: Vec<&str> = vec!["SENTINEL", "LEASE", &name];
         all.extend(words.iter().map(String::as_str));
+        let mut told = 0;
         for link in links {
             let is_free = self.links.get(link).is_some_and(|link| link.pending() < PENDING_MAX);
-            if is_free {
-                self.send_words(link, expect.clone(), &all);
+            if is_free && self.send_words(link, expect.clone(), &all) {
+                told += 1;
             }
         }
+        told
     }
 
     /// Gives the lease back where the master has refused us: nobody here writes to it.
@@ -348,6 +359,9 @@ impl Sentinel {
         frame: &[u8],
     ) {
         if self.is_unknown_word(&peer, frame) {
+            if let Some(master) = self.masters.get_mut(&id) {
+                master.lease.left_asked = master.lease.left_asked.saturating_sub(1);
+            }
             self.mark(id);
             return;
         }
@@ -388,7 +402,10 @@ impl Sentinel {
         master.lease.leads_since = Some(now);
         master.lease.bind(now, epoch);
         let words = ["LEFT".to_owned(), epoch.to_string()];
-        self.tell_peers_of_lease(id, &words, Expect::Left(id, epoch));
+        let asked = self.tell_peers_of_lease(id, &words, Expect::Left(id, epoch));
+        if let Some(master) = self.masters.get_mut(&id) {
+            master.lease.left_asked = asked;
+        }
     }
 
     /// Whether nobody has a lease on the old master any more, as far as a majority can tell.
