@@ -302,8 +302,10 @@ impl Ours {
                 machine.handle(ctx.now, Input::Resolved { query, result });
             }
             Output::Notice { notice: Notice::Shard(news), .. } => {
-                let ShardNews { shard, epoch, address, condition } = news;
-                ctx.tell("!news", format!("{shard} {epoch} {address} {condition:?}"));
+                let ShardNews { shard, epoch, address, condition, valid_until } = news;
+                let valid_until = valid_until.filter(|_| !self.border.hides_ends());
+                let left = valid_until.map_or(u128::MAX, |at| at.since(ctx.now).as_nanos());
+                ctx.tell("!news", format!("{shard} {epoch} {address} {condition:?} {left}"));
             }
             Output::Event(_)
             | Output::Notice { .. }

@@ -436,27 +436,42 @@ impl Sentinel {
         since.is_some_and(|since| now.since(since) > STICKY / 2)
     }
 
-    /// Returns how the master is, with what the fence makes of it.
+    /// Returns how the master is, with what the fence makes of it, and until when that is true
+    /// without being said again.
     pub(super) fn fenced(
         &self,
         now: Instant,
         id: MasterId,
         is: ShardCondition,
         due: &mut Due,
-    ) -> ShardCondition {
+    ) -> (ShardCondition, Option<Instant>) {
         match is {
             // Nobody writes as it is.
-            ShardCondition::Suspected | ShardCondition::Moving | ShardCondition::Fenced => is,
-            ShardCondition::Serving if self.may_write(now, id, due) => is,
-            ShardCondition::Serving => ShardCondition::Fenced,
+            ShardCondition::Suspected | ShardCondition::Moving | ShardCondition::Fenced => {
+                return (is, None);
+            }
+            ShardCondition::Serving => {}
         }
+        let until = match (self.may_write_until(id, now), self.fence) {
+            (None, _) => return (is, None),
+            // What was heard of others moves with every answer: too often to be told each time.
+            (Some(until), Fence::Off | Fence::BestEffort) => (until, None),
+            (Some(until), Fence::Strict(_)) => (until, Some(until)),
+        };
+        let (until, told) = until;
+        if until <= now {
+            return (ShardCondition::Fenced, None);
+        }
+        due.at(until);
+        (is, told)
     }
 
-    fn may_write(&self, now: Instant, id: MasterId, due: &mut Due) -> bool {
-        let Some(master) = self.masters.get(&id) else { return true };
+    /// Returns until when this host may write to the master, if there is an end to it.
+    fn may_write_until(&self, id: MasterId, now: Instant) -> Option<Instant> {
+        let master = self.masters.get(&id)?;
         let needed = majority(master.voices.len());
         let mut until: Vec<Instant> = match self.fence {
-            Fence::Off => return true,
+            Fence::Off => return None,
             Fence::Strict(_) if self.has_lenders(id) => {
                 let of = master.latest_belief();
                 let is_it = |(epoch, address): &&(Epoch, Address)| {
@@ -475,18 +490,18 @@ impl Sentinel {
             }
         };
         until.sort_unstable_by(|one, other| other.cmp(one));
-        let Some(until) = until.get(needed - 1).copied() else { return false };
-        if until > now {
-            due.at(until);
-        }
-        until > now
+        Some(until.get(needed - 1).copied().unwrap_or(now))
     }
 
     /// Returns what workers are told where we know that the master is elsewhere, but not where.
     pub(super) fn stranded(&self, id: MasterId) -> Option<ShardNews> {
         let latest = self.masters.get(&id)?.news.latest()?;
         let is_fenced = self.fence != Fence::Off;
-        is_fenced.then(|| ShardNews { condition: ShardCondition::Fenced, ..latest.clone() })
+        is_fenced.then(|| ShardNews {
+            condition: ShardCondition::Fenced,
+            valid_until: None,
+            ..latest.clone()
+        })
     }
 }
 
