@@ -174,7 +174,7 @@ impl Proxy {
                 }
             }
             Input::Notice(notice) => self.noticed(notice),
-            Input::Persisted { .. } | Input::Exited { .. } => {
+            Input::Persisted { .. } | Input::FileRead { .. } | Input::Exited { .. } => {
                 debug_assert!(false, "an answer to an errand that the proxy never gives");
             }
             Input::ChannelOpened { .. } | Input::Datagram { .. } | Input::Trouble { .. } => {

@@ -236,6 +236,7 @@ impl Follower {
             Input::Notice(_) | Input::Command(_) => {}
             Input::Released { .. }
             | Input::Persisted { .. }
+            | Input::FileRead { .. }
             | Input::Exited { .. }
             | Input::ChannelOpened { .. }
             | Input::Datagram { .. }
