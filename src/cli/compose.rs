@@ -21,6 +21,7 @@ use crate::cli::sentinel::{self, State};
 use crate::host::masters::MastersLaunch;
 use crate::host::routers::Routers;
 use crate::host::runtime::Choice;
+use crate::host::sentinel::with_users;
 use crate::host::service::{Reading, Reread};
 
 /// The file in the service's folder where a Sentinel keeps what it learns.
@@ -188,11 +189,13 @@ fn setup(own: &Own, path: &Path, state: PathBuf, asked: &Asked) -> Result<Setup,
         },
         fast_down: own.fast_down.clone(),
         min_copies: BTreeMap::new(),
+        users: None,
         names: NameBase::default(),
         tells_workers: false,
         fence: machine::Fence::Off,
         records: Vec::new(),
     };
+    let setup = with_users(setup).map_err(|error| format!("{error:#}"))?;
     sentinel::with_state(setup, state).map(|setup| asked.put_into(setup))
 }
 

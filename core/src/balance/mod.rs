@@ -231,6 +231,7 @@ impl Balancer {
             Input::Released { .. }
             | Input::Resolved { .. }
             | Input::Persisted { .. }
+            | Input::FileRead { .. }
             | Input::Notice(_) => {}
         }
     }
