@@ -88,7 +88,8 @@ impl Fates {
             | Timer::DrainLimit
             | Timer::PoolDrainLimit
             | Timer::Answers(_)
-            | Timer::Grace(_) => Some(timer),
+            | Timer::Grace(_)
+            | Timer::Leases => Some(timer),
         }
     }
 }

@@ -1,0 +1,181 @@
+//! Stands at the border of a worker with clients: tells the judge what crosses it, and puts known
+//! defects back.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use ringkeeper_core::id::{ConnId, ListenerId};
+use ringkeeper_core::io::{
+    AtCapacity, Deadline, Drive, Endpoint, Input, Notice, Output, ShardCondition,
+};
+use ringkeeper_core::time::Instant;
+
+use super::judge::Judge;
+use crate::codec::{Bytes, Parsed, parse_request};
+
+/// A defect to put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// A worker does not hear that it may not write any more.
+    IgnoresLease,
+    /// A worker does not hear that a master was replaced.
+    IgnoresSwitch,
+    /// A host answers that the address is gone, and keeps it.
+    KeepsAddress,
+    /// Replicas are not waited for.
+    AwaitsNoCopies,
+    /// Two clients get each other's replies.
+    MixesReplies,
+}
+
+/// A worker that is listened to.
+pub(crate) struct Probe<D> {
+    inner: D,
+    host: usize,
+    judge: Rc<RefCell<Judge>>,
+    mutation: Option<Mutation>,
+    /// Servers by connection, and what of a request has left.
+    servers: BTreeMap<ConnId, (SocketAddr, Bytes)>,
+    /// Taken out of the order.
+    later: Option<Output>,
+    writes: u64,
+    now: Instant,
+}
+
+impl<D: Drive> Probe<D> {
+    pub(crate) fn new(
+        inner: D,
+        host: usize,
+        judge: Rc<RefCell<Judge>>,
+        mutation: Option<Mutation>,
+    ) -> Self {
+        judge.borrow_mut().worker_started(host);
+        let (servers, now) = (BTreeMap::new(), Instant::START);
+        Self { inner, host, judge, mutation, servers, later: None, writes: 0, now }
+    }
+
+    fn is_swallowed(&self, input: &Input<'_>) -> bool {
+        let Input::Notice(Notice::Shard(news)) = input else { return false };
+        match self.mutation {
+            Some(Mutation::IgnoresLease) => news.condition == ShardCondition::Fenced,
+            Some(Mutation::IgnoresSwitch) => news.epoch > 0,
+            _ => false,
+        }
+    }
+
+    fn listen(&mut self, input: &Input<'_>) {
+        match input {
+            Input::Notice(Notice::Shard(news)) => self.judge.borrow_mut().told(self.host, news),
+            Input::Closed { conn, .. } => {
+                self.servers.remove(conn);
+            }
+            _ => {}
+        }
+    }
+
+    fn passed(&mut self, output: &Output) {
+        match output {
+            Output::Connect { conn, endpoint: Endpoint::Tcp(to), .. } => {
+                self.servers.insert(*conn, (*to, Bytes::default()));
+            }
+            Output::Transmit { conn, buffer } => {
+                let Some((to, bytes)) = self.servers.get_mut(conn) else { return };
+                bytes.push(buffer);
+                while let Parsed::Whole(words, taken) = parse_request(bytes.as_slice()) {
+                    bytes.skip(taken);
+                    self.judge.borrow_mut().forwarded(self.host, self.now, *to, &words);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Two replies that leave one after the other go to each other's clients, now and then.
+    fn mix(&mut self, output: Output) -> Output {
+        let Output::Transmit { conn, buffer } = output else { return output };
+        self.writes += 1;
+        if conn.is_server() || !self.writes.is_multiple_of(16) {
+            return Output::Transmit { conn, buffer };
+        }
+        match self.inner.poll_output() {
+            Some(Output::Transmit { conn: other, buffer: second }) if !other.is_server() => {
+                self.later = Some(Output::Transmit { conn: other, buffer });
+                Output::Transmit { conn, buffer: second }
+            }
+            next => {
+                self.later = next;
+                Output::Transmit { conn, buffer }
+            }
+        }
+    }
+
+    /// `WAIT` asks for nobody.
+    fn hasten(output: &mut Output) {
+        const WAIT: &[u8] = b"$4\r\nWAIT\r\n$1\r\n1\r\n";
+        if let Output::Transmit { conn, buffer } = output
+            && conn.is_server()
+        {
+            let places = 0..buffer.len().saturating_sub(WAIT.len() - 1);
+            let found: Vec<usize> =
+                places.filter(|at| &buffer[*at..*at + WAIT.len()] == WAIT).collect();
+            for at in found {
+                buffer[at + WAIT.len() - 3] = b'0';
+            }
+        }
+    }
+}
+
+impl<D: Drive> Drive for Probe<D> {
+    fn accept(
+        &mut self,
+        now: Instant,
+        on: ListenerId,
+        peer: Endpoint,
+    ) -> Result<ConnId, AtCapacity> {
+        self.inner.accept(now, on, peer)
+    }
+
+    fn handle(&mut self, now: Instant, input: Input<'_>) {
+        self.now = now;
+        self.listen(&input);
+        if self.is_swallowed(&input) {
+            return;
+        }
+        if let Input::Received { conn, bytes } = &input
+            && self.mutation == Some(Mutation::AwaitsNoCopies)
+            && conn.is_server()
+            && bytes.ends_with(b":0\r\n")
+        {
+            let mut changed = bytes.to_vec();
+            let at = changed.len() - 3;
+            changed[at] = b'1';
+            return self.inner.handle(now, Input::Received { conn: *conn, bytes: &changed });
+        }
+        self.inner.handle(now, input);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        self.inner.handle_timeout(now);
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        let mut output = match self.later.take() {
+            Some(output) => output,
+            None => self.inner.poll_output()?,
+        };
+        match self.mutation {
+            Some(Mutation::MixesReplies) => output = self.mix(output),
+            Some(Mutation::AwaitsNoCopies) => Self::hasten(&mut output),
+            _ => {}
+        }
+        self.passed(&output);
+        Some(output)
+    }
+
+    fn poll_timeout(&self) -> Option<Deadline> {
+        self.inner.poll_timeout()
+    }
+}
