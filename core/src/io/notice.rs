@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::{Endpoint, Failure, Limit, Recipient};
 use crate::id::WorkerId;
 use crate::stats::{Answer, ErrorKind, LimitKind, Peer, Query, Question, RouterFigures};
-use crate::time::Instant;
 
 /// News between workers: a value, never a shared lock.
 #[derive(Clone, Debug)]
@@ -86,10 +85,6 @@ pub struct ShardNews {
     pub address: SocketAddr,
     /// How it is.
     pub condition: ShardCondition,
-    /// Until when [`ShardCondition::Serving`] counts, by the clock that the workers of a process
-    /// share: from then on it is [`ShardCondition::Fenced`], whether that is told or not. None:
-    /// until something else is told.
-    pub until: Option<Instant>,
 }
 
 /// How a shard's master is.

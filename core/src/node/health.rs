@@ -244,7 +244,6 @@ mod tests {
             epoch: 1,
             address: ([127, 0, 0, 1], 1).into(),
             condition,
-            until: None,
         };
         overseer.note_shard(&shard(ShardCondition::Suspected));
         assert_eq!(period(&mut overseer, 0, Some(figures(true, false))), []);

@@ -195,7 +195,6 @@ impl Proxy {
                 Timer::PoolDrainLimit => self.end_pool_drains(),
                 Timer::Answers(query) => self.end_question(query),
                 Timer::Grace(conn) => self.end_grace(key_of(conn)),
-                Timer::Leases => self.end_leases(),
             }
         }
     }

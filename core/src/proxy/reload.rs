@@ -88,8 +88,7 @@ impl Fates {
             | Timer::DrainLimit
             | Timer::PoolDrainLimit
             | Timer::Answers(_)
-            | Timer::Grace(_)
-            | Timer::Leases => Some(timer),
+            | Timer::Grace(_) => Some(timer),
         }
     }
 }

@@ -55,48 +55,28 @@ pub(crate) struct Following {
 
 /// The newest news of each shard, also of those that no pool has now.
 #[derive(Debug, Default)]
-pub(crate) struct Shards {
-    known: BTreeMap<Arc<str>, ShardNews>,
-    /// A timer waits for the end of some lease.
-    is_armed: bool,
-}
+pub(crate) struct Shards(BTreeMap<Arc<str>, ShardNews>);
 
 impl Shards {
     /// Takes news in. Returns whether they are new: of a higher epoch, or about the same master.
     fn learn(&mut self, news: &ShardNews) -> bool {
-        match self.known.get(&news.shard) {
+        match self.0.get(&news.shard) {
             Some(known) if news.epoch < known.epoch => return false,
             // One epoch has one master: whoever says otherwise is not believed.
             Some(known) if news.epoch == known.epoch && news.address != known.address => {
                 return false;
             }
             Some(_) => {}
-            None if self.known.len() >= SHARDS_MAX => return false,
+            None if self.0.len() >= SHARDS_MAX => return false,
             None => {}
         }
-        self.known.insert(Arc::clone(&news.shard), news.clone());
+        self.0.insert(Arc::clone(&news.shard), news.clone());
         true
-    }
-
-    /// Returns when the first lease is over.
-    fn next_end(&self) -> Option<Instant> {
-        self.known.values().filter_map(|news| news.until).min()
-    }
-
-    /// Takes a lease that is over: from here on nothing may be written there.
-    fn pop_over(&mut self, now: Instant) -> Option<ShardNews> {
-        let is_over = |news: &&mut ShardNews| news.until.is_some_and(|until| until <= now);
-        let news = self.known.values_mut().find(is_over)?;
-        news.until = None;
-        if news.condition == ShardCondition::Serving {
-            news.condition = ShardCondition::Fenced;
-        }
-        Some(news.clone())
     }
 
     /// Returns where the master of `server` is by the newest news.
     pub(crate) fn address_of(&self, server: &ServerPlan) -> Option<SocketAddr> {
-        Some(self.known.get(server.shard.as_ref()?)?.address)
+        Some(self.0.get(server.shard.as_ref()?)?.address)
     }
 }
 
@@ -168,27 +148,14 @@ impl Proxy {
         if !self.shared.shards.learn(news) {
             return;
         }
-        self.shared.await_leases();
         for (pool, server) in self.shared.followers(&news.shard) {
             self.take_news(pool, server, news);
         }
     }
 
-    /// Stops what may go on for as long as was told only. A host that stood still gets here before
-    /// anything leaves, and before it hears more.
-    pub(crate) fn end_leases(&mut self) {
-        self.shared.shards.is_armed = false;
-        while let Some(news) = self.shared.shards.pop_over(self.shared.now) {
-            for (pool, server) in self.shared.followers(&news.shard) {
-                self.take_news(pool, server, &news);
-            }
-        }
-        self.shared.await_leases();
-    }
-
     /// Applies what was told before to the servers of a new plan.
     pub(crate) fn follow_again(&mut self) {
-        let known: Vec<ShardNews> = self.shared.shards.known.values().cloned().collect();
+        let known: Vec<ShardNews> = self.shared.shards.0.values().cloned().collect();
         for news in known {
             for (pool, server) in self.shared.followers(&news.shard) {
                 self.take_news(pool, server, &news);
@@ -290,14 +257,6 @@ impl Proxy {
 }
 
 impl Shared {
-    /// Sees to it that the end of a lease is noticed.
-    fn await_leases(&mut self) {
-        if let Some(until) = self.shards.next_end().filter(|_| !self.shards.is_armed) {
-            self.shards.is_armed = true;
-            self.timers.arm(until, Timer::Leases);
-        }
-    }
-
     /// Returns the servers whose master is called `shard`.
     fn followers(&self, shard: &str) -> Vec<(PoolId, ServerId)> {
         let mut found = Vec::new();

@@ -41,8 +41,6 @@ pub(crate) enum Timer {
     Answers(Query),
     /// Replies of a former master may have been waited for long enough.
     Grace(ConnId),
-    /// What was told of some shard counts no longer.
-    Leases,
 }
 
 impl Timer {
@@ -55,7 +53,6 @@ impl Timer {
             Self::PoolDrainLimit => "drain limit of a pool",
             Self::Answers(_) => "answers of other workers",
             Self::Grace(_) => "replies of a former master",
-            Self::Leases => "end of a lease",
         }
     }
 }

@@ -52,7 +52,7 @@ pub(crate) fn followed(edit: impl Fn(&mut PoolPlan)) -> Harness {
 
 pub(crate) fn tell(h: &mut Harness, epoch: u64, address: &str, condition: ShardCondition) {
     let address: SocketAddr = address.parse().expect("an address");
-    let news = ShardNews { shard: Arc::from("a"), epoch, address, condition, until: None };
+    let news = ShardNews { shard: Arc::from("a"), epoch, address, condition };
     h.input(Input::Notice(Notice::Shard(news)));
 }
 
@@ -457,7 +457,6 @@ fn a_strict_fence_holds_everything_also_before_the_first_news() {
         epoch: 0,
         address: "127.0.0.1:2".parse().expect("an address"),
         condition: Serving,
-        until: None,
     };
     h.input(Input::Notice(Notice::Shard(news)));
     let to = h.connects[0].0;

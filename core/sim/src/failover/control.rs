@@ -76,7 +76,6 @@ impl World {
             epoch,
             address: address(shard, of.told_node),
             condition,
-            until: None,
         };
         machine.handle(self.now, Input::Notice(Notice::Shard(news)));
         if epoch > 0 && self.rng.is_one_in(1, 3) {
@@ -87,7 +86,6 @@ impl World {
                 epoch: epoch - 1,
                 address: address(shard, node),
                 condition: ShardCondition::Serving,
-                until: None,
             };
             machine.handle(self.now, Input::Notice(Notice::Shard(news)));
         }

@@ -191,6 +191,9 @@ impl Server {
 
     /// Puts writes off, or lets them through again.
     pub(super) fn pause_or_not(&mut self, what: &str, words: &Words, ctx: &mut Context<'_>) {
+        if let Some(judge) = &self.keyed.judge {
+            judge.borrow_mut().note(format!("{}: CLIENT {what}", self.address));
+        }
         match what {
             "PAUSE" => {
                 let time = Duration::from_millis(word(words, 2).parse().unwrap_or(0));

@@ -17,7 +17,7 @@ use crate::sentinel::world::Guest;
 const CONNECT: Duration = Duration::from_secs(1);
 
 /// How long a client waits for a reply: longer than the hold and a time-out together.
-const PATIENCE: Duration = Duration::from_secs(7);
+const PATIENCE: Duration = Duration::from_secs(9);
 
 /// Requests without a reply that one client may have.
 const PENDING_MAX: usize = 16;
@@ -71,7 +71,7 @@ impl Client {
     }
 
     fn turn(&mut self, ctx: &mut Context<'_>) {
-        let most = if ctx.rng.is_one_in(1, 6) { 120_000_000 } else { 25_000_000 };
+        let most = if ctx.rng.is_one_in(1, 6) { 250_000_000 } else { 50_000_000 };
         let after = Duration::from_nanos(1_000_000 + ctx.rng.below(most));
         ctx.wake_in(after, ALARM_TURN);
         let Some(conn) = self.conn else {
@@ -103,15 +103,18 @@ impl Client {
         let id = Id { client: self.number, seq: self.seq, conn: self.conns };
         self.seq += 1;
         let place = ctx.rng.below(4);
-        let own = format!("p{}.{}", self.number, place % 2);
+        // Values stay short: there are other keys every second.
+        let second = ctx.now.since(Instant::START).as_secs();
+        let own = format!("p{second}.{}.{}", self.number, place % 2);
+        let shared = format!("a{second}.{place}");
         let (verb, name, keys) = match ctx.rng.below(10) {
-            0..3 => (Verb::Append, "APPEND", vec![format!("a{place}")]),
+            0..3 => (Verb::Append, "APPEND", vec![shared]),
             3 => (Verb::Append, "APPEND", vec![own]),
             4 => (Verb::Set, "SET", vec![format!("s{place}")]),
             5 => (Verb::Get, "GET", vec![own]),
             6 => (Verb::Get, "GET", vec![format!("s{place}")]),
-            7 | 8 => (Verb::Get, "GET", vec![format!("a{place}")]),
-            _ => (Verb::Mget, "MGET", vec![format!("a{place}"), own, format!("s{place}")]),
+            7 | 8 => (Verb::Get, "GET", vec![shared]),
+            _ => (Verb::Mget, "MGET", vec![shared, own, format!("s{place}")]),
         };
         let mut words = vec![name.as_bytes().to_vec()];
         words.extend(keys.iter().map(|key| key.as_bytes().to_vec()));
@@ -195,7 +198,7 @@ impl Guest for Operator {
                 ctx.wake_in(Duration::from_millis(20), ALARM_TURN);
                 if let Some((to, shard)) = self.errand.borrow_mut().take() {
                     ctx.connect(to);
-                    let words = ["SENTINEL", "FAILOVER", &shard, "COORDINATED"];
+                    let words = ["SENTINEL", "FAILOVER", &shard];
                     self.words = crate::sentinel::process::command(&words);
                 }
             }

@@ -188,7 +188,8 @@ impl World {
         if let Process::Thread(thread) = &mut self.nodes[worker].process {
             thread.disk.files = files;
         }
-        for thread in [control, worker, routers] {
+        // Nothing that the one that watches says may be lost.
+        for thread in [routers, worker, control] {
             self.start(thread);
         }
     }

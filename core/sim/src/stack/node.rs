@@ -21,7 +21,7 @@ use ringkeeper_core::sentinel::machine::{Process, Setup};
 
 use super::judge::Judge;
 use super::plan::Scenario;
-use super::probe::{Mutation, Probe};
+use super::probe::{Ear, Mutation, Probe};
 use crate::sentinel::ours::{Boot, Make};
 
 /// Where a Sentinel keeps what it learns.
@@ -56,12 +56,12 @@ fn file(host: usize, scenario: &Scenario) -> String {
     };
     let _ = write!(
         text,
-        "pools:\n  {POOL}:\n    listen: 10.77.0.100:6379\n    timeout: 2 s\n    hold: 4 s\n    \
+        "pools:\n  {POOL}:\n    listen: 10.77.0.100:6379\n    timeout: 3 s\n    hold: 4 s\n    \
          fence: {fence}\n    server_connections: {}\n",
         scenario.connections
     );
     if scenario.is_replicated {
-        text.push_str("    replicated: 1\n    replicated_timeout: 500 ms\n");
+        text.push_str("    replicated: 1\n    replicated_timeout: 2 s\n");
     }
     text.push_str("    servers:\n");
     for shard in 0..super::plan::SHARDS.len() {
@@ -100,8 +100,8 @@ impl Node {
     }
 
     /// The thread that watches masters.
-    pub(crate) fn control(self: &Rc<Self>) -> Make {
-        let node = Rc::clone(self);
+    pub(crate) fn control(self: &Rc<Self>, host: usize, judge: &Rc<RefCell<Judge>>) -> Make {
+        let (node, judge) = (Rc::clone(self), Rc::clone(judge));
         Rc::new(move |boot: &Boot| {
             let mut setup = node.setup(&boot.files)?;
             let mut rng = Rng::new(boot.seed);
@@ -116,7 +116,8 @@ impl Node {
                 watch: Some(watch),
                 overseen: Some(1),
             };
-            Ok(Box::new(Control::new(plan, boot.now)) as Box<dyn Drive>)
+            let control = Control::new(plan, boot.now);
+            Ok(Box::new(Ear::new(control, host, Rc::clone(&judge))) as Box<dyn Drive>)
         })
     }
 
@@ -150,10 +151,11 @@ impl Node {
     }
 
     /// The thread with the virtual routers.
-    pub(crate) fn routers(self: &Rc<Self>) -> Make {
-        let node = Rc::clone(self);
+    pub(crate) fn routers(self: &Rc<Self>, host: usize, judge: &Rc<RefCell<Judge>>) -> Make {
+        let (node, judge) = (Rc::clone(self), Rc::clone(judge));
         Rc::new(move |boot: &Boot| {
-            Ok(Box::new(VrrpWorker::new(node.routers.clone(), true, boot.now)) as Box<dyn Drive>)
+            let routers = VrrpWorker::new(node.routers.clone(), true, boot.now);
+            Ok(Box::new(Ear::new(routers, host, Rc::clone(&judge))) as Box<dyn Drive>)
         })
     }
 }

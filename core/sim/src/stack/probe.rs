@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use ringkeeper_core::id::{ConnId, ListenerId};
 use ringkeeper_core::io::{
-    AtCapacity, Deadline, Drive, Endpoint, Input, Notice, Output, ShardCondition,
+    AtCapacity, Deadline, Drive, Endpoint, Event, Input, Notice, Output, ShardCondition,
 };
 use ringkeeper_core::time::Instant;
 
@@ -172,6 +172,54 @@ impl<D: Drive> Drive for Probe<D> {
             _ => {}
         }
         self.passed(&output);
+        Some(output)
+    }
+
+    fn poll_timeout(&self) -> Option<Deadline> {
+        self.inner.poll_timeout()
+    }
+}
+
+/// A worker whose events are kept for the case that something goes wrong.
+pub(crate) struct Ear<D> {
+    inner: D,
+    host: usize,
+    judge: Rc<RefCell<Judge>>,
+}
+
+impl<D: Drive> Ear<D> {
+    pub(crate) const fn new(inner: D, host: usize, judge: Rc<RefCell<Judge>>) -> Self {
+        Self { inner, host, judge }
+    }
+}
+
+impl<D: Drive> Drive for Ear<D> {
+    fn accept(
+        &mut self,
+        now: Instant,
+        on: ListenerId,
+        peer: Endpoint,
+    ) -> Result<ConnId, AtCapacity> {
+        self.inner.accept(now, on, peer)
+    }
+
+    fn handle(&mut self, now: Instant, input: Input<'_>) {
+        self.inner.handle(now, input);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.inner.handle_timeout(now);
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        let output = self.inner.poll_output()?;
+        if let Output::Event(event) = &output {
+            let line = match event {
+                Event::Sentinel { name, message, .. } => format!("{name} {message}"),
+                other => format!("{other:?}"),
+            };
+            self.judge.borrow_mut().note(format!("host {}: {line}", self.host));
+        }
         Some(output)
     }
 

@@ -42,7 +42,7 @@ const HEALS: Duration = Duration::from_secs(150);
 const STAYS: Duration = Duration::from_secs(3);
 
 /// Longer than a client has patience: nobody waits for what was lost before.
-const CALMS: Duration = Duration::from_secs(9);
+const CALMS: Duration = Duration::from_secs(10);
 
 /// How long no request may fail, then.
 const PROBES: Duration = Duration::from_secs(3);
@@ -188,9 +188,9 @@ impl Deployment {
             self.world.nodes[id].drift_ppm = drift;
             id
         };
-        let control = add(26_379, node.control());
+        let control = add(26_379, node.control(host, &self.judge));
         let worker = add(6_379, node.worker(host, &self.judge, mutation));
-        let routers = add(112, node.routers());
+        let routers = add(112, node.routers(host, &self.judge));
         let mut kernel = Kernel::new([10, 77, 0, host as u8 + 1].into());
         kernel.keeps_addresses = mutation == Some(Mutation::KeepsAddress);
         self.world.estate.hosts.push(Host { control, worker, routers, kernel });

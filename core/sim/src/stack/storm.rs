@@ -197,7 +197,13 @@ impl Deployment {
                 self.deeds.plan(end, Deed::NoTail);
             }
             Kind::Planned => {
-                let shard = SHARDS[self.world.rng.below(SHARDS.len() as u64) as usize];
+                let shard = self.world.rng.below(SHARDS.len() as u64) as usize;
+                let is_settled = self.judge.borrow().agreed(HOSTS, SHARDS[shard]).is_ok();
+                // An operator looks first.
+                if !is_settled || !self.is_settled(shard) {
+                    return;
+                }
+                let shard = SHARDS[shard];
                 let to = self.world.nodes[self.world.estate.hosts[host].control].address;
                 *self.errand.borrow_mut() = Some((to, shard.to_owned()));
             }

@@ -645,8 +645,7 @@ impl Follower {
         } else {
             opinion::condition(address, &shard.opinions)
         };
-        let shown = Arc::clone(&shard.shown);
-        let news = ShardNews { shard: shown, epoch, address, condition, until: None };
+        let news = ShardNews { shard: Arc::clone(&shard.shown), epoch, address, condition };
         let is_news = shard.latest.as_ref() != Some(&news);
         let repeat_at = shard.told_at.map_or(now, |at| at + REPEAT);
         if !is_news && repeat_at > now {

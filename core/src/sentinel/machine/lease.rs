@@ -84,17 +84,6 @@ struct Promise {
     serial: (u64, u64),
 }
 
-/// Until when this host may write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Writes {
-    Always,
-    /// Until somebody would have been heard by then.
-    WhileHeard(Instant),
-    /// Until a promise is over.
-    Until(Instant),
-    Never,
-}
-
 /// What is promised, and what is held.
 #[derive(Debug, Default)]
 pub(super) struct Lease {
@@ -430,57 +419,34 @@ impl Sentinel {
         since.is_some_and(|since| now.since(since) > STICKY / 2)
     }
 
-    /// Returns how the master is, with what the fence makes of it, and until when that counts: a
-    /// worker whose host stood still looks at its clock before it hears from us.
+    /// Returns how the master is, with what the fence makes of it.
     pub(super) fn fenced(
         &self,
         now: Instant,
         id: MasterId,
         is: ShardCondition,
         due: &mut Due,
-    ) -> (ShardCondition, Option<Instant>) {
+    ) -> ShardCondition {
         match is {
             // Nobody writes as it is.
-            ShardCondition::Suspected | ShardCondition::Moving | ShardCondition::Fenced => {
-                (is, None)
-            }
-            ShardCondition::Serving => match self.writes_until(id, now) {
-                Writes::Always => (is, None),
-                Writes::WhileHeard(until) if until > now => {
-                    due.at(until);
-                    (is, None)
-                }
-                Writes::Until(until) if until > now => {
-                    due.at(until);
-                    (is, Some(until))
-                }
-                Writes::WhileHeard(_) | Writes::Until(_) | Writes::Never => {
-                    (ShardCondition::Fenced, None)
-                }
-            },
+            ShardCondition::Suspected | ShardCondition::Moving | ShardCondition::Fenced => is,
+            ShardCondition::Serving if self.may_write(now, id, due) => is,
+            ShardCondition::Serving => ShardCondition::Fenced,
         }
     }
 
-    fn writes_until(&self, id: MasterId, now: Instant) -> Writes {
-        let Some(master) = self.masters.get(&id) else { return Writes::Always };
+    fn may_write(&self, now: Instant, id: MasterId, due: &mut Due) -> bool {
+        let Some(master) = self.masters.get(&id) else { return true };
         let needed = majority(master.voices.len());
-        let nth = |mut until: Vec<Instant>| {
-            until.sort_unstable_by(|one, other| other.cmp(one));
-            until.get(needed - 1).copied()
-        };
-        match self.fence {
-            Fence::Off => Writes::Always,
+        let mut until: Vec<Instant> = match self.fence {
+            Fence::Off => return true,
             Fence::Strict(_) if self.has_lenders(id) => {
                 let of = master.latest_belief();
                 let is_it = |(epoch, address): &&(Epoch, Address)| {
                     *epoch == of.config_epoch && address == of.address
                 };
                 let is_held = master.lease.held_for.as_ref().filter(is_it).is_some();
-                if !is_held {
-                    return Writes::Never;
-                }
-                nth(master.lease.held.values().copied().collect())
-                    .map_or(Writes::Never, Writes::Until)
+                if is_held { master.lease.held.values().copied().collect() } else { Vec::new() }
             }
             Fence::Strict(_) | Fence::BestEffort => {
                 let patience = master.down_after() - master.down_after() / 5;
@@ -488,10 +454,15 @@ impl Sentinel {
                 let heard = links.filter_map(|known| self.links.get(known.link));
                 let heard = heard.map(|link| link.heard_at() + patience);
                 // We hear ourselves.
-                nth(std::iter::once(now + patience).chain(heard).collect())
-                    .map_or(Writes::Never, Writes::WhileHeard)
+                std::iter::once(now + patience).chain(heard).collect()
             }
+        };
+        until.sort_unstable_by(|one, other| other.cmp(one));
+        let Some(until) = until.get(needed - 1).copied() else { return false };
+        if until > now {
+            due.at(until);
         }
+        until > now
     }
 
     /// Returns what workers are told where we know that the master is elsewhere, but not where.

@@ -54,16 +54,12 @@ impl Sentinel {
         let belief = master.latest_belief();
         // A name that was not found yet is looked up by its connection, which marks the master.
         let news = match self.socket_address(belief.address) {
-            Some(address) => {
-                let (condition, until) = self.fenced(now, id, condition(now, master, due), due);
-                Some(ShardNews {
-                    shard: Arc::clone(&master.news.shard),
-                    epoch: belief.config_epoch.get(),
-                    address,
-                    condition,
-                    until,
-                })
-            }
+            Some(address) => Some(ShardNews {
+                shard: Arc::clone(&master.news.shard),
+                epoch: belief.config_epoch.get(),
+                address,
+                condition: self.fenced(now, id, condition(now, master, due), due),
+            }),
             None => self.stranded(id),
         };
         let Some(news) = news else { return };
