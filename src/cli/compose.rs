@@ -19,6 +19,7 @@ use crate::cli::sentinel::{self, State};
 use crate::host::masters::MastersLaunch;
 use crate::host::routers::Routers;
 use crate::host::runtime::Choice;
+use crate::host::sentinel::with_users;
 use crate::host::service::{Reading, Reread};
 
 /// The file in the service's folder where a Sentinel keeps what it learns.
@@ -126,6 +127,7 @@ fn state_of(own: &Own, loaded: &Loaded, path: &Path) -> PathBuf {
 fn setup(own: &Own, path: &Path, state: PathBuf, asked: &Asked) -> Result<Setup, String> {
     let state = std::path::absolute(&state).unwrap_or(state);
     let setup = compose::setup(own, path.display().to_string());
+    let setup = with_users(setup).map_err(|error| format!("{error:#}"))?;
     sentinel::with_state(setup, state).map(|setup| asked.put_into(setup))
 }
 

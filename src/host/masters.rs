@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use anyhow::Context as _;
 use ringkeeper_core::config::sentinel as conf;
 use ringkeeper_core::node::{ControlRole, WatchPlan, compose};
 use ringkeeper_core::sentinel::follow::FollowSetup;
 use ringkeeper_core::sentinel::machine::Setup;
+use ringkeeper_core::tls::Plan as Encryption;
 
 use crate::host::sentinel;
 use crate::host::sockets::{Fresh, Sockets};
-use crate::host::{self, listen};
+use crate::host::{self, listen, tls};
 
 /// Reads what a Sentinel begins with: its settings, and what it has promised and learnt.
 pub(crate) type ReadSetup = Box<dyn Fn() -> Result<Setup, String>>;
@@ -28,36 +30,34 @@ pub(crate) enum MastersLaunch {
 }
 
 impl MastersLaunch {
-    /// Opens the listeners that others reach it by.
+    /// Opens the listeners that others reach it by, and reads what its encryption needs. Pools are
+    /// told where masters are, and speak no TLS to servers, so that with them only clients and
+    /// peers that come in may.
     ///
     /// # Errors
     ///
     /// What can't be opened, or what is wrong with the settings.
-    pub(crate) fn open(&self, sockets: &mut Sockets) -> anyhow::Result<Vec<Fresh>> {
-        let Self::Own { read } = self else { return Ok(Vec::new()) };
+    pub(crate) fn open(
+        &self,
+        sockets: &mut Sockets,
+        has_pools: bool,
+    ) -> anyhow::Result<(Vec<Fresh>, Option<Encryption>)> {
+        let Self::Own { read } = self else { return Ok((Vec::new(), None)) };
         let setup = read().map_err(anyhow::Error::msg)?;
         let server = &setup.config.server;
-        if server.tls != conf::Tls::default() {
-            anyhow::bail!(
-                "a Sentinel beside pools does not speak TLS: take the tls- directives out, or run it \
-                 as a process of its own (ringkeeper run --sentinel FILE)"
-            );
-        }
-        let mut fresh = Vec::new();
-        for (is_optional, request) in
-            sentinel::wanted(&setup.config, server.port.unwrap_or(conf::PORT_DEFAULT))
-        {
-            match sockets.open_fixed(request, ControlRole::Sentinel) {
-                Ok(opened) => {
-                    let at = listen::endpoint(&opened.listener.socket)?;
-                    tracing::info!(address = %at, "Sentinels are served");
-                    fresh.push(opened);
-                }
-                Err(error) if is_optional => tracing::debug!("{error:#}"),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(fresh)
+        anyhow::ensure!(
+            !(has_pools && server.tls.replication),
+            "tls-replication: pools would be sent to the ports where masters speak TLS, and speak \
+             none: take it out, or run the Sentinel as a process of its own (ringkeeper run \
+             --sentinel FILE)"
+        );
+        let plain = server.port.unwrap_or(conf::PORT_DEFAULT);
+        let mut fresh = open_port(&setup.config, plain, sockets)?;
+        let encrypted = open_port(&setup.config, server.tls.port.unwrap_or(0), sockets)?;
+        let ids = encrypted.iter().map(|opened| opened.listener.id).collect();
+        fresh.extend(encrypted);
+        let encryption = tls::plan(&server.tls, ids).context("TLS can't be used")?;
+        Ok((fresh, encryption))
     }
 
     /// Returns what the worker begins with.
@@ -88,4 +88,25 @@ impl MastersLaunch {
         let setup = read().map_err(anyhow::Error::msg)?;
         Ok(compose::places(&setup.config))
     }
+}
+
+/// Opens what the file wants for a port of the Sentinel.
+fn open_port(
+    config: &conf::Config,
+    port: u16,
+    sockets: &mut Sockets,
+) -> anyhow::Result<Vec<Fresh>> {
+    let mut fresh = Vec::new();
+    for (is_optional, request) in sentinel::wanted(config, port) {
+        match sockets.open_fixed(request, ControlRole::Sentinel) {
+            Ok(opened) => {
+                let at = listen::endpoint(&opened.listener.socket)?;
+                tracing::info!(address = %at, "Sentinels are served");
+                fresh.push(opened);
+            }
+            Err(error) if is_optional => tracing::debug!("{error:#}"),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(fresh)
 }

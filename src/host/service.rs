@@ -208,8 +208,11 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
         fresh.extend(open_stats(stats, &mut sockets)?);
     }
     fresh.extend(launch.admin.open(&mut sockets)?);
+    let mut encryption = None;
     if let Some(masters) = &launch.masters {
-        fresh.extend(masters.open(&mut sockets)?);
+        let (opened, with) = masters.open(&mut sockets, !launch.config.pools.is_empty())?;
+        fresh.extend(opened);
+        encryption = with;
     }
     sockets.forget_inherited();
     for listener in &fresh {
@@ -245,7 +248,7 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
     let fixed = sockets.fixed();
     let control = launch.admin.plan(facts, host.threads, fixed, watch, has_routers);
     let line = launch.routers.as_ref().map(Routers::line).unwrap_or_default();
-    let fleet = Fleet::start(selected, &Arc::new(plan), host.threads, control, line)?;
+    let fleet = Fleet::start(selected, &Arc::new(plan), host.threads, (control, encryption), line)?;
     for fresh in fresh {
         if matches!(fresh.serves, Serves::Fixed(_)) {
             fleet.listen_control(fresh.listener);

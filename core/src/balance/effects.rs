@@ -81,7 +81,8 @@ impl Effects {
         timeout: Duration,
     ) -> Option<ConnId> {
         let conn = name(self.links.insert_with(|_| owner)?);
-        self.push(Output::Connect { conn, endpoint: Endpoint::Tcp(to), timeout });
+        let endpoint = Endpoint::Tcp(to);
+        self.push(Output::Connect { conn, endpoint, timeout, source: None });
         Some(conn)
     }
 

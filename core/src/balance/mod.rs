@@ -225,6 +225,7 @@ impl Balancer {
             Input::Released { .. }
             | Input::Resolved { .. }
             | Input::Persisted { .. }
+            | Input::FileRead { .. }
             | Input::Notice(_) => {}
         }
     }

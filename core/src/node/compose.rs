@@ -79,6 +79,7 @@ pub fn setup(own: &Own, config_file: String) -> Setup {
         },
         fast_down: own.fast_down.clone(),
         min_copies: BTreeMap::new(),
+        users: None,
         names: NameBase::default(),
         tells_workers: false,
         fence: machine::Fence::Off,

@@ -259,6 +259,7 @@ impl Control {
             | Input::Trouble { .. }
             | Input::Resolved { .. }
             | Input::Persisted { .. }
+            | Input::FileRead { .. }
             | Input::Exited { .. } => {
                 debug_assert!(false, "an answer to what was never asked: {input:?}");
             }
@@ -346,6 +347,7 @@ impl Drive for Control {
             Input::Connected { .. }
             | Input::Resolved { .. }
             | Input::Persisted { .. }
+            | Input::FileRead { .. }
             | Input::Exited { .. } => self.handle_watch(now, input),
             Input::ChannelOpened { .. } | Input::Datagram { .. } | Input::Trouble { .. } => {
                 debug_assert!(false, "an answer to what was never asked: {input:?}");

@@ -276,7 +276,7 @@ impl<D: Drive> Tls<D> {
     /// Looks at what the worker wants done. Returns what is to be done on the wire at once.
     fn pass(&mut self, output: Output) -> Option<Output> {
         match output {
-            Output::Connect { conn, ref endpoint, timeout } if self.plan.servers.is_some() => {
+            Output::Connect { conn, ref endpoint, timeout, .. } if self.plan.servers.is_some() => {
                 self.asked.insert(conn, (endpoint.clone(), timeout));
                 Some(output)
             }
@@ -376,6 +376,7 @@ impl<D: Drive> Drive for Tls<D> {
             other @ (Input::Released { .. }
             | Input::Resolved { .. }
             | Input::Persisted { .. }
+            | Input::FileRead { .. }
             | Input::Exited { .. }
             | Input::Notice(_)
             | Input::Command(_)

@@ -16,6 +16,16 @@ const ANSWER_FRESH: Duration = Duration::from_millis(5_200);
 /// A belief that changed a moment ago may still be on its way in an order.
 const BELIEF_GRACE: Duration = Duration::from_millis(200);
 
+/// Longer than any run.
+const FOREVER: Duration = Duration::from_secs(1_000_000);
+
+/// Where the proxies of a host may write, and until when.
+#[derive(Clone, Copy, Debug)]
+struct Leave {
+    address: SocketAddr,
+    until: Instant,
+}
+
 /// A promise that was broken.
 #[derive(Clone, Debug)]
 pub struct Breach {
@@ -120,7 +130,7 @@ pub(crate) struct Checker {
     /// Whether leases keep all but one address from being written to.
     pub is_strict: bool,
     /// By host and master: where its proxies may write.
-    writes: BTreeMap<(NodeId, usize), SocketAddr>,
+    writes: BTreeMap<(NodeId, usize), Leave>,
     /// Hosts that stand still.
     stopped: BTreeSet<NodeId>,
     pub told: Vec<Told>,
@@ -240,13 +250,15 @@ impl Checker {
     /// What proxies on a host of ours are told: where to write, or not to.
     fn proxies_told(&mut self, at: Instant, node: NodeId, payload: &str) {
         let words: Vec<&str> = payload.split(' ').collect();
-        let [name, _, address, condition] = words[..] else { return };
+        let [name, _, address, condition, left] = words[..] else { return };
         let Some(master) = self.by_name.get(name).copied() else { return };
         self.writes.remove(&(node, master));
         if condition == "Serving"
             && let Ok(address) = address.parse()
         {
-            self.writes.insert((node, master), address);
+            // Clocks drift by less than leases leave room for.
+            let left = left.parse().map_or(FOREVER, Duration::from_nanos);
+            self.writes.insert((node, master), Leave { address, until: at + left });
             self.check_writes(at, node);
         }
     }
@@ -256,10 +268,12 @@ impl Checker {
         if !self.is_strict {
             return;
         }
-        let of = |node| self.writes.range((node, 0)..=(node, usize::MAX));
+        let lasts = |(_, leave): &(&(NodeId, usize), &Leave)| leave.until > at;
+        let of = |node| self.writes.range((node, 0)..=(node, usize::MAX)).filter(lasts);
         let others = self.writes.iter().filter(|((other, _), _)| !self.stopped.contains(other));
+        let others = others.filter(lasts).map(|(other, leave)| (other, leave.address));
         let clash = others
-            .flat_map(|(other, to)| of(node).map(move |own| (other, to, own)))
+            .flat_map(|(other, to)| of(node).map(move |(own, at)| (other, to, (own, at.address))))
             .find(|((_, master), to, ((_, own), own_to))| master == own && to != own_to);
         if let Some(((other, master), to, (_, own_to))) = clash {
             let other = self.sentinels[other].number;
@@ -268,13 +282,14 @@ impl Checker {
         }
     }
 
-    /// A host stands still: it writes nothing until it has looked at its clock.
+    /// A host stands still, and writes nothing.
     pub(crate) fn stopped(&mut self, node: NodeId) {
         self.stopped.insert(node);
     }
 
-    /// A host has done something.
-    pub(crate) fn ran(&mut self, at: Instant, node: NodeId) {
+    /// A host goes on. Its proxies may be the first to do so: they have nothing but their clock and
+    /// what they were told before.
+    pub(crate) fn went_on(&mut self, at: Instant, node: NodeId) {
         if self.stopped.remove(&node) {
             self.check_writes(at, node);
         }
@@ -283,11 +298,12 @@ impl Checker {
     /// A host's processes are gone.
     pub(crate) fn died(&mut self, node: NodeId) {
         self.writes.retain(|(of, _), _| *of != node);
+        self.stopped.remove(&node);
     }
 
     /// Tells where the proxies of a host may write.
     pub(crate) fn writes(&self, node: NodeId, master: usize) -> Option<SocketAddr> {
-        self.writes.get(&(node, master)).copied()
+        self.writes.get(&(node, master)).map(|leave| leave.address)
     }
 
     fn switched(&mut self, at: Instant, node: NodeId, payload: &str) {

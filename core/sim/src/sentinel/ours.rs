@@ -288,8 +288,10 @@ impl Ours {
 
     fn apply(&mut self, machine: &mut dyn Drive, output: Output, ctx: &mut Context<'_>) {
         match output {
-            Output::Connect { conn: name, endpoint, timeout } => {
+            Output::Connect { conn: name, endpoint, timeout, source } => {
                 let Endpoint::Tcp(to) = endpoint else { panic!("a connection to {endpoint}") };
+                let own = ctx.address.ip();
+                assert!(source.is_none_or(|source| source == own), "{own} is not {source:?}");
                 let conn = ctx.connect(to);
                 self.name(name, conn, true);
                 ctx.wake_in(timeout, conn as u64 + 1);
@@ -320,8 +322,11 @@ impl Ours {
                 machine.handle(ctx.now, Input::Resolved { query, result });
             }
             Output::Notice { to, notice } => {
-                if let Notice::Shard(ShardNews { shard, epoch, address, condition, .. }) = &notice {
-                    ctx.tell("!news", format!("{shard} {epoch} {address} {condition:?}"));
+                if let Notice::Shard(news) = &notice {
+                    let ShardNews { shard, epoch, address, condition, valid_until } = news;
+                    let valid_until = valid_until.filter(|_| !self.border.hides_ends());
+                    let left = valid_until.map_or(u128::MAX, |at| at.since(ctx.now).as_nanos());
+                    ctx.tell("!news", format!("{shard} {epoch} {address} {condition:?} {left}"));
                 }
                 ctx.effects.push(Effect::Notify { to, notice });
             }
@@ -379,6 +384,7 @@ impl Ours {
                 let happening = Happening::Exited { job, exit: Exit::Code(0) };
                 ctx.effects.push(Effect::Later { after, happening });
             }
+            Errand::Read { path, .. } => panic!("nobody named {}", path.display()),
             Errand::Kill { .. } => {}
         }
     }

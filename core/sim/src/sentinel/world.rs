@@ -295,7 +295,6 @@ impl World {
             self.apply(at, id, effect);
         }
         self.effects = effects;
-        self.checker.ran(self.now, id);
     }
 
     fn apply(&mut self, at: Instant, id: NodeId, effect: Effect) {
@@ -394,6 +393,7 @@ impl World {
     pub(crate) fn resume(&mut self, id: NodeId) {
         if self.nodes[id].state == State::Paused {
             self.nodes[id].state = State::Running;
+            self.checker.went_on(self.now, id);
             self.agenda.plan(self.now, Event::Drain { node: id });
         }
     }

@@ -286,7 +286,7 @@ impl Judge {
 
     /// A worker was told of a shard.
     pub(crate) fn told(&mut self, host: usize, news: &ShardNews) {
-        let ShardNews { epoch, address, condition, until, .. } = *news;
+        let ShardNews { epoch, address, condition, valid_until: until, .. } = *news;
         let told = Told { epoch, address, condition, until };
         let key = (host, news.shard.to_string());
         let known = self.told.get(&key).copied();
