@@ -93,7 +93,7 @@ fn a_lease_that_is_ignored_is_found() {
 #[test]
 fn a_switch_that_is_ignored_is_found() {
     let draw = |seed| Scenario::draw(seed, Fence::BestEffort, false, Weather::Storm);
-    assert_found(Mutation::IgnoresSwitch, &["S8"], draw);
+    assert_found(Mutation::IgnoresSwitch, &["S8", "H:"], draw);
 }
 
 #[test]

@@ -2,13 +2,13 @@
 //! defects back.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 use ringkeeper_core::id::{ConnId, ListenerId};
 use ringkeeper_core::io::{
-    AtCapacity, Deadline, Drive, Endpoint, Event, Input, Notice, Output, ShardCondition,
+    AtCapacity, Deadline, Drive, Endpoint, Event, Input, Notice, Output, ShardCondition, ShardNews,
 };
 use ringkeeper_core::time::Instant;
 
@@ -42,6 +42,11 @@ pub(crate) struct Probe<D> {
     later: Option<Output>,
     writes: u64,
     now: Instant,
+    /// Bytes that may become the answer to a `WAIT`.
+    partial: BTreeMap<ConnId, Vec<u8>>,
+    /// What was said of connections to servers lately, and which are over.
+    said: BTreeMap<ConnId, Vec<String>>,
+    over: BTreeSet<ConnId>,
 }
 
 impl<D: Drive> Probe<D> {
@@ -53,7 +58,7 @@ impl<D: Drive> Probe<D> {
     ) -> Self {
         judge.borrow_mut().worker_started(host);
         let (servers, now) = (BTreeMap::new(), Instant::START);
-        Self { inner, host, judge, mutation, servers, later: None, writes: 0, now }
+        Self { inner, host, judge, mutation, servers, later: None, writes: 0, now, partial: BTreeMap::new(), said: BTreeMap::new(), over: BTreeSet::new() }
     }
 
     fn is_swallowed(&self, input: &Input<'_>) -> bool {
@@ -66,16 +71,25 @@ impl<D: Drive> Probe<D> {
     }
 
     fn listen(&mut self, input: &Input<'_>) {
+        let c = match input { Input::Received{conn,..}|Input::Connected{conn,..}|Input::Eof{conn}|Input::Sent{conn,..}|Input::Closed{conn,..} if conn.is_server() => Some(*conn), _ => None };
+        if let Some(c) = c { self.said.entry(c).or_default().push(format!("{:?} {:.60}", self.now, format!("{input:?}"))); }
         match input {
             Input::Notice(Notice::Shard(news)) => self.judge.borrow_mut().told(self.host, news),
             Input::Closed { conn, .. } => {
                 self.servers.remove(conn);
+                self.partial.remove(conn);
+                if conn.is_server() { self.over.insert(*conn); }
             }
             _ => {}
         }
     }
 
     fn passed(&mut self, output: &Output) {
+        let c = match output { Output::Connect{conn,..}|Output::Transmit{conn,..}|Output::PauseRead(conn)|Output::ResumeRead(conn)|Output::Close{conn,..} if conn.is_server() => Some(*conn), _ => None };
+        if let Some(c) = c {
+            self.said.entry(c).or_default().push(format!("{:?} {:.70}", self.now, format!("{output:?}")));
+            if self.over.contains(&c) { let l = self.said[&c].join("\n    "); self.judge.borrow_mut().note(format!("OVER {l}")); }
+        }
         match output {
             Output::Connect { conn, endpoint: Endpoint::Tcp(to), .. } => {
                 self.servers.insert(*conn, (*to, Bytes::default()));
@@ -111,6 +125,22 @@ impl<D: Drive> Probe<D> {
         }
     }
 
+    /// Where nobody has a write, somebody has.
+    fn flatter(&mut self, conn: ConnId, bytes: &[u8]) -> Vec<u8> {
+        const NOBODY: &[u8] = b":0\r\n";
+        let mut all = self.partial.remove(&conn).unwrap_or_default();
+        all.extend_from_slice(bytes);
+        for at in 0..all.len().saturating_sub(NOBODY.len() - 1) {
+            if &all[at..at + NOBODY.len()] == NOBODY {
+                all[at + 1] = b'1';
+            }
+        }
+        let kept = (1..NOBODY.len()).rev().find(|len| all.ends_with(&NOBODY[..*len]));
+        let tail = all.split_off(all.len() - kept.unwrap_or(0));
+        self.partial.insert(conn, tail);
+        all
+    }
+
     /// `WAIT` asks for nobody.
     fn hasten(output: &mut Output) {
         const WAIT: &[u8] = b"$4\r\nWAIT\r\n$1\r\n1\r\n";
@@ -143,17 +173,21 @@ impl<D: Drive> Drive for Probe<D> {
         if self.is_swallowed(&input) {
             return;
         }
-        if let Input::Received { conn, bytes } = &input
-            && self.mutation == Some(Mutation::AwaitsNoCopies)
-            && conn.is_server()
-            && bytes.ends_with(b":0\r\n")
-        {
-            let mut changed = bytes.to_vec();
-            let at = changed.len() - 3;
-            changed[at] = b'1';
-            return self.inner.handle(now, Input::Received { conn: *conn, bytes: &changed });
+        match (self.mutation, input) {
+            (Some(Mutation::IgnoresLease), Input::Notice(Notice::Shard(news))) => {
+                let news = ShardNews { valid_until: None, ..news };
+                self.inner.handle(now, Input::Notice(Notice::Shard(news)));
+            }
+            (Some(Mutation::AwaitsNoCopies), Input::Received { conn, bytes })
+                if conn.is_server() =>
+            {
+                let bytes = self.flatter(conn, bytes);
+                if !bytes.is_empty() {
+                    self.inner.handle(now, Input::Received { conn, bytes: &bytes });
+                }
+            }
+            (_, input) => self.inner.handle(now, input),
         }
-        self.inner.handle(now, input);
     }
 
     fn handle_timeout(&mut self, now: Instant) {
