@@ -13,7 +13,7 @@ use ringkeeper_core::admin::{AdminRole, Facts};
 use ringkeeper_core::config::native::{self, Limits, Settings};
 use ringkeeper_core::config::nutcracker::{Config, Pool};
 use ringkeeper_core::io::{Command, Health, HealthNews, Notice};
-use ringkeeper_core::node::ControlRole;
+use ringkeeper_core::node::{ControlRole, compose};
 use ringkeeper_core::proxy::{ListenerRole, Plan, Policy};
 use ringkeeper_core::stats::FiguresPlan;
 
@@ -25,7 +25,7 @@ use crate::host::drained::{Drained, Target};
 use crate::host::fleet::Fleet;
 use crate::host::listen::{self, Address, OpenError, Request};
 use crate::host::log::Log;
-use crate::host::masters::{self, MastersLaunch};
+use crate::host::masters::MastersLaunch;
 use crate::host::memory::Trimmer;
 use crate::host::notify::{self, Watchdog};
 use crate::host::routers::Routers;
@@ -340,7 +340,7 @@ impl HostFacts {
     /// Makes the plan of one worker.
     fn plan(&self, config: &Config, roles: Vec<ListenerRole>, drained: &Drained) -> Plan {
         let mut config = config.clone();
-        masters::settle(&mut config, &self.masters);
+        compose::settle(&mut config, &self.masters);
         let mut plan = Plan::new(&config, policy(self.persona));
         plan.listeners = roles;
         plan.host_name.clone_from(&self.host_name);
