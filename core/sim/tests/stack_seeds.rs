@@ -48,9 +48,7 @@ fn everything_heals_and_nobody_is_lied_to() {
 
 #[test]
 fn no_old_master_is_written_to_while_leases_are_lent() {
-    run_all("strict", 1_000_000, |seed| {
-        Scenario::draw(seed, Fence::Strict, false, Weather::Storm)
-    });
+    run_all("strict", 1_000_000, |seed| Scenario::draw(seed, Fence::Strict, false, Weather::Storm));
 }
 
 #[test]

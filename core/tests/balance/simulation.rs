@@ -406,7 +406,7 @@ impl World {
 
     fn perform(&mut self, output: Output, closed: &mut Vec<ConnId>, down: &mut Vec<u8>) {
         match output {
-            Output::Connect { conn, endpoint: Endpoint::Tcp(to), timeout } => {
+            Output::Connect { conn, endpoint: Endpoint::Tcp(to), timeout, .. } => {
                 let number = SERVERS.into_iter().find(|&number| server(number) == to);
                 let wire = self.wire(number);
                 self.wires.insert(conn, wire);

@@ -342,9 +342,9 @@ impl Deployment {
                 let hear = paths.tail_one_in == 0
                     && !paths.is_cut(one, other)
                     && !paths.is_cut(other, one);
-                let both = [first, second].iter().all(|host| {
-                    is_running(&self.world, *host) && self.world.holds(*host)
-                });
+                let both = [first, second]
+                    .iter()
+                    .all(|host| is_running(&self.world, *host) && self.world.holds(*host));
                 if !(hear && both) {
                     self.both_since.remove(&(first, second));
                     continue;
