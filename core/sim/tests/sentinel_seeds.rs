@@ -124,10 +124,12 @@ fleets! {
 }
 
 /// Rare ones, of many thousands: a leader that forgot what it had announced when a later election
-/// superseded it, twice, and a master that came back as a replica of its own replica.
+/// superseded it, twice, a master that came back as a replica of its own replica, and one whose
+/// history was not known when it died, as it had been loading when last asked.
 #[test]
 fn seeds_that_found_a_fault_find_none_any_more() {
-    for (seed, voters) in [(465, Voters::Ours), (3_003_561, Voters::Mixed), (2_317, Voters::Ours)] {
+    use Voters::{Mixed, Ours};
+    for (seed, voters) in [(465, Ours), (3_003_561, Mixed), (2_317, Ours), (3_673, Ours)] {
         Fleet::run(seed, draw(seed, voters, 1)).unwrap_or_else(|failure| panic!("{failure}"));
     }
 }

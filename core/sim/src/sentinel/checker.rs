@@ -574,6 +574,8 @@ impl Checker {
             }
         } else {
             match leads {
+                // It came back with an old file, and is told to be what it has been elected to.
+                _ if self.is_elected(master, order.to) => {}
                 Some(epoch) => {
                     let first = *self.promoted.entry((from, master, epoch)).or_insert(order.to);
                     if first != order.to {
@@ -582,8 +584,6 @@ impl Checker {
                         self.breach(at, "S5", Some(from), what);
                     }
                 }
-                // It came back with an old file, and is told to be what it has been elected to.
-                None if self.is_elected(master, order.to) => {}
                 None => {
                     let what = format!("promotes a server of master {master} without leading");
                     return self.breach(at, "S5", Some(from), what);
