@@ -15,7 +15,7 @@ use ringkeeper_core::id::{JobId, Ticket};
 use ringkeeper_core::io::{Change, Errand, Exit, Mail, PersistError, Program};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
-use crate::host::reason;
+use crate::host::{reason, sys};
 
 /// Takes errands from one worker. Dropped, it lets what is under way finish.
 pub(crate) struct Errands {
@@ -104,6 +104,7 @@ fn command(program: &Program) -> io::Result<Command> {
     let path = words.next().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut command = Command::new(path);
     command.args(words).stdin(Stdio::null());
+    sys::unblock_in(&mut command);
     command.envs(program.environment.iter().map(|(name, value)| (name, value)));
     if let Some((user, group)) = &program.user {
         let (uid, own_group) = account(&fs::read_to_string("/etc/passwd")?, user)?;
