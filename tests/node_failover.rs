@@ -33,7 +33,7 @@ fn shards() -> Vec<Vec<Redis>> {
 
 /// One process.
 struct Node {
-    _process: Process,
+    process: Process,
     scratch: Scratch,
     pool: Place,
     sentinel: Place,
@@ -56,23 +56,22 @@ impl Node {
                 format!("      - {{name: {name}, address: '127.0.0.1:{port}'}}\n")
             })
             .collect();
+        // What is not of the section stands in the pool.
+        let (section, fence) = match section.split_once("fence: ") {
+            Some((section, fence)) => (section, format!("    fence: {fence}")),
+            None => (section, String::new()),
+        };
         let section = section.replace("PORT", &sentinel.to_string());
         let scratch = Scratch::new();
         let text = format!(
             "runtime: {}\ncontrol: control.sock\nadmin:\n  listen: 127.0.0.1:{admin}\nstats:\n  \
-             listen: off\nsentinel:\n{section}pools:\n  alpha:\n    listen: 127.0.0.1:{pool}\n    \
+             listen: off\nsentinel:\n{section}pools:\n  alpha:\n    listen: 127.0.0.1:{pool}\n{fence}    \
              servers:\n{servers}",
             runtime.name()
         );
         scratch.write("ringkeeper.yml", &text);
         let process = scratch.start("ringkeeper", &["run", "-c", "ringkeeper.yml"]);
-        let node = Self {
-            _process: process,
-            scratch,
-            pool: local(pool),
-            sentinel: local(sentinel),
-            admin,
-        };
+        let node = Self { process, scratch, pool: local(pool), sentinel: local(sentinel), admin };
         eventually(&format!("a node serves: {}", node.log()), || {
             Client::connect(&node.pool).ok()?.try_ask(&["PING"]).ok()
         });
@@ -202,6 +201,7 @@ on_every_runtime!(
     genuine_sentinels_are_followed,
     an_upgraded_process_is_the_same_sentinel,
     a_witness_votes_and_has_no_pools,
+    a_process_that_stood_still_writes_nothing_to_a_former_master,
 );
 
 fn an_upgraded_process_is_the_same_sentinel(runtime: Runtime) {
@@ -414,4 +414,29 @@ fn genuine_sentinels_are_followed(runtime: Runtime) {
     write_until(&mut client, &key, &mut tally, |tally| tally.last > before + 100);
     assert!(tally.failed.len() <= 1, "{tally:?}\n{}", node.log());
     assert_ne!(node.route(NAME).unwrap().0, old);
+}
+
+fn a_process_that_stood_still_writes_nothing_to_a_former_master(runtime: Runtime) {
+    need!("redis-server");
+    let shards = shards();
+    let nodes = own_quorum(runtime, &shards, "fence: strict\n");
+    let mut client = nodes[0].client();
+    let key = key_of(&mut client, &shards[0][0]);
+    let old = shards[0][0].place.port();
+    eventually("it may write", || (client.ask(&["SET", &key, "1"]) == Reply::ok()).then_some(()));
+    // The process and the master stand still, and the others replace the master.
+    nodes[0].process.signal(Signal::STOP);
+    shards[0][0].signal(Signal::STOP);
+    eventually(&format!("it is replaced: {}", nodes[1].log()), || {
+        (master_of(&nodes[1], NAME) != old && master_of(&nodes[2], NAME) != old).then_some(())
+    });
+    client.send(&support::resp::request(&["SET", &key, "2"])).unwrap();
+    // Both go on: the old master takes writes, and the worker may be the first thread to run.
+    shards[0][0].signal(Signal::CONT);
+    nodes[0].process.signal(Signal::CONT);
+    let reply = client.reply().unwrap();
+    assert_eq!(reply, Reply::ok(), "{}", nodes[0].log());
+    let new = master_of(&nodes[1], NAME);
+    let new = shards[0].iter().find(|server| server.place.port() == new).unwrap();
+    assert_eq!(new.client().ask(&["GET", &key]).text(), "2");
 }

@@ -18,6 +18,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use redis::Commands;
+use redis::sentinel::{SentinelClient, SentinelServerType};
+
 use support::eventually;
 use support::lab::{Runtime, program};
 use support::python;
@@ -36,6 +39,7 @@ on_every_runtime!(
     scripts_run_with_their_arguments_and_without_our_descriptors,
     passwords_are_asked_for_and_given,
     redis_py_and_redis_cli_find_the_master,
+    redis_rs_finds_the_servers_and_follows_a_switch,
     a_process_without_a_file_to_write_does_not_start,
     the_native_form_only_reads_its_file_and_remembers_beside_it,
     a_peer_that_is_gone_for_good_is_forgotten_and_no_majority_with_it,
@@ -495,6 +499,36 @@ fn redis_py_and_redis_cli_find_the_master(runtime: Runtime) {
     assert_eq!(address.lines().collect::<Vec<_>>(), ["127.0.0.1", &port]);
     assert!(cli(&["-3", "SENTINEL", "MASTER", NAME]).contains("parallel-syncs"));
     assert!(cli(&["info", "server"]).contains("redis_mode:sentinel"));
+}
+
+fn redis_rs_finds_the_servers_and_follows_a_switch(runtime: Runtime) {
+    need!("redis-server");
+    let all = Quorum::start_with(&[Make::Ours(runtime), Make::Ours(runtime)], 1, 5000, "");
+    let places: Vec<String> =
+        all.watchers.iter().map(|watcher| format!("redis://{}/", watcher.place)).collect();
+    let build = |kind| SentinelClient::build(places.clone(), NAME.to_owned(), None, kind).unwrap();
+    let mut master = build(SentinelServerType::Master);
+    let mut replica = build(SentinelServerType::Replica);
+    let mut connection = master.get_connection().unwrap();
+    Commands::set::<_, _, ()>(&mut connection, "name", "laohu").unwrap();
+    let mut reader = replica.get_connection().unwrap();
+    eventually("the replica has it", || {
+        let value: Option<String> = Commands::get(&mut reader, "name").unwrap();
+        (value.as_deref() == Some("laohu")).then_some(())
+    });
+    let old = all.watchers[0].master_port();
+    assert_eq!(all.watchers[0].ask(&["SENTINEL", "FAILOVER", NAME]), Reply::ok());
+    let (new, _) = all.wait_for_switch(old);
+    all.wait_until_settled(new);
+    // Asked anew, as such clients do when a connection ends or a server has become a replica.
+    let mut connection = master.get_connection().unwrap();
+    Commands::set::<_, _, ()>(&mut connection, "name", "baihu").unwrap();
+    assert!(all.servers[new].keys().contains(&b"name"[..]));
+    let mut reader = replica.get_connection().unwrap();
+    eventually("the other one follows", || {
+        let value: Option<String> = Commands::get(&mut reader, "name").unwrap();
+        (value.as_deref() == Some("baihu")).then_some(())
+    });
 }
 
 fn a_process_without_a_file_to_write_does_not_start(runtime: Runtime) {

@@ -14,6 +14,7 @@ use std::process::Command;
 
 use support::lab::{Redis, Runtime, free_address, program};
 use support::quorum::{Make, NAME, Quorum, Watcher};
+use support::resp::{Client, Place, Reply};
 use support::{Scratch, eventually};
 
 on_every_runtime!(
@@ -21,6 +22,7 @@ on_every_runtime!(
     clients_need_tls_and_a_certificate_on_the_encrypted_port,
     a_server_of_another_authority_is_refused_and_the_log_says_why,
     a_file_that_promises_tls_without_certificates_does_not_start,
+    beside_pools_clients_and_peers_come_in_by_tls,
 );
 
 /// A certificate authority, and a host that it signed.
@@ -191,4 +193,66 @@ fn a_file_that_promises_tls_without_certificates_does_not_start(runtime: Runtime
         assert_eq!(output.status.code(), Some(1), "{text}");
         assert!(text.contains(words), "{lines}: {text}");
     }
+}
+
+fn beside_pools_clients_and_peers_come_in_by_tls(runtime: Runtime) {
+    need!("redis-server", "redis-cli", "openssl");
+    let papers = Papers::make();
+    let master = Redis::start();
+    let [pool, plain, encrypted] = [(); 3].map(|()| support::free_port());
+    let scratch = Scratch::new();
+    let pools = format!(
+        "alpha:\n  listen: 127.0.0.1:{pool}\n  redis: true\n  servers:\n{}\n",
+        master.line("")
+    );
+    scratch.write("alpha.yml", &pools);
+    let lines: Vec<String> = papers.directives(encrypted);
+    let (replication, lines): (Vec<String>, Vec<String>) =
+        lines.into_iter().partition(|line| line.starts_with("tls-replication"));
+    let watch = format!(
+        "port {plain}\nbind 127.0.0.1\nsentinel monitor {NAME} 127.0.0.1 {} 1\n{}\n",
+        master.place.port(),
+        lines.join("\n")
+    );
+    scratch.write("sentinel.conf", &watch);
+    let arguments = [
+        "run",
+        "--nutcracker",
+        "alpha.yml",
+        "--sentinel",
+        "sentinel.conf",
+        "--runtime",
+        runtime.name(),
+        "--stats-port",
+        "0",
+    ];
+    let process = scratch.start("ringkeeper", &arguments);
+    let place = |port: u16| Place::Tcp(([127, 0, 0, 1], port).into());
+    eventually(&format!("the pool serves: {}", scratch.read("stderr")), || {
+        let mut client = Client::connect(&place(pool)).ok()?;
+        (client.try_ask(&["SET", "name", "laohu"]).ok()? == Reply::ok()).then_some(())
+    });
+    let address = format!("127.0.0.1\n{}\n", master.place.port());
+    let cli = |more: &[&str]| {
+        let mut command = Command::new(program("redis-cli").unwrap());
+        command.args(["-p", &encrypted.to_string()]).args(more);
+        command.args(["SENTINEL", "get-master-addr-by-name", NAME]);
+        support::stdout(&command.output().unwrap())
+    };
+    let files = ["ca.pem", "host.pem", "host.key"].map(|name| papers.path(name));
+    let whole = ["--tls", "--cacert", &files[0], "--cert", &files[1], "--key", &files[2]];
+    assert_eq!(cli(&whole), address, "{}", scratch.read("stderr"));
+    assert_ne!(cli(&[]), address);
+    let open = Client::connect(&place(plain)).unwrap().ask(&["SENTINEL", "CKQUORUM", NAME]);
+    assert!(open.text().starts_with("OK 1 usable"), "{open:?}");
+    drop(process);
+    // At a place of its own: what a killed process had open may be closed a moment after its end.
+    let other = support::free_port();
+    scratch.write("alpha.yml", &pools.replace(&pool.to_string(), &other.to_string()));
+    // Pools would be sent to ports where they are not understood.
+    scratch.write("sentinel.conf", &(watch + &replication.join("\n") + "\n"));
+    let output = scratch.run("ringkeeper", &arguments);
+    let text = support::stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("tls-replication: pools would be sent"), "{text}");
 }

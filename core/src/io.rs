@@ -45,7 +45,7 @@ mod notice;
 
 use std::any::Any;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -134,6 +134,13 @@ pub enum Input<'a> {
         /// Durable, or why not. After an error nothing is known of what the file holds.
         result: Result<(), PersistError>,
     },
+    /// What became of an [`Errand::Read`].
+    FileRead {
+        /// The errand's name.
+        ticket: Ticket,
+        /// What the file holds, or the operating system's words.
+        result: Result<Vec<u8>, String>,
+    },
     /// A program asked for by [`Errand::Run`] has ended, or could not start.
     Exited {
         /// The program's name.
@@ -182,6 +189,13 @@ pub enum Mail {
         /// As in [`Input::Persisted`].
         result: Result<(), PersistError>,
     },
+    /// From the host, about an [`Errand::Read`].
+    FileRead {
+        /// The errand's name.
+        ticket: Ticket,
+        /// As in [`Input::FileRead`].
+        result: Result<Vec<u8>, String>,
+    },
     /// From the host, about an [`Errand::Run`].
     Exited {
         /// The program's name.
@@ -198,6 +212,7 @@ impl Mail {
     pub const fn is_answer(&self) -> bool {
         match self {
             Self::Persisted { .. }
+            | Self::FileRead { .. }
             | Self::Exited { .. }
             | Self::Command(Command::Reload { .. })
             | Self::Notice(Notice::Shard(_) | Notice::Health(_)) => true,
@@ -212,6 +227,7 @@ impl From<Mail> for Input<'static> {
             Mail::Command(command) => Self::Command(command),
             Mail::Notice(notice) => Self::Notice(notice),
             Mail::Persisted { ticket, result } => Self::Persisted { ticket, result },
+            Mail::FileRead { ticket, result } => Self::FileRead { ticket, result },
             Mail::Exited { job, exit } => Self::Exited { job, exit },
         }
     }
@@ -332,6 +348,9 @@ pub enum Output {
         endpoint: Endpoint,
         /// How long the attempt may take.
         timeout: Duration,
+        /// Our end of it, of the family of `endpoint`; `None` leaves it to the kernel. One that this
+        /// host does not have ends the attempt.
+        source: Option<IpAddr>,
     },
     /// Write the whole buffer. Never empty, never while another write of `conn` is in flight.
     Transmit {

@@ -338,6 +338,10 @@ pub const SENTINEL_SCRIPT_RUNS_MAX: u32 = 10;
 
 const _: () = assert!(SENTINEL_SCRIPTS_RUNNING_MAX < ERRANDS_MAX);
 
+/// Largest file that a worker has read, bytes; one that is larger is not read. A thousand users take
+/// a hundred kilobytes.
+pub const FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Users of a Sentinel; more are refused.
 pub const SENTINEL_USERS_MAX: usize = 1024;
 

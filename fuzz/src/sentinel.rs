@@ -294,7 +294,10 @@ impl Stage {
                 }
                 Output::Errand(Errand::Run { job, .. }) => self.jobs.push_back(job),
                 Output::Resolve { query, .. } => self.queries.push_back(query),
-                Output::Event(_) | Output::Errand(Errand::Kill { .. }) | Output::Notice { .. } => {}
+                // Who waits for a file waits until the end.
+                Output::Event(_)
+                | Output::Errand(Errand::Kill { .. } | Errand::Read { .. })
+                | Output::Notice { .. } => {}
                 other @ (Output::PauseRead(_)
                 | Output::ResumeRead(_)
                 | Output::EndWrite(_)

@@ -1,7 +1,7 @@
 //! Sockets toward servers, and what their error numbers mean.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use mio::net::{TcpStream, UnixStream};
@@ -10,23 +10,26 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::conn::Stream;
 
-/// Starts to connect. The socket becomes writable when the attempt has ended either way.
+/// Starts to connect, from `source` if there is one. The socket becomes writable when the attempt has ended either way.
 ///
 /// # Errors
 ///
 /// The attempt ended at once; [`connect_reason`] translates.
-pub(crate) fn start(endpoint: &Endpoint) -> io::Result<Stream> {
+pub(crate) fn start(endpoint: &Endpoint, source: Option<IpAddr>) -> io::Result<Stream> {
     match endpoint {
-        Endpoint::Tcp(address) => start_tcp(*address),
+        Endpoint::Tcp(address) => start_tcp(*address, source),
         Endpoint::Unix(path) => start_unix(path),
     }
 }
 
-fn start_tcp(address: SocketAddr) -> io::Result<Stream> {
+fn start_tcp(address: SocketAddr, source: Option<IpAddr>) -> io::Result<Stream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_keepalive(true)?;
+    if let Some(source) = source {
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
     connect(&socket, &address.into())?;
     Ok(Stream::Tcp(TcpStream::from_std(socket.into())))
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -480,8 +481,8 @@ impl<D: Drive, H: Host> Driver<D, H> {
         while let Some(output) = self.drive.poll_output() {
             match output {
                 Output::Transmit { conn, buffer } => self.transmit(conn, buffer),
-                Output::Connect { conn, endpoint, timeout } => {
-                    self.connect(conn, &endpoint, timeout);
+                Output::Connect { conn, endpoint, timeout, source } => {
+                    self.connect(conn, &endpoint, source, timeout);
                 }
                 Output::PauseRead(conn) => {
                     if let Some(conn) = self.conns.get_mut(conn) {
@@ -524,8 +525,14 @@ impl<D: Drive, H: Host> Driver<D, H> {
         }
     }
 
-    fn connect(&mut self, id: ConnId, endpoint: &Endpoint, timeout: Duration) {
-        match connect::start(endpoint) {
+    fn connect(
+        &mut self,
+        id: ConnId,
+        endpoint: &Endpoint,
+        source: Option<IpAddr>,
+        timeout: Duration,
+    ) {
+        match connect::start(endpoint, source) {
             Ok(stream) => {
                 self.insert(Conn::new(id, stream, true));
                 self.attempts.insert((self.now + timeout, id));

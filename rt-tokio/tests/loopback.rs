@@ -134,6 +134,7 @@ fn end_reporter(sender: std::sync::mpsc::Sender<CloseReason>) -> impl Machine {
         | Input::Command(_)
         | Input::Notice(_)
         | Input::Persisted { .. }
+        | Input::FileRead { .. }
         | Input::Exited { .. }
         | Input::ChannelOpened { .. }
         | Input::Datagram { .. }
@@ -245,6 +246,7 @@ impl Machine for Forwarder {
             | Input::Command(_)
             | Input::Notice(_)
             | Input::Persisted { .. }
+            | Input::FileRead { .. }
             | Input::Exited { .. }
             | Input::ChannelOpened { .. }
             | Input::Datagram { .. }
@@ -396,6 +398,7 @@ fn unread_requests_do_not_turn_a_flushing_close_into_a_reset() {
             }
             Input::Notice(_)
             | Input::Persisted { .. }
+            | Input::FileRead { .. }
             | Input::Exited { .. }
             | Input::ChannelOpened { .. }
             | Input::Datagram { .. }
@@ -444,6 +447,7 @@ fn an_aborting_close_does_not_wait_for_a_reader() {
             | Input::Command(_)
             | Input::Notice(_)
             | Input::Persisted { .. }
+            | Input::FileRead { .. }
             | Input::Exited { .. }
             | Input::ChannelOpened { .. }
             | Input::Datagram { .. }
@@ -478,6 +482,7 @@ fn an_abort_overtakes_a_flush_that_cannot_finish() {
             | Input::Command(_)
             | Input::Notice(_)
             | Input::Persisted { .. }
+            | Input::FileRead { .. }
             | Input::Exited { .. }
             | Input::ChannelOpened { .. }
             | Input::Datagram { .. }
@@ -504,6 +509,7 @@ fn nothing_is_read_while_paused() {
             }
             Input::Notice(_)
             | Input::Persisted { .. }
+            | Input::FileRead { .. }
             | Input::Exited { .. }
             | Input::ChannelOpened { .. }
             | Input::Datagram { .. }

@@ -6,6 +6,7 @@ mod close;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::io;
+use std::net::IpAddr;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
@@ -613,8 +614,8 @@ impl<D: Drive, H: Host> Driver<D, H> {
         while let Some(output) = self.drive.poll_output() {
             match output {
                 Output::Transmit { conn, buffer } => self.transmit(conn, buffer),
-                Output::Connect { conn, endpoint, timeout } => {
-                    self.connect(conn, &endpoint, timeout);
+                Output::Connect { conn, endpoint, timeout, source } => {
+                    self.connect(conn, &endpoint, source, timeout);
                 }
                 Output::PauseRead(conn) => self.pause(conn),
                 Output::ResumeRead(conn) => self.resume(conn),
@@ -655,8 +656,14 @@ impl<D: Drive, H: Host> Driver<D, H> {
         }
     }
 
-    fn connect(&mut self, conn: ConnId, endpoint: &Endpoint, timeout: Duration) {
-        let (socket, address) = match socket::prepare(endpoint) {
+    fn connect(
+        &mut self,
+        conn: ConnId,
+        endpoint: &Endpoint,
+        source: Option<IpAddr>,
+        timeout: Duration,
+    ) {
+        let (socket, address) = match socket::prepare(endpoint, source) {
             Ok(prepared) => prepared,
             Err(reason) => return self.ended.push_back((conn, End::Closed(reason))),
         };

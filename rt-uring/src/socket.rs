@@ -1,32 +1,39 @@
 //! Sockets: how they are made, and what their errors mean.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use ringkeeper_core::io::{CloseReason, Endpoint};
 
-/// Makes the socket of a connection to a server, and the address to connect it to.
+/// Makes the socket of a connection to a server, bound to `source` if there is one, and the address to
+/// connect it to.
 ///
 /// # Errors
 ///
 /// What the kernel says, or `ENAMETOOLONG` for a path that is too long for a unix socket.
-pub(crate) fn prepare(endpoint: &Endpoint) -> Result<(Socket, SockAddr), CloseReason> {
+pub(crate) fn prepare(
+    endpoint: &Endpoint,
+    source: Option<IpAddr>,
+) -> Result<(Socket, SockAddr), CloseReason> {
     let result = match endpoint {
-        Endpoint::Tcp(address) => prepare_tcp(*address),
+        Endpoint::Tcp(address) => prepare_tcp(*address, source),
         Endpoint::Unix(path) => prepare_unix(path),
     };
     result.map_err(|error| reason(error.raw_os_error().unwrap_or(0)))
 }
 
-fn prepare_tcp(address: SocketAddr) -> io::Result<(Socket, SockAddr)> {
+fn prepare_tcp(address: SocketAddr, source: Option<IpAddr>) -> io::Result<(Socket, SockAddr)> {
     let address = SockAddr::from(address);
     let socket = Socket::new(address.domain(), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_keepalive(true)?;
+    if let Some(source) = source {
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
     Ok((socket, address))
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -13,15 +13,25 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use ringkeeper_core::id::{JobId, Ticket};
 use ringkeeper_core::io::{Change, Errand, Exit, Mail, PersistError, Program};
+use ringkeeper_core::limits::FILE_BYTES_MAX;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use crate::host::{reason, sys};
 
+/// Why no file can be touched.
+const NOBODY: &str = "the thread for files is gone";
+
 /// Takes errands from one worker. Dropped, it lets what is under way finish.
 pub(crate) struct Errands {
-    files: mpsc::Sender<(Ticket, Change)>,
+    files: mpsc::Sender<FileWork>,
     answer: Answer,
     running: Running,
+}
+
+/// What the thread for files does, one after the other.
+enum FileWork {
+    Persist(Ticket, Change),
+    Read(Ticket, PathBuf),
 }
 
 /// How answers get back to the worker.
@@ -31,18 +41,26 @@ type Answer = Arc<dyn Fn(Mail) + Send + Sync>;
 type Running = Arc<Mutex<BTreeMap<JobId, Pid>>>;
 
 impl Errands {
-    /// Starts the thread that writes files; `answer` leaves mail for the worker.
+    /// Starts the thread that writes and reads files; `answer` leaves mail for the worker.
     ///
     /// # Errors
     ///
     /// The system refuses a thread.
     pub(crate) fn start(answer: impl Fn(Mail) + Send + Sync + 'static) -> io::Result<Self> {
         let answer: Answer = Arc::new(answer);
-        let (files, wanted) = mpsc::channel::<(Ticket, Change)>();
+        let (files, wanted) = mpsc::channel::<FileWork>();
         let tell = Arc::clone(&answer);
         std::thread::Builder::new().name("rk-files".to_owned()).spawn(move || {
-            while let Ok((ticket, change)) = wanted.recv() {
-                tell(Mail::Persisted { ticket, result: persist(&change) });
+            while let Ok(work) = wanted.recv() {
+                tell(match work {
+                    FileWork::Persist(ticket, change) => {
+                        Mail::Persisted { ticket, result: persist(&change) }
+                    }
+                    FileWork::Read(ticket, path) => {
+                        let result = read(&path).map_err(|error| reason(&error));
+                        Mail::FileRead { ticket, result }
+                    }
+                });
             }
         })?;
         Ok(Self { files, answer, running: Running::default() })
@@ -52,10 +70,15 @@ impl Errands {
     pub(crate) fn take(&self, errand: Errand) {
         match errand {
             Errand::Persist { ticket, change } => {
-                if self.files.send((ticket, change)).is_err() {
-                    let message = "the thread that writes files is gone".to_owned();
-                    let result = Err(PersistError { message });
+                if self.files.send(FileWork::Persist(ticket, change)).is_err() {
+                    let result = Err(PersistError { message: NOBODY.to_owned() });
                     (self.answer)(Mail::Persisted { ticket, result });
+                }
+            }
+            Errand::Read { ticket, path } => {
+                if self.files.send(FileWork::Read(ticket, path)).is_err() {
+                    let result = Err(NOBODY.to_owned());
+                    (self.answer)(Mail::FileRead { ticket, result });
                 }
             }
             Errand::Run { job, program } => self.run(job, &program),
@@ -170,6 +193,21 @@ fn exit(status: ExitStatus) -> Exit {
         (None, Some(signal)) => Exit::Signal(signal),
         (None, None) => Exit::Code(0),
     }
+}
+
+/// Reads a file that somebody wrote by hand.
+///
+/// # Errors
+///
+/// It can't be read, or is larger than [`FILE_BYTES_MAX`].
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let most = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX);
+    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+    }
+    Ok(bytes)
 }
 
 fn persist(change: &Change) -> Result<(), PersistError> {

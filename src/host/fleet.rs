@@ -9,6 +9,7 @@ use ringkeeper_core::id::{ListenerId, WorkerId};
 use ringkeeper_core::io::{Command, Mail, Notice, Parcel};
 use ringkeeper_core::node::{Control, ControlPlan, WatchPlan, Worker};
 use ringkeeper_core::proxy::Plan;
+use ringkeeper_core::tls::{self, Tls};
 
 use crate::host;
 use crate::host::acceptor::{Acceptor, Candidate, Share};
@@ -39,8 +40,8 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Starts `count` workers on the same plan, and the one that watches them. They listen nowhere
-    /// yet. `routers` is the way to the virtual routers.
+    /// Starts `count` workers on the same plan, and the one that watches them, which may speak TLS.
+    /// They listen nowhere yet. `routers` is the way to the virtual routers.
     ///
     /// # Errors
     ///
@@ -49,7 +50,7 @@ impl Fleet {
         selected: Selected,
         plan: &Arc<Plan>,
         count: u16,
-        control: ControlPlan,
+        (control, encryption): (ControlPlan, Option<tls::Plan>),
         routers: Line,
     ) -> anyhow::Result<Self> {
         let (sender, news) = mpsc::channel();
@@ -81,8 +82,15 @@ impl Fleet {
         let errands = Errands::start(move |answer| answers.mail_control(answer))
             .context("no thread to write files")?;
         let desk = ControlDesk { switchboard: Arc::clone(&switchboard), errands };
-        let control = runtime::start(selected, "rk-watch".to_owned(), drive, start, desk)
-            .context("the thread that watches the workers could not start")?;
+        let name = "rk-watch".to_owned();
+        let control = match encryption {
+            Some(plan) => {
+                let drive = Tls::new(drive, plan, ringkeeper_core::time::Instant::START);
+                runtime::start(selected, name, drive, start, desk)
+            }
+            None => runtime::start(selected, name, drive, start, desk),
+        };
+        let control = control.context("the thread that watches the workers could not start")?;
         switchboard.connect_control(control.sender().clone());
         let watcher = control.sender().clone();
         routers.set_back(move |notice| watcher.mail(Mail::Notice(notice)));

@@ -1,17 +1,18 @@
 //! Who knows where the masters of the pools' shards are, beside the pools.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use ringkeeper_core::config::nutcracker::{Address, Config, HostPort};
+use anyhow::Context as _;
 use ringkeeper_core::config::sentinel as conf;
-use ringkeeper_core::node::{ControlRole, WatchPlan};
+use ringkeeper_core::node::{ControlRole, WatchPlan, compose};
 use ringkeeper_core::sentinel::follow::FollowSetup;
 use ringkeeper_core::sentinel::machine::Setup;
+use ringkeeper_core::tls::Plan as Encryption;
 
 use crate::host::sentinel;
 use crate::host::sockets::{Fresh, Sockets};
-use crate::host::{self, listen};
+use crate::host::{self, listen, tls};
 
 /// Reads what a Sentinel begins with: its settings, and what it has promised and learnt.
 pub(crate) type ReadSetup = Box<dyn Fn() -> Result<Setup, String>>;
@@ -29,36 +30,34 @@ pub(crate) enum MastersLaunch {
 }
 
 impl MastersLaunch {
-    /// Opens the listeners that others reach it by.
+    /// Opens the listeners that others reach it by, and reads what its encryption needs. Pools are
+    /// told where masters are, and speak no TLS to servers, so that with them only clients and
+    /// peers that come in may.
     ///
     /// # Errors
     ///
     /// What can't be opened, or what is wrong with the settings.
-    pub(crate) fn open(&self, sockets: &mut Sockets) -> anyhow::Result<Vec<Fresh>> {
-        let Self::Own { read } = self else { return Ok(Vec::new()) };
+    pub(crate) fn open(
+        &self,
+        sockets: &mut Sockets,
+        has_pools: bool,
+    ) -> anyhow::Result<(Vec<Fresh>, Option<Encryption>)> {
+        let Self::Own { read } = self else { return Ok((Vec::new(), None)) };
         let setup = read().map_err(anyhow::Error::msg)?;
         let server = &setup.config.server;
-        if server.tls != conf::Tls::default() {
-            anyhow::bail!(
-                "a Sentinel beside pools does not speak TLS: take the tls- directives out, or run it \
-                 as a process of its own (ringkeeper run --sentinel FILE)"
-            );
-        }
-        let mut fresh = Vec::new();
-        for (is_optional, request) in
-            sentinel::wanted(&setup.config, server.port.unwrap_or(conf::PORT_DEFAULT))
-        {
-            match sockets.open_fixed(request, ControlRole::Sentinel) {
-                Ok(opened) => {
-                    let at = listen::endpoint(&opened.listener.socket)?;
-                    tracing::info!(address = %at, "Sentinels are served");
-                    fresh.push(opened);
-                }
-                Err(error) if is_optional => tracing::debug!("{error:#}"),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(fresh)
+        anyhow::ensure!(
+            !(has_pools && server.tls.replication),
+            "tls-replication: pools would be sent to the ports where masters speak TLS, and speak \
+             none: take it out, or run the Sentinel as a process of its own (ringkeeper run \
+             --sentinel FILE)"
+        );
+        let plain = server.port.unwrap_or(conf::PORT_DEFAULT);
+        let mut fresh = open_port(&setup.config, plain, sockets)?;
+        let encrypted = open_port(&setup.config, server.tls.port.unwrap_or(0), sockets)?;
+        let ids = encrypted.iter().map(|opened| opened.listener.id).collect();
+        fresh.extend(encrypted);
+        let encryption = tls::plan(&server.tls, ids).context("TLS can't be used")?;
+        Ok((fresh, encryption))
     }
 
     /// Returns what the worker begins with.
@@ -87,53 +86,27 @@ impl MastersLaunch {
         // Who follows knows nothing before the first answer.
         let Self::Own { read } = self else { return Ok(BTreeMap::new()) };
         let setup = read().map_err(anyhow::Error::msg)?;
-        Ok(places(&setup.config))
+        Ok(compose::places(&setup.config))
     }
 }
 
-/// Returns where each master is, by name; those with host names are left out.
-fn places(config: &conf::Config) -> BTreeMap<String, SocketAddr> {
-    let place = |master: &conf::Master| {
-        let address = &master.monitor.address;
-        let ip: IpAddr = address.host().parse().ok()?;
-        Some((master.name.as_str().to_owned(), SocketAddr::new(ip, address.port())))
-    };
-    config.masters.iter().filter_map(place).collect()
-}
-
-/// Puts the masters where they were last known to be, so that nothing is sent to a former one
-/// before the first news.
-pub(crate) fn settle(config: &mut Config, known: &BTreeMap<String, SocketAddr>) {
-    for server in config.pools.iter_mut().flat_map(|pool| &mut pool.servers) {
-        let place = server.shard.as_ref().and_then(|shard| known.get(shard));
-        if let Some(place) = place {
-            let (host, port) = (place.ip().to_string(), place.port());
-            server.address = Address::Tcp(HostPort { host, port });
+/// Opens what the file wants for a port of the Sentinel.
+fn open_port(
+    config: &conf::Config,
+    port: u16,
+    sockets: &mut Sockets,
+) -> anyhow::Result<Vec<Fresh>> {
+    let mut fresh = Vec::new();
+    for (is_optional, request) in sentinel::wanted(config, port) {
+        match sockets.open_fixed(request, ControlRole::Sentinel) {
+            Ok(opened) => {
+                let at = listen::endpoint(&opened.listener.socket)?;
+                tracing::info!(address = %at, "Sentinels are served");
+                fresh.push(opened);
+            }
+            Err(error) if is_optional => tracing::debug!("{error:#}"),
+            Err(error) => return Err(error),
         }
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use ringkeeper_core::config::{native, nutcracker};
-
-    use super::*;
-
-    #[test]
-    fn masters_are_looked_for_where_they_were_last() {
-        let text = "alpha:\n  listen: 127.0.0.1:22121\n  redis: true\n  servers:\n    - \
-                    192.168.223.131:6379:1\n";
-        let sentinel = "sentinel monitor b 192.168.223.132 6379 2\nsentinel monitor c db 6379 2\n\
-                        sentinel known-replica b 192.168.223.131 6379\n";
-        let masters = conf::parse("s", sentinel).config.unwrap();
-        let mut config = nutcracker::parse("n", text).config.unwrap();
-        native::attach(&mut config, &masters.masters);
-        let known = places(&masters);
-        assert_eq!(known.len(), 1, "a host name is looked up later");
-        settle(&mut config, &known);
-        let server = &config.pools[0].servers[0];
-        assert_eq!(server.name, "192.168.223.131:6379", "its place on the ring stays");
-        let at = HostPort { host: "192.168.223.132".into(), port: 6379 };
-        assert_eq!(server.address, Address::Tcp(at));
-    }
+    Ok(fresh)
 }

@@ -8,6 +8,7 @@ mod changes;
 pub(crate) mod channels;
 pub(crate) mod control;
 pub(crate) mod daemon;
+pub(crate) mod direct;
 pub(crate) mod drained;
 pub(crate) mod errands;
 pub(crate) mod events;

@@ -17,7 +17,7 @@ use ringkeeper_core::node::sentinel::SentinelWorker;
 use ringkeeper_core::sentinel::machine::{Process, Setup};
 use ringkeeper_core::tls::Tls;
 
-use crate::host::errands::Errands;
+use crate::host::errands::{self, Errands};
 use crate::host::events;
 use crate::host::listen::{self, Address, Request};
 use crate::host::log::Log;
@@ -113,7 +113,7 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
         tracing::warn!("the limit of open files stays as it is: {error}");
     }
     let (selected, _) = runtime::select(launch.runtime)?;
-    let setup = identify(launch.setup)?;
+    let setup = identify(with_users(launch.setup)?)?;
     let server = &setup.config.server;
     let mut listeners = Vec::new();
     open(&setup.config, server.port.unwrap_or(PORT_DEFAULT), &mut listeners)?;
@@ -130,6 +130,20 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
         None => spawn(selected, worker, listeners),
     }
     .context("the Sentinel's thread could not start")
+}
+
+/// Reads the file with the users, where the configuration names one.
+///
+/// # Errors
+///
+/// It can't be read, or what is wrong with it.
+pub(crate) fn with_users(setup: Setup) -> anyhow::Result<Setup> {
+    let Some(name) = setup.config.server.aclfile.clone() else { return Ok(setup) };
+    let text = errands::read(Path::new(&name));
+    let text = text.with_context(|| format!("Error loading ACLs, opening file '{name}'"))?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let wrong = |why| anyhow::anyhow!("Aborting Redis startup because of ACL errors: {why}");
+    setup.with_users(text).map_err(wrong)
 }
 
 /// Adds what is told of the process.

@@ -140,7 +140,10 @@ impl<R: Runtime> Driver<R> {
     fn perform(self: &Rc<Self>, output: Output) {
         match output {
             Output::Transmit { conn, buffer } => self.with(conn, |conn| conn.transmit(buffer)),
-            Output::Connect { conn, endpoint, timeout } => self.connect(conn, endpoint, timeout),
+            // Pools leave their end of it to the kernel.
+            Output::Connect { conn, endpoint, timeout, source: _ } => {
+                self.connect(conn, endpoint, timeout);
+            }
             Output::PauseRead(conn) => self.with(conn, |conn| conn.set_paused(true)),
             Output::ResumeRead(conn) => self.with(conn, |conn| conn.set_paused(false)),
             Output::Release { conn, .. } => eprintln!("not given away: {conn:?}"),

@@ -346,7 +346,12 @@ impl World {
 
     fn apply(&mut self, output: Output) -> Check {
         match output {
-            Output::Connect { conn, endpoint, timeout } => self.connect(conn, endpoint, timeout),
+            Output::Connect { conn, source: Some(source), .. } => {
+                Err(format!("{conn:?} is to come from {source}"))
+            }
+            Output::Connect { conn, endpoint, timeout, source: None } => {
+                self.connect(conn, endpoint, timeout)
+            }
             Output::Transmit { conn, buffer } => self.transmit(conn, buffer),
             Output::PauseRead(conn) => {
                 self.trace.push(self.now, Line::Border("< pause", conn, 0));

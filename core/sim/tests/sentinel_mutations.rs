@@ -166,6 +166,18 @@ fn ours_that_promises_leases_to_everybody_is_found() {
 }
 
 #[test]
+fn ours_whose_workers_do_not_know_when_a_lease_ends_is_found() {
+    // A host stands still, somebody else gets the master, and its proxies are the first to go on.
+    let faults = [FaultKind::Pause, FaultKind::Masters, FaultKind::Cut];
+    let plan = |seed, member| Plan {
+        make: Some(fleet::make_strict()),
+        is_strict: true,
+        ..draw(seed, member, 1, &faults)
+    };
+    assert_ours_is_found(Mutation::HidesEnds, &["S8"], plan);
+}
+
+#[test]
 fn ours_that_believes_hellos_of_the_same_epoch_is_found() {
     let plan = |seed, member| Plan { disagrees: true, ..draw(seed, member, 1, STORM) };
     assert_ours_is_found(Mutation::BelievesEqualEpochs, &["S4"], plan);

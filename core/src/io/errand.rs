@@ -15,6 +15,14 @@ pub enum Errand {
         /// What to write, and where.
         change: Change,
     },
+    /// Read a file. Answered by [`Input::FileRead`], after the changes asked for before.
+    Read {
+        /// Names the answer.
+        ticket: Ticket,
+        /// Which file; one of more than [`FILE_BYTES_MAX`](crate::limits::FILE_BYTES_MAX) is
+        /// not read.
+        path: PathBuf,
+    },
     /// Run a program. Answered by [`Input::Exited`].
     Run {
         /// Names the program.

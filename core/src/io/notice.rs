@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use super::{Endpoint, Failure, Limit, Recipient};
 use crate::id::WorkerId;
-use crate::stats::{Answer, ErrorKind, LimitKind, Peer, Query, Question, RouterFigures};
+use crate::stats::{
+    Answer, ErrorKind, LimitKind, Peer, Query, Question, RouterFigures, ServiceFigures,
+};
+use crate::time::Instant;
 
 /// News between workers: a value, never a shared lock.
 #[derive(Clone, Debug)]
@@ -45,6 +48,9 @@ pub enum Notice {
     /// The figures of the virtual routers: from the worker that has them, when a state changes and
     /// otherwise once a second. For the control worker.
     Routers(Arc<[RouterFigures]>),
+    /// The figures of the virtual servers: from the worker that has them, once a second while
+    /// anything happens. For the control worker.
+    Balance(Arc<[ServiceFigures]>),
 }
 
 /// How something of this process is.
@@ -85,6 +91,10 @@ pub struct ShardNews {
     pub address: SocketAddr,
     /// How it is.
     pub condition: ShardCondition,
+    /// Where it serves: when that is over unless it is said again, such as a lease; `None` for as
+    /// long as nothing else is said. Workers look at their own clock, so that one that stood still
+    /// with the whole process writes nothing before it hears what was decided meanwhile.
+    pub valid_until: Option<Instant>,
 }
 
 /// How a shard's master is.

@@ -218,6 +218,7 @@ impl Control {
                     }
                     Notice::ConfigRead { is_good } => admin.note_reload(now, is_good),
                     Notice::Routers(figures) => admin.note_routers(figures),
+                    Notice::Balance(figures) => admin.note_balance(figures),
                     Notice::Question { .. }
                     | Notice::Shard(_)
                     | Notice::Sighting(_)
@@ -259,6 +260,7 @@ impl Control {
             | Input::Trouble { .. }
             | Input::Resolved { .. }
             | Input::Persisted { .. }
+            | Input::FileRead { .. }
             | Input::Exited { .. } => {
                 debug_assert!(false, "an answer to what was never asked: {input:?}");
             }
@@ -346,6 +348,7 @@ impl Drive for Control {
             Input::Connected { .. }
             | Input::Resolved { .. }
             | Input::Persisted { .. }
+            | Input::FileRead { .. }
             | Input::Exited { .. } => self.handle_watch(now, input),
             Input::ChannelOpened { .. } | Input::Datagram { .. } | Input::Trouble { .. } => {
                 debug_assert!(false, "an answer to what was never asked: {input:?}");

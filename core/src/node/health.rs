@@ -244,6 +244,7 @@ mod tests {
             epoch: 1,
             address: ([127, 0, 0, 1], 1).into(),
             condition,
+            valid_until: None,
         };
         overseer.note_shard(&shard(ShardCondition::Suspected));
         assert_eq!(period(&mut overseer, 0, Some(figures(true, false))), []);

@@ -99,7 +99,7 @@ impl Shared {
                     conn.address = Some(address);
                 }
                 let (id, timeout) = (conn.id, plan.connect_timeout);
-                self.outbox.push(Output::Connect { conn: id, endpoint, timeout });
+                self.outbox.push(Output::Connect { conn: id, endpoint, timeout, source: None });
             }
             Address::Named { host, port } => {
                 self.queries = self.queries.wrapping_add(1);
@@ -144,7 +144,7 @@ impl Shared {
         let Some(plan) = self.plan.pools.get(usize::from(pool.0)) else { return false };
         let endpoint = Endpoint::Tcp(address);
         let timeout = plan.connect_timeout;
-        self.outbox.push(Output::Connect { conn: id, endpoint, timeout });
+        self.outbox.push(Output::Connect { conn: id, endpoint, timeout, source: None });
         true
     }
 

@@ -174,7 +174,7 @@ impl Proxy {
                 }
             }
             Input::Notice(notice) => self.noticed(notice),
-            Input::Persisted { .. } | Input::Exited { .. } => {
+            Input::Persisted { .. } | Input::FileRead { .. } | Input::Exited { .. } => {
                 debug_assert!(false, "an answer to an errand that the proxy never gives");
             }
             Input::ChannelOpened { .. } | Input::Datagram { .. } | Input::Trouble { .. } => {
@@ -195,6 +195,7 @@ impl Proxy {
                 Timer::PoolDrainLimit => self.end_pool_drains(),
                 Timer::Answers(query) => self.end_question(query),
                 Timer::Grace(conn) => self.end_grace(key_of(conn)),
+                Timer::Lease(pool, server) => self.review_lease(pool, server),
             }
         }
     }

@@ -84,6 +84,9 @@ impl Fates {
             Timer::Probe(pool, server) => {
                 moved(pool, server).map(|(pool, server)| Timer::Probe(pool, server))
             }
+            Timer::Lease(pool, server) => {
+                moved(pool, server).map(|(pool, server)| Timer::Lease(pool, server))
+            }
             Timer::Requests(_)
             | Timer::DrainLimit
             | Timer::PoolDrainLimit

@@ -48,9 +48,33 @@ pub(crate) struct Following {
     /// The master, by the highest epoch that was told.
     pub(crate) address: Option<SocketAddr>,
     pub(crate) condition: Option<ShardCondition>,
+    /// When that it serves is over, unless it is said again.
+    valid_until: Option<Instant>,
+    /// Whether a timer is armed for that.
+    is_lease_timed: bool,
     pub(crate) gate: Gate,
     pub(crate) episode: Option<Episode>,
     sighted: Option<(Evidence, Instant)>,
+}
+
+impl Following {
+    /// Tells whether news say nothing new but how long it goes on like this.
+    fn is_told_longer(&self, now: Instant, news: &ShardNews) -> bool {
+        news.valid_until.is_some_and(|until| until > now)
+            && self.condition == Some(news.condition)
+            && self.address == Some(news.address)
+    }
+}
+
+/// Returns how a master is by our own clock: news may have lain about while the process stood
+/// still.
+fn condition_at(now: Instant, news: &ShardNews) -> ShardCondition {
+    match news.condition {
+        ShardCondition::Serving if news.valid_until.is_some_and(|until| until <= now) => {
+            ShardCondition::Fenced
+        }
+        condition => condition,
+    }
 }
 
 /// The newest news of each shard, also of those that no pool has now.
@@ -106,6 +130,8 @@ impl Server {
                 shard: Arc::clone(shard),
                 address: None,
                 condition: None,
+                valid_until: None,
+                is_lease_timed: false,
                 gate: Gate::Open,
                 episode: None,
                 sighted: None,
@@ -148,8 +174,15 @@ impl Proxy {
         if !self.shared.shards.learn(news) {
             return;
         }
+        let now = self.shared.now;
         for (pool, server) in self.shared.followers(&news.shard) {
-            self.take_news(pool, server, news);
+            match self.shared.following_mut(pool, server) {
+                Some(following) if following.is_told_longer(now, news) => {
+                    following.valid_until = news.valid_until;
+                    self.shared.time_lease(pool, server);
+                }
+                Some(_) | None => self.take_news(pool, server, news),
+            }
         }
     }
 
@@ -164,13 +197,14 @@ impl Proxy {
     }
 
     fn take_news(&mut self, pool: PoolId, id: ServerId, news: &ShardNews) {
-        let plan = Arc::clone(&self.shared.plan);
+        let (plan, now) = (Arc::clone(&self.shared.plan), self.shared.now);
         let Some(pool_plan) = plan.pools.get(usize::from(pool.0)) else { return };
         let Some(server_plan) = pool_plan.servers.get(usize::from(id.0)) else { return };
         let Some(server) = self.shared.server_mut(pool, id) else { return };
         let before = server.address(server_plan);
         let Some(following) = &mut server.following else { return };
-        let was = following.condition.replace(news.condition);
+        let was = following.condition.replace(condition_at(now, news));
+        following.valid_until = news.valid_until;
         following.address = Some(news.address);
         server.follow(pool_plan, server_plan);
         let conns = server.conns();
@@ -204,6 +238,29 @@ impl Proxy {
         for conn in elsewhere {
             self.supersede(key_of(conn), is_planned);
         }
+        self.shared.time_lease(pool, id);
+        self.apply_gate(pool, id);
+    }
+
+    /// Shuts the gate of a shard whose lease is over by our own clock. Timers run before anything
+    /// of the turn leaves, so a worker that stood still sends nothing that it should not.
+    pub(crate) fn review_lease(&mut self, pool: PoolId, id: ServerId) {
+        let (plan, now) = (Arc::clone(&self.shared.plan), self.shared.now);
+        let Some(pool_plan) = plan.pools.get(usize::from(pool.0)) else { return };
+        let Some(server_plan) = pool_plan.servers.get(usize::from(id.0)) else { return };
+        let Some(server) = self.shared.server_mut(pool, id) else { return };
+        let Some(following) = &mut server.following else { return };
+        following.is_lease_timed = false;
+        let Some(until) = following.valid_until else { return };
+        if following.condition != Some(ShardCondition::Serving) {
+            return;
+        }
+        if until > now {
+            self.shared.time_lease(pool, id);
+            return;
+        }
+        following.condition = Some(ShardCondition::Fenced);
+        server.follow(pool_plan, server_plan);
         self.apply_gate(pool, id);
     }
 
@@ -268,6 +325,16 @@ impl Shared {
             }
         }
         found
+    }
+
+    /// Arms the timer for the end of a lease. One is enough: it looks how long the lease is then.
+    fn time_lease(&mut self, pool: PoolId, id: ServerId) {
+        let Some(following) = self.following_mut(pool, id) else { return };
+        let Some(until) = following.valid_until.filter(|_| !following.is_lease_timed) else {
+            return;
+        };
+        following.is_lease_timed = true;
+        self.timers.arm(until, Timer::Lease(pool, id));
     }
 
     fn following_mut(&mut self, pool: PoolId, id: ServerId) -> Option<&mut Following> {

@@ -41,6 +41,8 @@ pub(crate) enum Timer {
     Answers(Query),
     /// Replies of a former master may have been waited for long enough.
     Grace(ConnId),
+    /// What was told of a shard's master may be true no longer.
+    Lease(PoolId, ServerId),
 }
 
 impl Timer {
@@ -53,6 +55,7 @@ impl Timer {
             Self::PoolDrainLimit => "drain limit of a pool",
             Self::Answers(_) => "answers of other workers",
             Self::Grace(_) => "replies of a former master",
+            Self::Lease(..) => "end of a lease",
         }
     }
 }

@@ -15,7 +15,7 @@
 //! - whose state cannot be made durable neither votes nor stands;
 //! - a peer that was only just heard of counts in the majority, but its vote does not.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::ask::Answer;
@@ -160,6 +160,8 @@ pub struct Elections {
     waiting: VecDeque<WaitingReply>,
     /// What is done about a failure of writing; none while writing works.
     mend: Option<Mend>,
+    /// When which candidacy has something due: with hundreds of masters only those are looked at.
+    due: BTreeSet<(Instant, MasterName)>,
     rng: Rng,
     out: VecDeque<Output>,
 }
@@ -197,6 +199,8 @@ struct Ballot {
     /// Until when we do not stand.
     barred_until: Option<Instant>,
     stand: Stand,
+    /// Its entry in [`Elections::due`].
+    due_at: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -207,6 +211,19 @@ enum Stand {
     Candidate(Candidacy),
     /// We do, in this epoch.
     Leader(Epoch),
+}
+
+impl Stand {
+    /// Returns when something has to be done without news.
+    fn due_at(&self) -> Option<Instant> {
+        match self {
+            Self::Candidate(candidacy) if candidacy.own_vote.is_none() => {
+                Some(candidacy.round_ends.min(candidacy.ends))
+            }
+            Self::Candidate(candidacy) => Some(candidacy.ends),
+            Self::None | Self::Leader(_) => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -245,6 +262,7 @@ impl Elections {
             writing: BTreeMap::new(),
             waiting: VecDeque::new(),
             mend: None,
+            due: BTreeSet::new(),
             rng: Rng::new(seed),
             out: VecDeque::new(),
         }
@@ -287,14 +305,21 @@ impl Elections {
 
     /// Returns when [`handle_timeout`](Self::handle_timeout) is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let rounds = self.ballots.values().filter_map(|ballot| match &ballot.stand {
-            Stand::Candidate(candidacy) if candidacy.own_vote.is_none() => {
-                Some(candidacy.round_ends.min(candidacy.ends))
-            }
-            Stand::Candidate(candidacy) => Some(candidacy.ends),
-            Stand::None | Stand::Leader(_) => None,
-        });
-        rounds.chain(self.mend.map(|mend| mend.at)).min()
+        let due = self.due.first().map(|(at, _)| *at);
+        due.into_iter().chain(self.mend.map(|mend| mend.at)).min()
+    }
+
+    /// Notes when a candidacy has something due. To be called whenever a stand changed.
+    fn reschedule(&mut self, master: &MasterName) {
+        let Some(ballot) = self.ballots.get_mut(master) else { return };
+        let at = ballot.stand.due_at();
+        if at == ballot.due_at {
+            return;
+        }
+        if let Some(old) = std::mem::replace(&mut ballot.due_at, at) {
+            self.due.remove(&(old, master.clone()));
+        }
+        self.due.extend(at.map(|at| (at, master.clone())));
     }
 
     /// Takes in an epoch from a peer's hello.
@@ -455,6 +480,7 @@ impl Elections {
                 ..candidacy
             });
         }
+        self.reschedule(master);
     }
 
     /// Takes in a peer's answer. Answers of another epoch than the one that we stand in change
@@ -501,6 +527,7 @@ impl Elections {
         match winner {
             Some(id) if id == self.myid => {
                 ballot.stand = Stand::Leader(epoch);
+                self.reschedule(master);
                 self.out.push_back(Output::Elected { master: master.clone(), epoch });
             }
             Some(_) => self.end(master, NotElected::OtherWon),
@@ -531,6 +558,7 @@ impl Elections {
         let Stand::Candidate(candidacy) = &mut ballot.stand else { return };
         if candidacy.own_vote == Some(ticket) {
             candidacy.own_vote = None;
+            self.reschedule(master);
             self.out.push_back(Output::AskPeers { master: master.clone(), epoch: *epoch });
             self.count(master);
         }
@@ -575,17 +603,9 @@ impl Elections {
             mend.at = now + PERSIST_RETRY;
             self.persist(Record::Epoch(self.current_epoch));
         }
-        let due: Vec<MasterName> = self
-            .ballots
-            .iter()
-            .filter(|(_, ballot)| match &ballot.stand {
-                Stand::Candidate(c) => {
-                    c.ends <= now || (c.own_vote.is_none() && c.round_ends <= now)
-                }
-                Stand::None | Stand::Leader(_) => false,
-            })
-            .map(|(name, _)| name.clone())
-            .collect();
+        let is_due = |(at, _): &&(Instant, MasterName)| *at <= now;
+        let due: Vec<MasterName> =
+            self.due.iter().take_while(is_due).map(|(_, master)| master.clone()).collect();
         for master in due {
             self.end_round(now, &master);
         }
@@ -603,6 +623,7 @@ impl Elections {
                 return;
             }
         };
+        self.reschedule(master);
         self.out.push_back(Output::NotElected { master: master.clone(), why });
     }
 
@@ -646,6 +667,7 @@ impl Elections {
             }
             Stand::None | Stand::Leader(_) => {}
         }
+        self.reschedule(master);
     }
 }
 

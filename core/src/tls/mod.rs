@@ -9,6 +9,7 @@
 
 mod session;
 mod setup;
+mod talk;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerCon
 
 use self::session::{Progress, Session, explain};
 pub use self::setup::{BadMaterial, ClientAuth, Ground, Identity, Trust, Versions, client, server};
+pub use self::talk::{Talk, anybody};
 use crate::buf::BufferPool;
 use crate::id::{ConnId, ListenerId};
 use crate::io::{
@@ -276,7 +278,7 @@ impl<D: Drive> Tls<D> {
     /// Looks at what the worker wants done. Returns what is to be done on the wire at once.
     fn pass(&mut self, output: Output) -> Option<Output> {
         match output {
-            Output::Connect { conn, ref endpoint, timeout } if self.plan.servers.is_some() => {
+            Output::Connect { conn, ref endpoint, timeout, .. } if self.plan.servers.is_some() => {
                 self.asked.insert(conn, (endpoint.clone(), timeout));
                 Some(output)
             }
@@ -376,6 +378,7 @@ impl<D: Drive> Drive for Tls<D> {
             other @ (Input::Released { .. }
             | Input::Resolved { .. }
             | Input::Persisted { .. }
+            | Input::FileRead { .. }
             | Input::Exited { .. }
             | Input::Notice(_)
             | Input::Command(_)

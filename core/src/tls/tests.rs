@@ -103,7 +103,8 @@ impl Drive for Talker {
         if std::mem::take(&mut self.asks) {
             let endpoint = Endpoint::Tcp((Ipv4Addr::LOCALHOST, 6379).into());
             let timeout = Duration::from_secs(5);
-            return Some(Output::Connect { conn: ConnId::server(0, 0), endpoint, timeout });
+            let conn = ConnId::server(0, 0);
+            return Some(Output::Connect { conn, endpoint, timeout, source: None });
         }
         self.out.pop_front()
     }

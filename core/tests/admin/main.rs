@@ -90,6 +90,7 @@ fn metrics_of_masters() -> String {
         epoch: 3,
         address: ([10, 0, 0, 1], 1).into(),
         condition: ShardCondition::Serving,
+        valid_until: None,
     };
     watched.shards.insert("m".to_owned(), news);
     let text = "m 10.0.0.9 1 10.0.0.1 1".to_owned();
@@ -105,6 +106,7 @@ fn metrics_of_masters() -> String {
         pools,
         watched: &watched,
         routers: &[],
+        balance: &[],
     });
     assert!(text.contains("\nringkeeper_shard_epoch{shard=\"m\",address=\"10.0.0.1:1\"} 3\n"));
     assert!(text.contains("\nringkeeper_shard_condition{shard=\"m\",condition=\"serving\"} 1\n"));

@@ -211,7 +211,7 @@ impl Lab {
 
     fn perform(&mut self, output: Output, inputs: &mut VecDeque<Input<'static>>) {
         match output {
-            Output::Connect { conn, endpoint, timeout } => {
+            Output::Connect { conn, endpoint, timeout, .. } => {
                 let Endpoint::Tcp(to) = endpoint else { panic!("no address") };
                 let mood = self.moods.get(&to).copied().unwrap_or(Mood::Takes);
                 let mut wire = Wire { to: Some(to), ..Wire::default() };
@@ -271,7 +271,7 @@ impl Lab {
             }
             Output::CloseChannel(channel) => self.channels.retain(|(one, _)| *one != channel),
             Output::Datagram { channel, bytes, .. } => self.datagrams.push((channel, bytes)),
-            other @ (Output::Errand(Errand::Persist { .. })
+            other @ (Output::Errand(Errand::Persist { .. } | Errand::Read { .. })
             | Output::Release { .. }
             | Output::Resolve { .. }
             | Output::Notice { .. }) => panic!("not expected here: {other:?}"),

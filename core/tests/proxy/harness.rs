@@ -161,6 +161,21 @@ impl Harness {
         self.now = until;
     }
 
+    /// Stands still for so long; then bytes are read before the timers run, as in any turn.
+    pub(crate) fn stand_still(&mut self, time: Duration, conn: ConnId, bytes: impl AsRef<[u8]>) {
+        self.now = self.now + time;
+        self.worker.handle(self.now, Input::Received { conn, bytes: bytes.as_ref() });
+        if self.worker.poll_timeout().is_some_and(|deadline| deadline.at <= self.now) {
+            self.worker.handle_timeout(self.now);
+        }
+        self.pump();
+    }
+
+    /// Returns the moment that lies so far ahead.
+    pub(crate) fn later(&self, time: Duration) -> Instant {
+        self.now + time
+    }
+
     /// Holds the `Sent` of a connection back, as if its socket were full.
     pub(crate) fn hold(&mut self, conn: ConnId) {
         self.wires.entry(conn).or_default().holds = true;

@@ -10,6 +10,7 @@ use ringkeeper_core::io::{
     CloseReason, Event, Evidence, HoldCause, HoldTally, Input, Notice, ShardCondition, ShardNews,
 };
 use ringkeeper_core::proxy::{Plan, PoolPlan};
+use ringkeeper_core::time::Instant;
 
 use crate::harness::{Harness, request};
 
@@ -51,8 +52,30 @@ pub(crate) fn followed(edit: impl Fn(&mut PoolPlan)) -> Harness {
 }
 
 pub(crate) fn tell(h: &mut Harness, epoch: u64, address: &str, condition: ShardCondition) {
+    tell_until(h, epoch, address, condition, None);
+}
+
+fn tell_until(
+    h: &mut Harness,
+    epoch: u64,
+    address: &str,
+    condition: ShardCondition,
+    valid_until: Option<Instant>,
+) {
     let address: SocketAddr = address.parse().expect("an address");
-    let news = ShardNews { shard: Arc::from("a"), epoch, address, condition };
+    let news = ShardNews { shard: Arc::from("a"), epoch, address, condition, valid_until };
+    h.input(Input::Notice(Notice::Shard(news)));
+}
+
+/// Tells that the other shard is well.
+fn tell_of_the_other(h: &mut Harness) {
+    let news = ShardNews {
+        shard: Arc::from("b"),
+        epoch: 0,
+        address: "127.0.0.1:2".parse().expect("an address"),
+        condition: Serving,
+        valid_until: None,
+    };
     h.input(Input::Notice(Notice::Shard(news)));
 }
 
@@ -446,19 +469,43 @@ fn a_best_effort_fence_refuses_writes_and_lets_reads_pass() {
 }
 
 #[test]
+fn a_lease_ends_by_the_clock_of_the_worker_also_for_what_came_in_the_same_turn() {
+    let mut h = followed(|pool| pool.failover.fence = Fence::Strict);
+    tell(&mut h, 0, OLD, Serving);
+    tell_of_the_other(&mut h);
+    let key = key_at(&mut h, OLD, 0);
+    let (client, old) = (h.client(), h.server(OLD));
+    let first = Some(h.later(ms(200)));
+    tell_until(&mut h, 0, OLD, Serving, first);
+    h.pass(ms(150));
+    let second = Some(h.later(ms(200)));
+    tell_until(&mut h, 0, OLD, Serving, second);
+    h.pass(ms(150));
+    h.send(client, request(&["SET", &key, "1"]));
+    assert_eq!(h.take(old), request(&["SET", &key, "1"]), "it was made longer meanwhile");
+    h.send(old, "+OK\r\n");
+    assert_eq!(h.take(client), "+OK\r\n");
+    // The process stands still. The client's request is read before the timers run.
+    h.stand_still(ms(300), client, request(&["SET", &key, "2"]));
+    assert_eq!(h.take(old), "");
+    // What was told before lay in the mailbox.
+    tell_until(&mut h, 0, OLD, Serving, second);
+    assert_eq!(h.take(old), "");
+    let third = Some(h.later(ms(200)));
+    tell_until(&mut h, 1, NEW, Serving, third);
+    let new = h.server(NEW);
+    assert_eq!(h.take(new), request(&["SET", &key, "2"]));
+    assert_eq!(h.take(old), "");
+}
+
+#[test]
 fn a_strict_fence_holds_everything_also_before_the_first_news() {
     let mut h = followed(|pool| pool.failover.fence = Fence::Strict);
     let client = h.client();
     h.send(client, request(&["GET", "x"]));
     assert!(h.connects.is_empty());
     tell(&mut h, 0, OLD, Serving);
-    let news = ShardNews {
-        shard: Arc::from("b"),
-        epoch: 0,
-        address: "127.0.0.1:2".parse().expect("an address"),
-        condition: Serving,
-    };
-    h.input(Input::Notice(Notice::Shard(news)));
+    tell_of_the_other(&mut h);
     let to = h.connects[0].0;
     assert_eq!(h.take(to), request(&["GET", "x"]));
     h.send(to, "$-1\r\n");

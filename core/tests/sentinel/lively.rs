@@ -24,12 +24,26 @@ struct Lively {
     promises: Option<&'static str>,
     /// Moments at which something was done.
     wakes: usize,
+    /// Whether the peer is silent from the question on what it promised.
+    stalls: bool,
+    /// What it does not answer.
+    stalled: Vec<(ConnId, String)>,
+    /// Everything that was said.
+    said: String,
 }
 
 impl Lively {
     fn new(setup: Setup) -> Self {
         let bench = Bench::with(setup);
-        let mut lively = Self { bench, at: BTreeMap::new(), promises: Some(":1"), wakes: 0 };
+        let mut lively = Self {
+            bench,
+            at: BTreeMap::new(),
+            promises: Some(":1"),
+            wakes: 0,
+            stalls: false,
+            stalled: Vec::new(),
+            said: String::new(),
+        };
         lively.bench.save(true);
         lively.respond();
         lively
@@ -54,12 +68,21 @@ impl Lively {
             self.bench.save(true);
             let made = self.bench.connect();
             self.at.extend(made);
-            let writes = std::mem::take(&mut self.bench.writes);
+            let mut writes = std::mem::take(&mut self.bench.writes);
+            writes.iter().for_each(|(_, text)| self.said.push_str(text));
+            if !self.stalls {
+                writes.splice(0..0, self.stalled.drain(..));
+            }
             if writes.is_empty() {
                 return;
             }
             for (conn, text) in writes {
                 let Some(at) = self.at.get(&conn).copied() else { continue };
+                let is_asked = text.contains("LEFT") || !self.stalled.is_empty();
+                if self.stalls && at.port() == PEER_PORT && is_asked {
+                    self.stalled.push((conn, text));
+                    continue;
+                }
                 let replies = self.replies(at, text.as_bytes());
                 let is_open = !self.bench.closed.contains(&conn);
                 if is_open && !replies.is_empty() {
@@ -105,6 +128,10 @@ impl Lively {
                 None => ":0\r\n".to_owned(),
             },
             ["SENTINEL", "LEASE", ..] => ":0\r\n".to_owned(),
+            // It votes for whoever asks.
+            ["SENTINEL", "is-master-down-by-addr", _, _, epoch, id] if id != "*" => {
+                format!("*3\r\n:0\r\n{}:{epoch}\r\n", bulk(id))
+            }
             ["SENTINEL", ..] => "*3\r\n:0\r\n$1\r\n*\r\n:0\r\n".to_owned(),
             _ => "+OK\r\n".to_owned(),
         }
@@ -228,6 +255,40 @@ fn who_was_promised_to_is_promised_nothing_else_and_a_vote_ends_promises() {
     );
     let unknown = one.bench.ask(client, "SENTINEL LEASE m9 LEFT 1");
     assert_eq!(unknown, "-ERR No such master with that name\r\n");
+}
+
+#[test]
+fn writes_are_paused_for_a_planned_failover_once_the_hosts_of_peers_hold() {
+    let mut setup = setup(1, 30_000);
+    setup.tells_workers = true;
+    let mut one = Lively::new(setup);
+    one.live(Duration::from_secs(3));
+    one.said.clear();
+    one.stalls = true;
+    let client = one.bench.client();
+    assert_eq!(one.bench.ask(client, "SENTINEL FAILOVER m0"), "+OK\r\n");
+    one.respond();
+    one.live(Duration::from_millis(100));
+    assert!(one.said.contains("LEFT") && !one.said.contains("PAUSE"), "{}", one.said);
+    assert_eq!(one.condition(), ShardCondition::Moving);
+    one.stalls = false;
+    one.live(Duration::from_millis(30));
+    assert!(one.said.contains("PAUSE"), "{}", one.said);
+}
+
+#[test]
+fn a_peer_that_does_not_answer_holds_a_planned_failover_up_only_for_a_moment() {
+    let mut setup = setup(1, 30_000);
+    setup.tells_workers = true;
+    let mut one = Lively::new(setup);
+    one.live(Duration::from_secs(3));
+    one.said.clear();
+    one.stalls = true;
+    let client = one.bench.client();
+    assert_eq!(one.bench.ask(client, "SENTINEL FAILOVER m0"), "+OK\r\n");
+    one.respond();
+    one.live(Duration::from_millis(300));
+    assert!(one.said.contains("PAUSE"), "{}", one.said);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //! it speaks, and that no bytes from outside end it.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -25,8 +26,10 @@ pub(crate) struct Bench {
     pub(crate) connects: VecDeque<(ConnId, SocketAddr)>,
     pub(crate) writes: Vec<(ConnId, String)>,
     pub(crate) files: VecDeque<(Ticket, String)>,
+    pub(crate) reads: Vec<(Ticket, PathBuf)>,
     pub(crate) events: Vec<(String, String)>,
     pub(crate) closed: Vec<ConnId>,
+    pub(crate) sources: Vec<Option<IpAddr>>,
     pub(crate) news: Vec<ShardNews>,
     pub(crate) queries: VecDeque<(QueryId, String)>,
 }
@@ -48,8 +51,10 @@ impl Bench {
             connects: VecDeque::new(),
             writes: Vec::new(),
             files: VecDeque::new(),
+            reads: Vec::new(),
             events: Vec::new(),
             closed: Vec::new(),
+            sources: Vec::new(),
             queries: VecDeque::new(),
             news: Vec::new(),
         };
@@ -60,7 +65,8 @@ impl Bench {
     pub(crate) fn take(&mut self) {
         while let Some(output) = self.worker.poll_output() {
             match output {
-                Output::Connect { conn, endpoint: Endpoint::Tcp(at), .. } => {
+                Output::Connect { conn, endpoint: Endpoint::Tcp(at), source, .. } => {
+                    self.sources.push(source);
                     self.connects.push_back((conn, at));
                 }
                 Output::Transmit { conn, buffer } => {
@@ -77,6 +83,7 @@ impl Bench {
                     let Change::Replace { bytes, .. } = change else { panic!("{change:?}") };
                     self.files.push_back((ticket, String::from_utf8(bytes).unwrap()));
                 }
+                Output::Errand(Errand::Read { ticket, path }) => self.reads.push((ticket, path)),
                 Output::Resolve { query, host, .. } => self.queries.push_back((query, host)),
                 Output::Event(Event::Sentinel { name, message, .. }) => {
                     self.events.push((name.to_owned(), message));
@@ -168,6 +175,56 @@ fn servers_are_greeted_as_by_a_genuine_sentinel() {
     let subscribe = bench.got(channel.0);
     let expected = "*2\r\n$9\r\nSUBSCRIBE\r\n$18\r\n__sentinel__:hello\r\n";
     assert!(subscribe.ends_with(expected), "{subscribe}");
+}
+
+#[test]
+fn connections_come_from_where_the_file_says() {
+    let mut bench = Bench::new("bind-source-addr 127.0.0.9\n");
+    let sources: Vec<_> = bench.sources.iter().flatten().map(ToString::to_string).collect();
+    assert_eq!(sources, ["127.0.0.9"; 1]);
+    bench.connect();
+    assert_eq!(bench.sources.len(), 2, "also for what is subscribed to");
+    assert!(bench.sources.iter().all(Option::is_some));
+    let plain = Bench::new("");
+    assert_eq!(plain.sources, [None]);
+}
+
+#[test]
+fn users_of_a_file_are_read_and_written_when_clients_say_so() {
+    let text = format!("sentinel myid {ME}\nsentinel monitor m 127.0.0.1 7000 2\naclfile u.acl\n");
+    let setup = Setup::from_text("s.conf".into(), &text).unwrap();
+    let wrong = setup.clone().with_users("user bob on +nosuch\n".to_owned()).unwrap_err();
+    assert!(wrong.starts_with("u.acl:1: Error in applying"), "{wrong}");
+    let users = "user bob on nopass +ping\n".to_owned();
+    let mut bench = Bench::with(setup.with_users(users).unwrap());
+    bench.save(true);
+    let (bob, client) = (bench.client(), bench.client());
+    assert_eq!(bench.ask(bob, "AUTH bob x"), "+OK\r\n");
+    assert_eq!(bench.ask(client, "ACL SETUSER eve off"), "+OK\r\n");
+    assert!(bench.files.iter().all(|(_, text)| !text.contains("\nuser ")), "{:?}", bench.files);
+    bench.save(true);
+    assert_eq!(bench.ask(client, "ACL SAVE"), "");
+    let (ticket, text) = bench.files.pop_front().unwrap();
+    let saved = "user bob on nopass resetchannels -@all +ping\nuser default on nopass ~* &* \
+                 +@all\nuser eve off resetchannels -@all\n";
+    assert_eq!(text, saved);
+    let result = Err(PersistError { message: "disk full".to_owned() });
+    bench.writes.clear();
+    bench.input(Input::Persisted { ticket, result });
+    assert!(bench.got(client).starts_with("-ERR There was an error trying to save"));
+    let mut load = |result: Result<Vec<u8>, String>| {
+        assert_eq!(bench.ask(client, "ACL LOAD"), "");
+        let (ticket, path) = bench.reads.pop().unwrap();
+        assert_eq!(path, PathBuf::from("u.acl"));
+        bench.input(Input::FileRead { ticket, result });
+        (bench.got(client), bench.closed.contains(&bob), bench.ask(client, "ACL USERS"))
+    };
+    let (told, is_cut, users) = load(Err("No such file".to_owned()));
+    assert_eq!(told, "-ERR Error loading ACLs, opening file 'u.acl': No such file\r\n");
+    assert!(!is_cut && users.contains("eve"));
+    let (told, is_cut, users) = load(Ok(b"user al off\n".to_vec()));
+    assert_eq!((told.as_str(), is_cut), ("+OK\r\n", true));
+    assert_eq!(users, "*2\r\n$2\r\nal\r\n$7\r\ndefault\r\n");
 }
 
 #[test]

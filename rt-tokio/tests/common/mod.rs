@@ -75,7 +75,7 @@ impl Outbox {
 
     pub fn connect(&mut self, endpoint: Endpoint, timeout: Duration) -> ConnId {
         let conn = self.name(true);
-        self.queue.push_back(Output::Connect { conn, endpoint, timeout });
+        self.queue.push_back(Output::Connect { conn, endpoint, timeout, source: None });
         conn
     }
 
@@ -155,6 +155,7 @@ impl<M: Machine> Harness<M> {
             | Input::Released { .. }
             | Input::Notice(_)
             | Input::Persisted { .. }
+            | Input::FileRead { .. }
             | Input::Exited { .. }
             | Input::ChannelOpened { .. }
             | Input::Datagram { .. }
@@ -191,6 +192,7 @@ impl<M: Machine> Drive for Harness<M> {
             | Input::Command(_)
             | Input::Notice(_)
             | Input::Persisted { .. }
+            | Input::FileRead { .. }
             | Input::Exited { .. }
             | Input::ChannelOpened { .. }
             | Input::Datagram { .. }
@@ -286,6 +288,7 @@ impl Machine for Echo {
             | Input::Command(_)
             | Input::Notice(_)
             | Input::Persisted { .. }
+            | Input::FileRead { .. }
             | Input::Exited { .. }
             | Input::ChannelOpened { .. }
             | Input::Datagram { .. }

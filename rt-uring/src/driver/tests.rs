@@ -32,6 +32,7 @@ impl Drive for Recorder {
             | Input::Command(_)
             | Input::Notice(_)
             | Input::Persisted { .. }
+            | Input::FileRead { .. }
             | Input::Exited { .. }
             | Input::ChannelOpened { .. }
             | Input::Datagram { .. }

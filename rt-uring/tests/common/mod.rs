@@ -99,7 +99,7 @@ impl Hands {
     pub fn connect(&mut self, endpoint: Endpoint, timeout: Duration) -> ConnId {
         let (index, generation) = self.names.take();
         let conn = ConnId::server(index, generation);
-        self.outputs.push_back(Output::Connect { conn, endpoint, timeout });
+        self.outputs.push_back(Output::Connect { conn, endpoint, timeout, source: None });
         conn
     }
 
@@ -205,6 +205,7 @@ impl<M: Machine> Checked<M> {
             }
             Input::Notice(notice) => panic!("{notice:?}"),
             Input::Persisted { .. }
+            | Input::FileRead { .. }
             | Input::Exited { .. }
             | Input::ChannelOpened { .. }
             | Input::Datagram { .. }

@@ -76,6 +76,7 @@ impl World {
             epoch,
             address: address(shard, of.told_node),
             condition,
+            valid_until: None,
         };
         machine.handle(self.now, Input::Notice(Notice::Shard(news)));
         if epoch > 0 && self.rng.is_one_in(1, 3) {
@@ -86,6 +87,7 @@ impl World {
                 epoch: epoch - 1,
                 address: address(shard, node),
                 condition: ShardCondition::Serving,
+                valid_until: None,
             };
             machine.handle(self.now, Input::Notice(Notice::Shard(news)));
         }

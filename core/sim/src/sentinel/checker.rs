@@ -16,6 +16,16 @@ const ANSWER_FRESH: Duration = Duration::from_millis(5_200);
 /// A belief that changed a moment ago may still be on its way in an order.
 const BELIEF_GRACE: Duration = Duration::from_millis(200);
 
+/// Longer than any run.
+const FOREVER: Duration = Duration::from_secs(1_000_000);
+
+/// Where the proxies of a host may write, and until when.
+#[derive(Clone, Copy, Debug)]
+struct Leave {
+    address: SocketAddr,
+    until: Instant,
+}
+
 /// A promise that was broken.
 #[derive(Clone, Debug)]
 pub struct Breach {
@@ -97,6 +107,7 @@ pub(crate) struct Checker {
     /// Which master an address belongs to.
     groups: BTreeMap<SocketAddr, usize>,
     group_of: BTreeMap<NodeId, usize>,
+    address_of: BTreeMap<NodeId, SocketAddr>,
     sentinels: BTreeMap<NodeId, Sentinel>,
     views: BTreeMap<(NodeId, usize), View>,
     quorum: u32,
@@ -120,7 +131,7 @@ pub(crate) struct Checker {
     /// Whether leases keep all but one address from being written to.
     pub is_strict: bool,
     /// By host and master: where its proxies may write.
-    writes: BTreeMap<(NodeId, usize), SocketAddr>,
+    writes: BTreeMap<(NodeId, usize), Leave>,
     /// Hosts that stand still.
     stopped: BTreeSet<NodeId>,
     pub told: Vec<Told>,
@@ -145,6 +156,7 @@ impl Checker {
         for (node, address) in servers {
             self.groups.insert(*address, index);
             self.group_of.insert(*node, index);
+            self.address_of.insert(*node, *address);
         }
         self.addresses.insert((index, 0), servers[0].1);
     }
@@ -240,13 +252,15 @@ impl Checker {
     /// What proxies on a host of ours are told: where to write, or not to.
     fn proxies_told(&mut self, at: Instant, node: NodeId, payload: &str) {
         let words: Vec<&str> = payload.split(' ').collect();
-        let [name, _, address, condition] = words[..] else { return };
+        let [name, _, address, condition, left] = words[..] else { return };
         let Some(master) = self.by_name.get(name).copied() else { return };
         self.writes.remove(&(node, master));
         if condition == "Serving"
             && let Ok(address) = address.parse()
         {
-            self.writes.insert((node, master), address);
+            // Clocks drift by less than leases leave room for.
+            let left = left.parse().map_or(FOREVER, Duration::from_nanos);
+            self.writes.insert((node, master), Leave { address, until: at + left });
             self.check_writes(at, node);
         }
     }
@@ -256,10 +270,12 @@ impl Checker {
         if !self.is_strict {
             return;
         }
-        let of = |node| self.writes.range((node, 0)..=(node, usize::MAX));
+        let lasts = |(_, leave): &(&(NodeId, usize), &Leave)| leave.until > at;
+        let of = |node| self.writes.range((node, 0)..=(node, usize::MAX)).filter(lasts);
         let others = self.writes.iter().filter(|((other, _), _)| !self.stopped.contains(other));
+        let others = others.filter(lasts).map(|(other, leave)| (other, leave.address));
         let clash = others
-            .flat_map(|(other, to)| of(node).map(move |own| (other, to, own)))
+            .flat_map(|(other, to)| of(node).map(move |(own, at)| (other, to, (own, at.address))))
             .find(|((_, master), to, ((_, own), own_to))| master == own && to != own_to);
         if let Some(((other, master), to, (_, own_to))) = clash {
             let other = self.sentinels[other].number;
@@ -268,13 +284,14 @@ impl Checker {
         }
     }
 
-    /// A host stands still: it writes nothing until it has looked at its clock.
+    /// A host stands still, and writes nothing.
     pub(crate) fn stopped(&mut self, node: NodeId) {
         self.stopped.insert(node);
     }
 
-    /// A host has done something.
-    pub(crate) fn ran(&mut self, at: Instant, node: NodeId) {
+    /// A host goes on. Its proxies may be the first to do so: they have nothing but their clock and
+    /// what they were told before.
+    pub(crate) fn went_on(&mut self, at: Instant, node: NodeId) {
         if self.stopped.remove(&node) {
             self.check_writes(at, node);
         }
@@ -283,11 +300,12 @@ impl Checker {
     /// A host's processes are gone.
     pub(crate) fn died(&mut self, node: NodeId) {
         self.writes.retain(|(of, _), _| *of != node);
+        self.stopped.remove(&node);
     }
 
     /// Tells where the proxies of a host may write.
     pub(crate) fn writes(&self, node: NodeId, master: usize) -> Option<SocketAddr> {
-        self.writes.get(&(node, master)).copied()
+        self.writes.get(&(node, master)).map(|leave| leave.address)
     }
 
     fn switched(&mut self, at: Instant, node: NodeId, payload: &str) {
@@ -532,6 +550,14 @@ impl Checker {
         }
     }
 
+    /// Whether the latest election that anybody knows of made a server the master.
+    fn is_elected(&self, master: usize, node: NodeId) -> bool {
+        let views = self.views.iter().filter(|((_, of), _)| *of == master).map(|(_, view)| view);
+        let known = views.filter_map(|view| Some((view.config_epoch, view.belief?)));
+        let latest = known.max_by_key(|(epoch, _)| *epoch);
+        latest.is_some_and(|(epoch, at)| epoch > 0 && self.address_of.get(&node) == Some(&at))
+    }
+
     fn judge(&mut self, order: &Order) {
         let (at, from, master) = (order.at, order.from, order.master);
         let is_tilted = self.sentinels[&from].is_tilted;
@@ -547,14 +573,21 @@ impl Checker {
                 self.breach(at, "S5", Some(from), what);
             }
         } else {
-            let Some(epoch) = leads else {
-                let what = format!("promotes a server of master {master} without leading");
-                return self.breach(at, "S5", Some(from), what);
-            };
-            let first = *self.promoted.entry((from, master, epoch)).or_insert(order.to);
-            if first != order.to {
-                let what = format!("promotes two servers of master {master} in election {epoch}");
-                self.breach(at, "S5", Some(from), what);
+            match leads {
+                // It came back with an old file, and is told to be what it has been elected to.
+                _ if self.is_elected(master, order.to) => {}
+                Some(epoch) => {
+                    let first = *self.promoted.entry((from, master, epoch)).or_insert(order.to);
+                    if first != order.to {
+                        let what =
+                            format!("promotes two servers of master {master} in election {epoch}");
+                        self.breach(at, "S5", Some(from), what);
+                    }
+                }
+                None => {
+                    let what = format!("promotes a server of master {master} without leading");
+                    return self.breach(at, "S5", Some(from), what);
+                }
             }
         }
         if is_tilted {

@@ -556,7 +556,8 @@ impl Fleet {
 /// Writes the file that one of our Sentinels starts from.
 fn config(run_id: &str, address: SocketAddr, watched: &[Watched]) -> String {
     let mut text = format!("port {}\nsentinel myid {run_id}\n", address.port());
-    text.push_str(&format!("sentinel announce-ip {}\n", address.ip()));
+    let ip = address.ip();
+    text.push_str(&format!("sentinel announce-ip {ip}\nbind-source-addr {ip}\n"));
     for one in watched {
         let (name, ip, port) = (&one.name, one.address.ip(), one.address.port());
         text.push_str(&format!(

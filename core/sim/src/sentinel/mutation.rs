@@ -23,6 +23,8 @@ pub enum Mutation {
     BelievesEqualEpochs,
     /// Whoever wants a lease gets it, whatever was promised to others.
     PromisesAlways,
+    /// Workers are not told when a lease ends, only that it has ended.
+    HidesEnds,
 }
 
 /// The border with its switch.
@@ -47,6 +49,10 @@ impl Border {
 
     pub(crate) fn hides_disk_errors(&self) -> bool {
         self.mutation == Some(Mutation::VotesUnsaved)
+    }
+
+    pub(crate) fn hides_ends(&self) -> bool {
+        self.mutation == Some(Mutation::HidesEnds)
     }
 
     pub(crate) fn closed(&mut self, conn: Conn) {

@@ -230,7 +230,12 @@ impl Forwarder {
             self.issued += 1;
             server.conn = Some(conn);
             let endpoint = self.endpoints[at].clone();
-            self.outputs.push_back(Output::Connect { conn, endpoint, timeout: TIMEOUT });
+            self.outputs.push_back(Output::Connect {
+                conn,
+                endpoint,
+                timeout: TIMEOUT,
+                source: None,
+            });
             return;
         };
         let may_write = !server.is_writing || self.bug == Bug::TwoWrites;
@@ -505,6 +510,7 @@ impl Drive for Forwarder {
             Input::Closed { conn, .. } => self.closed(conn),
             Input::Notice(notice) => panic!("{notice:?}"),
             Input::Persisted { .. }
+            | Input::FileRead { .. }
             | Input::Exited { .. }
             | Input::ChannelOpened { .. }
             | Input::Datagram { .. }

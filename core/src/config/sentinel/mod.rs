@@ -23,6 +23,7 @@ mod server;
 mod statement;
 pub(crate) mod value;
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use super::diagnostic::{Collector, Diagnostic};
@@ -103,6 +104,8 @@ pub struct Server {
     pub port: Option<u16>,
     /// Addresses to listen on; none is all of them. A dash before one means that it may be missing.
     pub bind: Vec<String>,
+    /// Where connections to servers and peers come from; none leaves it to the kernel.
+    pub bind_source: Option<IpAddr>,
     /// The working directory.
     pub dir: Option<String>,
     /// Where the log goes; none is standard output.
@@ -115,6 +118,8 @@ pub struct Server {
     pub requirepass: Option<Secret>,
     /// Encryption.
     pub tls: Tls,
+    /// The file that has the users instead.
+    pub aclfile: Option<String>,
     /// Users, in the order of the file; their names differ.
     pub users: Vec<User>,
 }

@@ -1,5 +1,7 @@
 //! Directives of an ordinary server: some are heeded, the rest is tolerated.
 
+use std::net::IpAddr;
+
 use super::line::{Line, Word};
 use super::statement::number;
 use super::{AuthClients, Secret, Server, User};
@@ -20,7 +22,17 @@ const SILENT: [&str; 8] = [
 ];
 
 /// Directives that are heeded.
-const HEEDED: [&str; 7] = ["port", "bind", "dir", "logfile", "daemonize", "pidfile", "requirepass"];
+const HEEDED: [&str; 9] = [
+    "port",
+    "bind",
+    "bind-source-addr",
+    "dir",
+    "logfile",
+    "daemonize",
+    "pidfile",
+    "requirepass",
+    "aclfile",
+];
 
 /// Directives about encryption that are heeded.
 const HEEDED_TLS: [&str; 10] = [
@@ -42,7 +54,7 @@ const OLD_PROTOCOLS: [&str; 2] = ["TLSv1", "TLSv1.1"];
 
 /// First words of the other directives of Redis 7.0 and Valkey. What begins like one of them is
 /// taken for one: a server has some two hundred, and what follows is not looked at.
-const TOLERATED: [&str; 69] = [
+const TOLERATED: [&str; 68] = [
     "acl-",
     "acllog-",
     "active-",
@@ -55,7 +67,6 @@ const TOLERATED: [&str; 69] = [
     "bgsave_cpulist",
     "bio_cpulist",
     "aof_rewrite_cpulist",
-    "bind-source-addr",
     "busy-reply-threshold",
     "client-",
     "cluster-",
@@ -164,6 +175,8 @@ fn read_heeded(word: &str, line: &Line, server: &mut Server, out: &mut Collector
             server.port = number(value, 0, u64::from(u16::MAX), "a port", out)
                 .and_then(|port| u16::try_from(port).ok());
         }
+        "bind-source-addr" => server.bind_source = text.and_then(|_| source(value, out)),
+        "aclfile" => server.aclfile = text,
         "dir" => server.dir = text,
         "logfile" => server.logfile = text,
         "pidfile" => server.pidfile = text,
@@ -172,6 +185,20 @@ fn read_heeded(word: &str, line: &Line, server: &mut Server, out: &mut Collector
             server.daemonize = one_of(value, &[("yes", true), ("no", false)], out).unwrap_or(false);
         }
     }
+}
+
+/// Reads the address that connections come from.
+///
+/// Deviates: genuine Sentinels take a host name too, look it up for each connection, and reach
+/// nobody when that fails.
+fn source(value: &Word, out: &mut Collector<'_>) -> Option<IpAddr> {
+    let parsed = value.text.parse().ok();
+    if parsed.is_none() {
+        let message = format!("{} is no address of this host", quoted(&value.text));
+        let error = out.error("bad-value", &value.span, message);
+        out.report(error.expected("an IPv4 or IPv6 address, such as \"192.0.2.7\""));
+    }
+    parsed
 }
 
 /// Takes a word for what it stands for, or reports that it is none of those.

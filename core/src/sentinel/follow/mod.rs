@@ -236,6 +236,7 @@ impl Follower {
             Input::Notice(_) | Input::Command(_) => {}
             Input::Released { .. }
             | Input::Persisted { .. }
+            | Input::FileRead { .. }
             | Input::Exited { .. }
             | Input::ChannelOpened { .. }
             | Input::Datagram { .. }
@@ -645,7 +646,13 @@ impl Follower {
         } else {
             opinion::condition(address, &shard.opinions)
         };
-        let news = ShardNews { shard: Arc::clone(&shard.shown), epoch, address, condition };
+        let news = ShardNews {
+            shard: Arc::clone(&shard.shown),
+            epoch,
+            address,
+            condition,
+            valid_until: None,
+        };
         let is_news = shard.latest.as_ref() != Some(&news);
         let repeat_at = shard.told_at.map_or(now, |at| at + REPEAT);
         if !is_news && repeat_at > now {

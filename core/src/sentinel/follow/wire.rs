@@ -87,7 +87,8 @@ impl<E> Wire<E> {
 
     pub(super) const fn connecting(&mut self, conn: ConnId, to: SocketAddr) -> Output {
         self.stage = Stage::Connecting(conn);
-        Output::Connect { conn, endpoint: Endpoint::Tcp(to), timeout: CONNECT_TIMEOUT }
+        let endpoint = Endpoint::Tcp(to);
+        Output::Connect { conn, endpoint, timeout: CONNECT_TIMEOUT, source: None }
     }
 
     /// Takes in that it stands; returns whether it is wanted.

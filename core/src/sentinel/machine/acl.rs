@@ -20,7 +20,7 @@ pub(super) const DEFAULT: &str = "default";
 pub(super) type Refusal = &'static str;
 
 const SYNTAX: Refusal = "Syntax error";
-const UNKNOWN: Refusal = "Unknown command or category name in ACL";
+pub(super) const UNKNOWN_COMMAND: Refusal = "Unknown command or category name in ACL";
 const NO_SUCH_PASSWORD: Refusal =
     "The password you are trying to remove from the user does not exist";
 const BAD_HASH: Refusal = "The password hash must be exactly 64 characters and contain only \
@@ -76,14 +76,7 @@ impl Users {
     ///
     /// The user, and what is wrong with it.
     pub(super) fn from_file(server: &Server) -> Result<Self, (String, String)> {
-        let everything = Selector {
-            commands: CommandSet::ALL,
-            has_all_keys: true,
-            has_all_channels: true,
-            ..Selector::default()
-        };
-        let mut user =
-            User { is_on: true, has_no_password: true, root: everything, ..User::default() };
+        let mut user = User::everybody();
         if let Some(secret) = &server.requirepass {
             user.set_password(&hash(secret.expose().as_bytes()));
         }
@@ -133,6 +126,11 @@ impl Users {
         Ok(())
     }
 
+    /// Adds a user, or replaces one.
+    pub(super) fn put(&mut self, name: &str, user: User) {
+        self.users.insert(name.to_owned(), user);
+    }
+
     /// Removes a user. Returns whether there was one.
     pub(super) fn remove(&mut self, name: &str) -> bool {
         let is_gone = self.users.remove(name).is_some();
@@ -160,6 +158,17 @@ fn hash(password: &[u8]) -> String {
 }
 
 impl User {
+    /// Returns a user who may do everything without a password.
+    pub(super) fn everybody() -> Self {
+        let root = Selector {
+            commands: CommandSet::ALL,
+            has_all_keys: true,
+            has_all_channels: true,
+            ..Selector::default()
+        };
+        Self { is_on: true, has_no_password: true, root, ..Self::default() }
+    }
+
     /// Applies rules, each selector in parentheses being one.
     pub(super) fn apply_all(&mut self, rules: &[&[u8]]) -> Result<(), (Vec<u8>, Refusal)> {
         let mut rest = rules.iter();
@@ -350,7 +359,7 @@ impl Selector {
                     Some(category) => self.commands.put_category(category, sign == "+"),
                     None => self.commands.put_command(&name, sign == "+"),
                 };
-                return is_known.then_some(()).ok_or(UNKNOWN);
+                return is_known.then_some(()).ok_or(UNKNOWN_COMMAND);
             }
             _ => return Err(SYNTAX),
         }
@@ -472,9 +481,9 @@ mod tests {
     #[test]
     fn bad_rules_are_refused_with_redis_words() {
         for (rules, why) in [
-            ("+get", UNKNOWN),
-            ("+@nosuch", UNKNOWN),
-            ("+sentinel|nosuch", UNKNOWN),
+            ("+get", UNKNOWN_COMMAND),
+            ("+@nosuch", UNKNOWN_COMMAND),
+            ("+sentinel|nosuch", UNKNOWN_COMMAND),
             ("foo", SYNTAX),
             ("%X~c", SYNTAX),
             ("(+ping", SYNTAX),

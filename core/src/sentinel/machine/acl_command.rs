@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::Sentinel;
 use super::acl::{DEFAULT, Denied, Selector, User};
+use super::acl_file::Wish;
 use super::catalog;
 use super::clients::{ClientKey, Served};
 use super::ordinary::{arity_error, encode_hello, null, set_name, unknown_subcommand};
@@ -15,7 +16,7 @@ use crate::wire::resp::{encode, parse_integer};
 const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the \
                            default user. Are you sure your configuration is correct?";
-const NO_ACL_FILE: &str = "ERR This Redis instance is not configured to use an ACL file. You may \
+pub(super) const NO_ACL_FILE: &str = "ERR This Redis instance is not configured to use an ACL file. You may \
                            want to specify users via the ACL SETUSER command and then issue a \
                            CONFIG REWRITE (assuming you have a Redis configuration file set) in \
                            order to store users in the Redis configuration.";
@@ -242,7 +243,8 @@ impl Sentinel {
             },
             ("genpass", [] | [_]) => self.generate_password(rest, out),
             ("log", [] | [_]) => self.tell_refused(now, rest, protocol, out),
-            ("load" | "save", []) => encode::error(out, NO_ACL_FILE),
+            ("load", []) => return self.use_acl_file(key, Wish::Load, out),
+            ("save", []) => return self.use_acl_file(key, Wish::Save, out),
             ("help", []) => super::help::encode(&super::help::ACL, out),
             ("cat" | "genpass" | "log", _) => {
                 let shown = word.to_ascii_uppercase();

@@ -365,8 +365,10 @@ impl Sentinel {
             let is_there = self.links.is_open(replica.commands) && !replica.watch.is_down();
             !is_there || replica.info.as_ref().is_some_and(|(at, _)| *at >= since)
         });
+        // Where the master serves, nobody should meet the end of its writes unprepared.
+        let is_told = !master.is_forced || master.lease.is_told();
         let until = since + FRESH_INFO_WAIT;
-        if !is_fresh && now < until {
+        if !(is_fresh && is_told) && now < until {
             due.at(until);
             return;
         }

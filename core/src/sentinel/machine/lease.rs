@@ -95,11 +95,15 @@ pub(super) struct Lease {
     held: BTreeMap<RunId, Instant>,
     held_for: Option<(Epoch, Address)>,
     asked_at: Option<Instant>,
+    /// Since when we want a lease that we did not have before.
+    wanted_since: Option<Instant>,
     serial: u64,
     /// It was given back; nothing is asked for until the master answers again.
     is_given: bool,
     /// While we lead: when what each Sentinel promised is over.
     left: BTreeMap<RunId, Instant>,
+    /// How many were asked that, and have not said that they do not understand.
+    left_asked: usize,
     /// When we were elected; none while we do not lead.
     leads_since: Option<Instant>,
 }
@@ -116,6 +120,13 @@ impl Lease {
     pub(super) fn finish(&mut self) {
         self.leads_since = None;
         self.left.clear();
+        self.left_asked = 0;
+    }
+
+    /// Whether every peer that understands has been told that a master moves, so that requests wait
+    /// on its host.
+    pub(super) fn is_told(&self) -> bool {
+        self.left.len() >= self.left_asked
     }
 
     /// Whether somebody was elected a moment ago to move a master that is since `epoch` where it
@@ -129,7 +140,8 @@ impl Lease {
         self.promises.values().map(|promise| promise.until).max().unwrap_or(now).max(now)
     }
 
-    fn give_up(&mut self) {
+    fn give_up(&mut self, now: Instant) {
+        self.wanted_since = Some(now);
         self.held.clear();
         self.held_for = None;
         self.asked_at = None;
@@ -236,12 +248,12 @@ impl Sentinel {
     /// Keeps our own lease: asks for what runs out.
     pub(super) fn keep_lease(&mut self, now: Instant, id: MasterId, due: &mut Due) {
         let Some(lease) = self.fence.lease().filter(|_| self.tells_workers) else { return };
-        self.give_back_if_refused(id);
+        self.give_back_if_refused(now, id);
         let Some(master) = self.masters.get_mut(&id) else { return };
         let belief = master.latest_belief();
         let of = (belief.config_epoch, belief.address.clone());
         if master.lease.held_for.as_ref() != Some(&of) {
-            master.lease.give_up();
+            master.lease.give_up(now);
             master.lease.held_for = Some(of.clone());
         }
         if master.lease.is_given || master.learnt.is_some() {
@@ -252,7 +264,9 @@ impl Sentinel {
             due.at(at);
             return;
         }
-        master.lease.asked_at = Some(now);
+        if master.lease.asked_at.replace(now).is_none() {
+            master.lease.wanted_since = Some(now);
+        }
         master.lease.serial += 1;
         due.at(now + lease / 3);
         let (epoch, address) = of;
@@ -278,25 +292,27 @@ impl Sentinel {
         self.tell_peers_of_lease(id, &words, Expect::Promise(id, epoch, now));
     }
 
-    /// Sends words about a lease to every peer that may know them.
-    fn tell_peers_of_lease(&mut self, id: MasterId, words: &[String], expect: Expect) {
-        let Some(master) = self.masters.get(&id) else { return };
+    /// Sends words about a lease to every peer that may know them; returns to how many.
+    fn tell_peers_of_lease(&mut self, id: MasterId, words: &[String], expect: Expect) -> usize {
+        let Some(master) = self.masters.get(&id) else { return 0 };
         let name = master.name().as_str().to_owned();
         let peers = master.voices.keys().filter_map(|peer| self.peer_links.get(peer));
         let links: Vec<LinkId> =
             peers.filter(|known| !known.is_leaseless).map(|known| known.link).collect();
         let mut all: Vec<&str> = vec!["SENTINEL", "LEASE", &name];
         all.extend(words.iter().map(String::as_str));
+        let mut told = 0;
         for link in links {
             let is_free = self.links.get(link).is_some_and(|link| link.pending() < PENDING_MAX);
-            if is_free {
-                self.send_words(link, expect.clone(), &all);
+            if is_free && self.send_words(link, expect.clone(), &all) {
+                told += 1;
             }
         }
+        told
     }
 
     /// Gives the lease back where the master has refused us: nobody here writes to it.
-    fn give_back_if_refused(&mut self, id: MasterId) {
+    fn give_back_if_refused(&mut self, now: Instant, id: MasterId) {
         let Some(master) = self.masters.get_mut(&id) else { return };
         let is_refused = master.server.is_refused && master.failover.state().announced().is_none();
         if !is_refused {
@@ -306,7 +322,7 @@ impl Sentinel {
         if std::mem::replace(&mut master.lease.is_given, true) {
             return;
         }
-        master.lease.give_up();
+        master.lease.give_up(now);
         let myid = self.myid;
         master.lease.promises.remove(&myid);
         // Workers hear of it before the others do: notices leave first.
@@ -348,6 +364,9 @@ impl Sentinel {
         frame: &[u8],
     ) {
         if self.is_unknown_word(&peer, frame) {
+            if let Some(master) = self.masters.get_mut(&id) {
+                master.lease.left_asked = master.lease.left_asked.saturating_sub(1);
+            }
             self.mark(id);
             return;
         }
@@ -388,7 +407,10 @@ impl Sentinel {
         master.lease.leads_since = Some(now);
         master.lease.bind(now, epoch);
         let words = ["LEFT".to_owned(), epoch.to_string()];
-        self.tell_peers_of_lease(id, &words, Expect::Left(id, epoch));
+        let asked = self.tell_peers_of_lease(id, &words, Expect::Left(id, epoch));
+        if let Some(master) = self.masters.get_mut(&id) {
+            master.lease.left_asked = asked;
+        }
     }
 
     /// Whether nobody has a lease on the old master any more, as far as a majority can tell.
@@ -419,27 +441,46 @@ impl Sentinel {
         since.is_some_and(|since| now.since(since) > STICKY / 2)
     }
 
-    /// Returns how the master is, with what the fence makes of it.
+    /// Returns how the master is, with what the fence makes of it, and until when that is true
+    /// without being said again.
     pub(super) fn fenced(
         &self,
         now: Instant,
         id: MasterId,
         is: ShardCondition,
         due: &mut Due,
-    ) -> ShardCondition {
+    ) -> (ShardCondition, Option<Instant>) {
         match is {
             // Nobody writes as it is.
-            ShardCondition::Suspected | ShardCondition::Moving | ShardCondition::Fenced => is,
-            ShardCondition::Serving if self.may_write(now, id, due) => is,
-            ShardCondition::Serving => ShardCondition::Fenced,
+            ShardCondition::Suspected | ShardCondition::Moving | ShardCondition::Fenced => {
+                return (is, None);
+            }
+            ShardCondition::Serving => {}
         }
+        let until = match (self.may_write_until(id, now), self.fence) {
+            (None, _) => return (is, None),
+            // What was heard of others moves with every answer: too often to be told each time.
+            (Some(until), Fence::Off | Fence::BestEffort) => (until, None),
+            (Some(until), Fence::Strict(_)) => (until, Some(until)),
+        };
+        let (until, told) = until;
+        if until <= now {
+            // Every switch begins without a lease: nobody is cut off, and nobody need leave.
+            let wanted = self.masters.get(&id).and_then(|master| master.lease.wanted_since);
+            let soon = wanted.map(|since| since + MOVING_MAX).filter(|soon| *soon > now);
+            due.maybe(soon);
+            return (soon.map_or(ShardCondition::Fenced, |_| ShardCondition::Moving), None);
+        }
+        due.at(until);
+        (is, told)
     }
 
-    fn may_write(&self, now: Instant, id: MasterId, due: &mut Due) -> bool {
-        let Some(master) = self.masters.get(&id) else { return true };
+    /// Returns until when this host may write to the master, if there is an end to it.
+    fn may_write_until(&self, id: MasterId, now: Instant) -> Option<Instant> {
+        let master = self.masters.get(&id)?;
         let needed = majority(master.voices.len());
         let mut until: Vec<Instant> = match self.fence {
-            Fence::Off => return true,
+            Fence::Off => return None,
             Fence::Strict(_) if self.has_lenders(id) => {
                 let of = master.latest_belief();
                 let is_it = |(epoch, address): &&(Epoch, Address)| {
@@ -458,18 +499,18 @@ impl Sentinel {
             }
         };
         until.sort_unstable_by(|one, other| other.cmp(one));
-        let Some(until) = until.get(needed - 1).copied() else { return false };
-        if until > now {
-            due.at(until);
-        }
-        until > now
+        Some(until.get(needed - 1).copied().unwrap_or(now))
     }
 
     /// Returns what workers are told where we know that the master is elsewhere, but not where.
     pub(super) fn stranded(&self, id: MasterId) -> Option<ShardNews> {
         let latest = self.masters.get(&id)?.news.latest()?;
         let is_fenced = self.fence != Fence::Off;
-        is_fenced.then(|| ShardNews { condition: ShardCondition::Fenced, ..latest.clone() })
+        is_fenced.then(|| ShardNews {
+            condition: ShardCondition::Fenced,
+            valid_until: None,
+            ..latest.clone()
+        })
     }
 }
 

@@ -214,6 +214,8 @@ pub(super) struct Links {
     next: u64,
     next_query: u32,
     query_base: u32,
+    /// Where connections come from; none leaves it to the kernel.
+    source: Option<IpAddr>,
     dirty: VecDeque<LinkId>,
     spare_ends: Vec<usize>,
 }
@@ -227,7 +229,7 @@ const fn key_of(conn: ConnId) -> SlabKey {
 }
 
 impl Links {
-    pub(super) const fn new(base: NameBase) -> Self {
+    pub(super) const fn new(base: NameBase, source: Option<IpAddr>) -> Self {
         Self {
             links: BTreeMap::new(),
             conns: Table::new(limits::SERVER_CONNECTIONS_MAX, base.conn),
@@ -235,6 +237,7 @@ impl Links {
             next: 0,
             next_query: 0,
             query_base: base.query,
+            source,
             dirty: VecDeque::new(),
             spare_ends: Vec::new(),
         }
@@ -310,7 +313,7 @@ impl Links {
         let conn = conn_id(key);
         link.stage = Stage::Connecting(conn);
         let endpoint = Endpoint::Tcp(SocketAddr::new(ip, port));
-        out.push_back(Output::Connect { conn, endpoint, timeout });
+        out.push_back(Output::Connect { conn, endpoint, timeout, source: self.source });
     }
 
     /// Lets a link that is not connected try again at once, unless it did a moment ago.

@@ -13,6 +13,7 @@
 
 mod acl;
 mod acl_command;
+mod acl_file;
 mod ask;
 mod catalog;
 mod clients;
@@ -64,7 +65,7 @@ use super::instance::{Address, MasterName, RunId};
 use super::tilt::{Change, Tilt};
 use crate::buf::BufferPool;
 use crate::config::sentinel::Config;
-use crate::id::{ConnId, ListenerId};
+use crate::id::{ConnId, ListenerId, Ticket};
 use crate::io::{AtCapacity, Command, Deadline, Endpoint, Event, Input, Notice, Output};
 use crate::rng::Rng;
 pub use crate::sentinel::names::NameBase;
@@ -103,6 +104,8 @@ pub struct Sentinel {
     store: Store,
     users: Users,
     refused: RefusedLog,
+    /// Clients that wait for the file with users.
+    acl_wishes: BTreeMap<Ticket, ClientKey>,
     clients: Clients,
     scripts: Scripts,
     /// Somebody else has our ID; no votes until the process is started anew.
@@ -132,7 +135,7 @@ impl Sentinel {
         let mut rng = Rng::new(seed);
         let durable = setup.durable();
         // Looked at when the file was read; without users nobody would be let in.
-        let users = Users::from_file(&setup.config.server).unwrap_or_default();
+        let users = setup.read_users().unwrap_or_default();
         let Setup {
             mut config,
             keeping,
@@ -146,6 +149,7 @@ impl Sentinel {
         } = setup;
         let myid = *config.myid.get_or_insert_with(|| setup::draw_id(&mut rng));
         let periods = Periods::default();
+        let source = config.server.bind_source;
         let masters = std::mem::take(&mut config.masters);
         let mut sentinel = Self {
             started: now,
@@ -159,7 +163,7 @@ impl Sentinel {
             masters: BTreeMap::new(),
             names: BTreeMap::new(),
             next_master: 0,
-            links: Links::new(names),
+            links: Links::new(names, source),
             peer_links: BTreeMap::new(),
             found_hosts: BTreeMap::new(),
             asks: BTreeMap::new(),
@@ -167,6 +171,7 @@ impl Sentinel {
             store: Store::new(keeping, names.ticket),
             users,
             refused: RefusedLog::new(),
+            acl_wishes: BTreeMap::new(),
             clients: Clients::new(names.conn),
             scripts: Scripts { last_job: names.job, ..Scripts::default() },
             is_id_copied: false,
@@ -242,6 +247,7 @@ impl Sentinel {
             Input::Closed { conn, .. } | Input::Released { conn } => self.client_closed(conn),
             Input::Resolved { query, result } => self.resolved(now, query, result),
             Input::Persisted { ticket, result } => self.persisted(now, ticket, result),
+            Input::FileRead { ticket, result } => self.file_read(now, ticket, result),
             Input::Exited { job, exit } => self.script_ended(now, job, exit),
             Input::Notice(Notice::Sighting(sighting)) => self.sighted(now, &sighting),
             // The plan of the proxy is not a Sentinel's business.
@@ -258,8 +264,10 @@ impl Sentinel {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.look_at_clock(now);
         self.elections.handle_timeout(now);
-        while let Some(id) = self.timers.pop_due(now) {
-            if let Some(master) = self.masters.get_mut(&id) {
+        while let Some((at, id)) = self.timers.next().filter(|(at, _)| *at <= now) {
+            let _ = self.timers.pop_due(now);
+            // A review since may have found that nothing is due yet, and armed a later one.
+            if let Some(master) = self.masters.get_mut(&id).filter(|m| m.armed == Some(at)) {
                 master.armed = None;
                 self.dirty.insert(id);
             }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::acl::Users;
+use super::acl_file;
 use super::journal;
 use super::lease::Fence;
 use crate::config::diagnostic::{Diagnostic, Severity};
@@ -29,6 +30,8 @@ pub struct Setup {
     /// that has all that the furthest has is promoted, and none while fewer are seen than it takes
     /// to find a copy.
     pub min_copies: BTreeMap<MasterName, u32>,
+    /// What the file with the users says, where the configuration names one.
+    pub users: Option<String>,
     /// Where its names begin, if it shares a worker.
     pub names: NameBase,
     /// Whether workers with clients are told where masters are, by [`Notice::Shard`].
@@ -85,7 +88,7 @@ impl Keeping {
     ) -> String {
         let text = match self {
             // Who stands in the file as the operator wrote it stays as it is.
-            Self::InPlace { text, .. } if users.is_changed => {
+            Self::InPlace { text, .. } if users.is_changed && config.server.aclfile.is_none() => {
                 config::rewrite(&with_users(text, &users.lines()), config)
             }
             Self::InPlace { text, .. } => config::rewrite(text, config),
@@ -201,6 +204,10 @@ impl Setup {
         let parsed = config::parse(&name, text);
         let config = parsed.config.ok_or(parsed.diagnostics)?;
         Users::from_file(&config.server).map_err(|(user, why)| vec![bad_user(text, &user, why)])?;
+        if let (Some(file), Some(user)) = (&config.server.aclfile, config.server.users.first()) {
+            let why = format!("users stand in the aclfile {file:?} too, and only one place counts");
+            return Err(vec![bad_user(text, &user.name, why)]);
+        }
         let port = config.server.port.unwrap_or(PORT_DEFAULT);
         Ok(Self {
             config,
@@ -217,10 +224,32 @@ impl Setup {
             fast_down: fast_down_of(text),
             records: records_of(text),
             min_copies: min_copies_of(text),
+            users: None,
             names: NameBase::default(),
             tells_workers: false,
             fence: Fence::Off,
         })
+    }
+
+    /// Takes the users from the file that the configuration names, which says `text`.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with it, in Redis' words.
+    pub fn with_users(mut self, text: String) -> Result<Self, String> {
+        self.users = Some(text);
+        match self.read_users() {
+            Ok(_) => Ok(self),
+            Err(why) => Err(why),
+        }
+    }
+
+    pub(super) fn read_users(&self) -> Result<Users, String> {
+        let server = &self.config.server;
+        match (&self.users, &server.aclfile) {
+            (Some(text), Some(name)) => acl_file::parse(name, text),
+            _ => Users::from_file(server).map_err(|(user, why)| format!("{user}: {why}")),
+        }
     }
 
     /// Keeps what is learnt in a file beside the configuration, which is only read, and takes over

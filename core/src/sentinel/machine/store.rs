@@ -85,6 +85,12 @@ impl Store {
         self.waiting.push(waiter);
     }
 
+    /// Returns the name of an errand that is somebody else's.
+    pub(super) const fn draw_ticket(&mut self) -> Ticket {
+        self.last_ticket += 1;
+        Ticket(self.last_ticket)
+    }
+
     pub(super) fn is_due(&self, now: Instant) -> bool {
         self.retry_at.is_some_and(|at| at <= now)
     }
@@ -145,8 +151,7 @@ impl Sentinel {
             self.tell_waiters(now, covers, true);
             return is_news;
         }
-        self.store.last_ticket += 1;
-        let ticket = Ticket(self.store.last_ticket);
+        let ticket = self.store.draw_ticket();
         let (change, extent) = self.store.change(&text);
         self.store.writing = Some(Writing { ticket, text, extent, covers });
         self.out.push_back(Output::Errand(Errand::Persist { ticket, change }));
@@ -160,6 +165,9 @@ impl Sentinel {
         ticket: Ticket,
         result: Result<(), PersistError>,
     ) {
+        if self.acl_saved(now, ticket, &result) {
+            return;
+        }
         let Some(writing) = self.store.writing.take_if(|writing| writing.ticket == ticket) else {
             return;
         };

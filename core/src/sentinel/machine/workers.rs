@@ -54,12 +54,13 @@ impl Sentinel {
         let belief = master.latest_belief();
         // A name that was not found yet is looked up by its connection, which marks the master.
         let news = match self.socket_address(belief.address) {
-            Some(address) => Some(ShardNews {
-                shard: Arc::clone(&master.news.shard),
-                epoch: belief.config_epoch.get(),
-                address,
-                condition: self.fenced(now, id, condition(now, master, due), due),
-            }),
+            Some(address) => {
+                let is = condition(now, master, due);
+                let (condition, valid_until) = self.fenced(now, id, is, due);
+                let shard = Arc::clone(&master.news.shard);
+                let epoch = belief.config_epoch.get();
+                Some(ShardNews { shard, epoch, address, condition, valid_until })
+            }
             None => self.stranded(id),
         };
         let Some(news) = news else { return };

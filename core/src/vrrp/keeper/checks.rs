@@ -145,7 +145,8 @@ impl Check {
         self.generation = self.generation.wrapping_add(1);
         let conn = ConnId::server(self.place, self.generation);
         self.doing = Doing::Connecting(conn);
-        Output::Connect { conn, endpoint: Endpoint::Tcp(to), timeout: self.patience() }
+        let (endpoint, timeout) = (Endpoint::Tcp(to), self.patience());
+        Output::Connect { conn, endpoint, timeout, source: None }
     }
 
     /// Takes the answer to a look-up in.

@@ -282,7 +282,7 @@ impl Keeper {
             | Input::Sent { .. }
             | Input::Released { .. } => {}
             Input::Notice(Notice::Health(news)) => self.health_told(news),
-            Input::Notice(_) | Input::Persisted { .. } => {}
+            Input::Notice(_) | Input::Persisted { .. } | Input::FileRead { .. } => {}
         }
     }
 
