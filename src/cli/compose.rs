@@ -1,18 +1,16 @@
 //! Puts a process together: pools, whoever knows where their masters are, and virtual routers, from
 //! one file or from the files of the programs that did this before.
 
-use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use ringkeeper_core::config::failover::Fence;
 use ringkeeper_core::config::native::{self, Own, Watch};
-use ringkeeper_core::config::nutcracker::{Config, HostPort, Pool};
-use ringkeeper_core::config::sentinel::{self as conf, MasterName, PORT_DEFAULT, RunId};
+use ringkeeper_core::config::nutcracker::{Config, HostPort};
+use ringkeeper_core::config::sentinel as conf;
+use ringkeeper_core::node::compose::{self, Asked};
 use ringkeeper_core::sentinel::follow::FollowSetup;
-use ringkeeper_core::sentinel::machine::{self, Keeping, NameBase, Process, Setup};
+use ringkeeper_core::sentinel::machine::{NameBase, Setup};
 
 #[cfg(target_os = "linux")]
 use crate::cli::keepalived;
@@ -126,86 +124,20 @@ fn state_of(own: &Own, loaded: &Loaded, path: &Path) -> PathBuf {
     folder.map_or_else(|| sentinel::state_beside(path), |folder| folder.join(STATE_NAME))
 }
 
-/// Returns on how many replicas the writes of each master are, as its pools promise.
-fn copies(config: &Config) -> BTreeMap<MasterName, u32> {
-    let mut copies = BTreeMap::new();
-    for pool in &config.pools {
-        let Some(promised) = pool.failover.replicated else { continue };
-        let shards = pool.servers.iter().filter_map(|server| server.shard.as_deref());
-        for name in shards.filter_map(MasterName::new) {
-            let most: &mut u32 = copies.entry(name).or_default();
-            *most = promised.get().max(*most);
-        }
-    }
-    copies
-}
-
-/// How long a promise holds that this host may write to a master, under `fence: strict`.
-const LEASE: Duration = Duration::from_millis(200);
-
-/// Returns what the strictest of the pools with shards wants of the Sentinel: it has one word for
-/// all of them.
-fn fence(config: &Config) -> machine::Fence {
-    let has_shard = |pool: &&Pool| pool.servers.iter().any(|server| server.shard.is_some());
-    let wanted = config.pools.iter().filter(has_shard).map(|pool| pool.failover.fence);
-    wanted.fold(machine::Fence::Off, |strictest, fence| match (strictest, fence) {
-        (machine::Fence::Strict(_), _) | (_, Fence::Strict) => machine::Fence::Strict(LEASE),
-        (machine::Fence::BestEffort, _) | (_, Fence::BestEffort) => machine::Fence::BestEffort,
-        (machine::Fence::Off, Fence::Off) => machine::Fence::Off,
-    })
-}
-
-/// What pools ask of the Sentinel beside them.
-struct Asked {
-    min_copies: BTreeMap<MasterName, u32>,
-    fence: machine::Fence,
-}
-
-impl Asked {
-    fn by(config: Option<&Config>) -> Self {
-        let min_copies = config.map(copies).unwrap_or_default();
-        Self { min_copies, fence: config.map_or(machine::Fence::Off, fence) }
-    }
-
-    fn put_into(&self, setup: Setup) -> Setup {
-        Setup { min_copies: self.min_copies.clone(), fence: self.fence, ..setup }
-    }
-}
-
 fn setup(own: &Own, path: &Path, state: PathBuf, asked: &Asked) -> Result<Setup, String> {
-    let port = own.config.server.port.unwrap_or(PORT_DEFAULT);
     let state = std::path::absolute(&state).unwrap_or(state);
-    let setup = Setup {
-        config: own.config.clone(),
-        keeping: Keeping::Beside { path: state.clone(), text: String::new() },
-        process: Process {
-            run_id: RunId::from_random([0; 20]),
-            id: 1,
-            port,
-            config_file: path.display().to_string(),
-            executable: String::new(),
-            os: String::new(),
-            unix_micros_at_start: 0,
-        },
-        fast_down: own.fast_down.clone(),
-        min_copies: BTreeMap::new(),
-        users: None,
-        names: NameBase::default(),
-        tells_workers: false,
-        fence: machine::Fence::Off,
-        records: Vec::new(),
-    };
+    let setup = compose::setup(own, path.display().to_string());
     let setup = with_users(setup).map_err(|error| format!("{error:#}"))?;
     sentinel::with_state(setup, state).map(|setup| asked.put_into(setup))
 }
 
-/// Starts the virtual routers that are wanted beside the rest.
+/// Prepares the virtual routers that are wanted beside the rest.
 ///
 /// # Errors
 ///
-/// They cannot be started; the log says why.
+/// Their file has errors; the log says which.
 #[cfg(target_os = "linux")]
-pub(super) fn start_routers(
+pub(super) fn routers(
     path: Option<&Path>,
     loaded: Option<&Loaded>,
     runtime: Option<Choice>,
@@ -213,10 +145,8 @@ pub(super) fn start_routers(
     let own = loaded.and_then(|loaded| Some((loaded.path(), loaded.settings.vrrp.clone()?)));
     let runtime = runtime.unwrap_or_default();
     match (path, own) {
-        (Some(path), None) => keepalived::start(path, runtime).ok_or(()).map(Some),
-        (None, Some((path, config))) => {
-            keepalived::start_own(path, config, runtime).ok_or(()).map(Some)
-        }
+        (Some(path), None) => keepalived::beside(path, runtime).ok_or(()).map(Some),
+        (None, Some((path, config))) => Ok(Some(keepalived::beside_own(path, config, runtime))),
         (Some(_), Some(_)) => {
             tracing::error!("--keepalived and \"vrrp\" in the file: one of them has to go");
             Err(())
@@ -227,7 +157,7 @@ pub(super) fn start_routers(
 
 /// Virtual routers need what only Linux has.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn start_routers(
+pub(super) fn routers(
     path: Option<&Path>,
     loaded: Option<&Loaded>,
     _: Option<Choice>,

@@ -1,12 +1,11 @@
 //! Who knows where the masters of the pools' shards are, beside the pools.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use anyhow::Context as _;
-use ringkeeper_core::config::nutcracker::{Address, Config, HostPort};
 use ringkeeper_core::config::sentinel as conf;
-use ringkeeper_core::node::{ControlRole, WatchPlan};
+use ringkeeper_core::node::{ControlRole, WatchPlan, compose};
 use ringkeeper_core::sentinel::follow::FollowSetup;
 use ringkeeper_core::sentinel::machine::Setup;
 use ringkeeper_core::tls::Plan as Encryption;
@@ -87,7 +86,7 @@ impl MastersLaunch {
         // Who follows knows nothing before the first answer.
         let Self::Own { read } = self else { return Ok(BTreeMap::new()) };
         let setup = read().map_err(anyhow::Error::msg)?;
-        Ok(places(&setup.config))
+        Ok(compose::places(&setup.config))
     }
 }
 
@@ -110,51 +109,4 @@ fn open_port(
         }
     }
     Ok(fresh)
-}
-
-/// Returns where each master is, by name; those with host names are left out.
-fn places(config: &conf::Config) -> BTreeMap<String, SocketAddr> {
-    let place = |master: &conf::Master| {
-        let address = &master.monitor.address;
-        let ip: IpAddr = address.host().parse().ok()?;
-        Some((master.name.as_str().to_owned(), SocketAddr::new(ip, address.port())))
-    };
-    config.masters.iter().filter_map(place).collect()
-}
-
-/// Puts the masters where they were last known to be, so that nothing is sent to a former one
-/// before the first news.
-pub(crate) fn settle(config: &mut Config, known: &BTreeMap<String, SocketAddr>) {
-    for server in config.pools.iter_mut().flat_map(|pool| &mut pool.servers) {
-        let place = server.shard.as_ref().and_then(|shard| known.get(shard));
-        if let Some(place) = place {
-            let (host, port) = (place.ip().to_string(), place.port());
-            server.address = Address::Tcp(HostPort { host, port });
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use ringkeeper_core::config::{native, nutcracker};
-
-    use super::*;
-
-    #[test]
-    fn masters_are_looked_for_where_they_were_last() {
-        let text = "alpha:\n  listen: 127.0.0.1:22121\n  redis: true\n  servers:\n    - \
-                    192.168.223.131:6379:1\n";
-        let sentinel = "sentinel monitor b 192.168.223.132 6379 2\nsentinel monitor c db 6379 2\n\
-                        sentinel known-replica b 192.168.223.131 6379\n";
-        let masters = conf::parse("s", sentinel).config.unwrap();
-        let mut config = nutcracker::parse("n", text).config.unwrap();
-        native::attach(&mut config, &masters.masters);
-        let known = places(&masters);
-        assert_eq!(known.len(), 1, "a host name is looked up later");
-        settle(&mut config, &known);
-        let server = &config.pools[0].servers[0];
-        assert_eq!(server.name, "192.168.223.131:6379", "its place on the ring stays");
-        let at = HostPort { host: "192.168.223.132".into(), port: 6379 };
-        assert_eq!(server.address, Address::Tcp(at));
-    }
 }

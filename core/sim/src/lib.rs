@@ -32,6 +32,7 @@ mod runtime;
 mod scenario;
 mod seeds;
 pub mod sentinel;
+pub mod stack;
 mod trace;
 mod workload;
 mod world;

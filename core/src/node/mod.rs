@@ -5,6 +5,7 @@ mod health;
 mod wiring;
 
 pub mod balance;
+pub mod compose;
 pub mod sentinel;
 pub mod vrrp;
 

@@ -242,7 +242,11 @@ impl World {
                 let slow = if is_broken && is_slow { 700 } else { 2 };
                 ours.disk.delay = Duration::from_millis(slow);
             }
-            Process::Server(_) | Process::Observer(_) | Process::Stranger(_) => {}
+            Process::Thread(_)
+            | Process::Guest(_)
+            | Process::Server(_)
+            | Process::Observer(_)
+            | Process::Stranger(_) => {}
         }
     }
 

@@ -23,19 +23,20 @@
 //! | L4 | nothing starts where nothing is wrong |
 //! | L5 | many masters that fail together are all replaced |
 
-mod checker;
+pub(crate) mod checker;
 mod fault;
 mod fleet;
 mod genuine;
+mod keyed;
 mod mutation;
-mod net;
+pub(crate) mod net;
 mod observer;
-mod ours;
-mod process;
-mod server;
+pub(crate) mod ours;
+pub(crate) mod process;
+pub(crate) mod server;
 mod stranger;
 mod tap;
-mod world;
+pub(crate) mod world;
 
 pub use checker::{Breach, Told};
 pub use fault::{ALL_FAULTS, FaultKind};

@@ -40,6 +40,10 @@ pub(crate) struct End {
 pub(crate) struct Link {
     pub ends: [End; 2],
     pub is_open: bool,
+    /// To an address that moves between nodes.
+    pub is_virtual: bool,
+    /// What the caller sends does not arrive any more: the address is elsewhere.
+    pub is_stranded: bool,
     /// Written before the connection was established.
     early: Vec<u8>,
     pub tap: Option<Box<Tap>>,
@@ -84,7 +88,7 @@ impl Paths {
         self.cut.fill(0);
     }
 
-    fn draw(&self, rng: &mut Rng) -> Duration {
+    pub(crate) fn draw(&self, rng: &mut Rng) -> Duration {
         let mut delay =
             self.latency + Duration::from_nanos(rng.below(self.jitter.as_nanos() as u64));
         if self.tail_one_in > 0 && rng.is_one_in(1, self.tail_one_in) {
@@ -98,7 +102,11 @@ impl World {
     /// Starts a connection from `from` to whoever listens at `to`.
     pub(crate) fn net_connect(&mut self, at: Instant, conn: Conn, from: NodeId, to: SocketAddr) {
         assert_eq!(conn, self.links.len(), "connections are named in order");
-        let called = self.by_address.get(&to).copied();
+        let is_virtual = self.estate.is_virtual(to);
+        let called = match is_virtual {
+            true => self.find_virtual(from),
+            false => self.by_address.get(&to).copied(),
+        };
         let end = |node| End {
             node,
             is_gone: false,
@@ -108,7 +116,14 @@ impl World {
         let target = called.unwrap_or(from);
         let tap = called.and_then(|called| self.tap_for(from, called));
         let ends = [end(from), end(target)];
-        self.links.push(Link { ends, is_open: false, early: Vec::new(), tap });
+        self.links.push(Link {
+            ends,
+            is_open: false,
+            is_virtual,
+            is_stranded: false,
+            early: Vec::new(),
+            tap,
+        });
         self.nodes[from].links.insert(conn);
         match called {
             Some(_) => {
@@ -120,6 +135,8 @@ impl World {
                 };
                 self.agenda.plan(at + delay, Event::Syn { conn });
             }
+            // Nobody answers to the question who has it.
+            None if is_virtual => {}
             None => self.fly(at, conn, CALLER, Segment::Over(CloseReason::Unreachable)),
         }
     }
@@ -130,7 +147,9 @@ impl World {
             return;
         }
         let is_heard = self.nodes[from].is_observer
-            || !self.paths.is_cut(from, to) && self.nodes[to].is_powered;
+            || !self.paths.is_cut(from, to)
+                && self.nodes[to].is_powered
+                && (!self.links[conn].is_virtual || self.has_virtual(to));
         if !is_heard {
             self.held.push(conn);
             return;
@@ -216,6 +235,10 @@ impl World {
                 return;
             }
             let Some((_, segment)) = target.flying.pop_front() else { return };
+            if end == CALLED && self.links[conn].is_stranded {
+                continue;
+            }
+            let target = &mut self.links[conn].ends[end];
             if target.is_gone {
                 // Whoever is gone answers with a reset.
                 if matches!(segment, Segment::Bytes(_)) && !self.links[conn].ends[1 - end].is_gone {
@@ -286,6 +309,16 @@ impl World {
                 self.held.push(conn);
             }
         }
+    }
+
+    /// The address that a caller uses is elsewhere: it learns that when it sends something.
+    pub(crate) fn net_strand(&mut self, conn: Conn) {
+        let link = &mut self.links[conn];
+        if std::mem::replace(&mut link.is_stranded, true) || link.ends[CALLER].is_gone {
+            return;
+        }
+        let after = Duration::from_nanos(self.rng.below(200_000_000));
+        self.fly(self.now + after, conn, CALLER, Segment::Over(CloseReason::Reset));
     }
 
     /// Breaks a connection in the middle: both ends learn of it.

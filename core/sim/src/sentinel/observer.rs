@@ -51,7 +51,10 @@ impl Observer {
             | Happening::Sent(_)
             | Happening::Ended(_)
             | Happening::Persisted { .. }
-            | Happening::Exited { .. } => {}
+            | Happening::Exited { .. }
+            | Happening::Mail(_)
+            | Happening::Opened(_)
+            | Happening::Datagram { .. } => {}
         }
     }
 }

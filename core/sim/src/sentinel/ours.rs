@@ -13,6 +13,7 @@ use ringkeeper_core::io::{
     Change, CloseReason, Drive, Endpoint, Errand, Exit, Input, Notice, Output, PersistError,
     ShardNews,
 };
+use ringkeeper_core::limits::BATCH_MAX;
 use ringkeeper_core::rng::Rng;
 use ringkeeper_core::time::Instant;
 
@@ -49,9 +50,12 @@ pub(crate) struct Disk {
     pub delay: Duration,
 }
 
-/// One of our Sentinels.
+/// One of our Sentinels, or another worker of ours.
 pub(crate) struct Ours {
     make: Make,
+    /// All that has happened already is taken in before timers run, as the contract has it.
+    pub takes_all: bool,
+    taken: usize,
     machine: Option<Box<dyn Drive>>,
     pub disk: Disk,
     pub border: Border,
@@ -80,6 +84,8 @@ impl Ours {
     ) -> Self {
         Self {
             make,
+            takes_all: false,
+            taken: 0,
             machine: None,
             disk: Disk { files, delay: Duration::from_millis(2), ..Disk::default() },
             border: Border::new(mutation),
@@ -97,6 +103,11 @@ impl Ours {
             self.input(&mut *machine, happening, ctx);
             self.machine = Some(machine);
         }
+        if ctx.has_more && self.takes_all && self.taken < BATCH_MAX {
+            self.taken += 1;
+            return;
+        }
+        self.taken = 0;
         if let Some(mut machine) = self.machine.take() {
             if machine.poll_timeout().is_some_and(|deadline| deadline.at <= ctx.now) {
                 machine.handle_timeout(ctx.now);
@@ -179,6 +190,13 @@ impl Ours {
                 machine.handle(now, Input::Persisted { ticket, result });
             }
             Happening::Exited { job, exit } => machine.handle(now, Input::Exited { job, exit }),
+            Happening::Mail(mail) => machine.handle(now, mail.into()),
+            Happening::Opened(channel) => {
+                machine.handle(now, Input::ChannelOpened { channel, result: Ok(()) });
+            }
+            Happening::Datagram { channel, bytes } => {
+                machine.handle(now, Input::Datagram { channel, bytes: &bytes });
+            }
         }
     }
 
@@ -303,17 +321,19 @@ impl Ours {
                 let result = address.map_err(|_| ringkeeper_core::io::ResolveError::NotFound);
                 machine.handle(ctx.now, Input::Resolved { query, result });
             }
-            Output::Notice { notice: Notice::Shard(news), .. } => {
-                let ShardNews { shard, epoch, address, condition, valid_until } = news;
-                let valid_until = valid_until.filter(|_| !self.border.hides_ends());
-                let left = valid_until.map_or(u128::MAX, |at| at.since(ctx.now).as_nanos());
-                ctx.tell("!news", format!("{shard} {epoch} {address} {condition:?} {left}"));
+            Output::Notice { to, notice } => {
+                if let Notice::Shard(news) = &notice {
+                    let ShardNews { shard, epoch, address, condition, valid_until } = news;
+                    let valid_until = valid_until.filter(|_| !self.border.hides_ends());
+                    let left = valid_until.map_or(u128::MAX, |at| at.since(ctx.now).as_nanos());
+                    ctx.tell("!news", format!("{shard} {epoch} {address} {condition:?} {left}"));
+                }
+                ctx.effects.push(Effect::Notify { to, notice });
             }
-            Output::Event(_)
-            | Output::Notice { .. }
-            | Output::OpenChannel { .. }
-            | Output::CloseChannel(_)
-            | Output::Datagram { .. } => {}
+            Output::OpenChannel { .. } | Output::CloseChannel(_) | Output::Datagram { .. } => {
+                ctx.effects.push(Effect::Kernel(output));
+            }
+            Output::Event(_) => {}
         }
     }
 

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ringkeeper_core::id::{JobId, Ticket};
-use ringkeeper_core::io::{CloseReason, Exit, PersistError};
+use ringkeeper_core::id::{ChannelId, JobId, Ticket};
+use ringkeeper_core::io::{CloseReason, Exit, Mail, Notice, Output, PersistError, Recipient};
 use ringkeeper_core::rng::Rng;
 use ringkeeper_core::time::Instant;
 
@@ -46,6 +46,15 @@ pub(crate) enum Happening {
         job: JobId,
         exit: Exit,
     },
+    /// From another thread of the same process, or from its operator.
+    Mail(Mail),
+    /// The kernel has opened a channel.
+    Opened(ChannelId),
+    /// Something came on a channel.
+    Datagram {
+        channel: ChannelId,
+        bytes: Vec<u8>,
+    },
 }
 
 /// Something that a process does.
@@ -72,6 +81,13 @@ pub(crate) enum Effect {
         after: Duration,
         happening: Happening,
     },
+    /// News for other threads of the same process.
+    Notify {
+        to: Recipient,
+        notice: Notice,
+    },
+    /// Something that only the kernel does: about a channel.
+    Kernel(Output),
     /// An event as a Sentinel publishes it.
     Tell {
         channel: String,
@@ -91,6 +107,8 @@ pub(crate) struct Context<'a> {
     pub next_conn: &'a mut Conn,
     /// How long the process does nothing else, as if it waited for its disk.
     pub busy: Duration,
+    /// Something else has happened already, so that it belongs to the same turn.
+    pub has_more: bool,
 }
 
 impl Context<'_> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ringkeeper_core::rng::Rng;
 use ringkeeper_core::time::Instant;
 
+use super::keyed::{ALARM_KEYED, Blocked, Keyed};
 use super::process::{Conn, Context, Happening, address, command};
 use crate::codec::{Bytes, Parsed, Reply, encode_reply, parse_request};
 
@@ -32,11 +33,11 @@ const ALARM_CRON: u64 = 1;
 const ALARM_SYNCED: u64 = 2;
 const ALARM_LOADED: u64 = 3;
 
-type Words = Vec<Vec<u8>>;
+pub(super) type Words = Vec<Vec<u8>>;
 
 /// How a client uses its connection.
 #[derive(Debug, PartialEq, Eq)]
-enum Use {
+pub(super) enum Use {
     Normal,
     PubSub,
     /// A replica: where it listens and how far it is.
@@ -48,11 +49,15 @@ enum Use {
 }
 
 #[derive(Debug)]
-struct Client {
+pub(super) struct Client {
     input: Bytes,
     from: SocketAddr,
-    kind: Use,
+    pub kind: Use,
     transaction: Option<Vec<Words>>,
+    /// What it waits for.
+    pub blocked: Option<Blocked>,
+    /// Where the history was after its last write.
+    pub written: u64,
 }
 
 /// How far a replica is with its master.
@@ -109,14 +114,15 @@ pub(crate) struct Server {
     replid: String,
     /// The history before the last change of role, and up to where it is ours too.
     replid2: Option<(String, u64)>,
-    offset: u64,
+    pub(super) offset: u64,
     /// The writes that it holds.
     pub data: Vec<String>,
+    pub keyed: Keyed,
     disk: Disk,
-    clients: BTreeMap<Conn, Client>,
+    pub(super) clients: BTreeMap<Conn, Client>,
     cron_runs: u64,
     loading_until: Instant,
-    out: Vec<u8>,
+    pub(super) out: Vec<u8>,
 }
 
 pub(crate) fn hex_id(rng: &mut Rng) -> String {
@@ -144,6 +150,7 @@ impl Server {
             replid2: None,
             offset: 0,
             data: Vec::new(),
+            keyed: Keyed::default(),
             disk: Disk { replica_of },
             clients: BTreeMap::new(),
             cron_runs: 0,
@@ -192,9 +199,16 @@ impl Server {
             Happening::Started => self.started(ctx),
             Happening::Woken(ALARM_CRON) => self.cron(ctx),
             Happening::Woken(ALARM_SYNCED) => self.synced(ctx),
+            Happening::Woken(ALARM_KEYED) => self.look_again(ctx),
             Happening::Accepted { conn, from } => {
-                let client =
-                    Client { input: Bytes::default(), from, kind: Use::Normal, transaction: None };
+                let client = Client {
+                    input: Bytes::default(),
+                    from,
+                    kind: Use::Normal,
+                    transaction: None,
+                    blocked: None,
+                    written: 0,
+                };
                 self.clients.insert(conn, client);
             }
             Happening::Connected(conn) => self.upstream_connected(conn, ctx),
@@ -207,12 +221,16 @@ impl Server {
             | Happening::Sent(_)
             | Happening::Ended(_)
             | Happening::Persisted { .. }
-            | Happening::Exited { .. } => {}
+            | Happening::Exited { .. }
+            | Happening::Mail(_)
+            | Happening::Opened(_)
+            | Happening::Datagram { .. } => {}
         }
     }
 
     fn started(&mut self, ctx: &mut Context<'_>) {
         self.clients.clear();
+        self.keyed.started();
         self.upstream = Upstream::Idle;
         self.run_id = hex_id(ctx.rng);
         self.replica_of = self.disk.replica_of;
@@ -306,10 +324,22 @@ impl Server {
         }
         let Some(client) = self.clients.get_mut(&conn) else { return };
         client.input.push(bytes);
-        self.out.clear();
+        self.serve_all(conn, ctx);
+    }
+
+    /// Serves what a client has sent, up to what has to wait.
+    pub(super) fn serve_all(&mut self, conn: Conn, ctx: &mut Context<'_>) {
+        // Another client's turn may have led here.
+        let outer = std::mem::take(&mut self.out);
         while let Some(client) = self.clients.get_mut(&conn) {
+            if client.blocked.is_some() {
+                break;
+            }
             match parse_request(client.input.as_slice()) {
                 Parsed::Whole(words, used) => {
+                    if client.kind == Use::Normal && self.keyed.postpones(&words, ctx.now) {
+                        break;
+                    }
                     client.input.skip(used);
                     self.serve(conn, words, ctx);
                 }
@@ -320,14 +350,14 @@ impl Server {
                 }
             }
         }
-        if !self.out.is_empty() {
-            let out = std::mem::take(&mut self.out);
+        let out = std::mem::replace(&mut self.out, outer);
+        if !out.is_empty() {
             ctx.send(conn, out);
         }
     }
 
     /// Sends a command of the replication stream to all replicas.
-    fn replicate(&mut self, words: &[&str], ctx: &mut Context<'_>) {
+    pub(super) fn replicate(&mut self, words: &[&str], ctx: &mut Context<'_>) {
         let bytes = command(words);
         self.offset += bytes.len() as u64;
         for (conn, client) in &self.clients {
@@ -378,6 +408,7 @@ impl Server {
                 self.replid2 = None;
                 self.offset = offset.parse().unwrap_or(0);
                 self.data = data.iter().map(|value| (*value).to_owned()).collect();
+                self.keyed.forget();
                 // Our own replicas have another data set now.
                 self.drop_replicas(ctx);
                 let taken = Duration::from_nanos(50_000_000 + ctx.rng.below(150_000_000));
@@ -421,6 +452,7 @@ impl Server {
                 words.iter().filter_map(|w| std::str::from_utf8(w).ok()).collect();
             match words[..] {
                 ["SET", value] => self.data.push(value.to_owned()),
+                ["REPLCONF", "GETACK", _] => self.acknowledge(ctx),
                 ["PUBLISH", channel, payload] => {
                     self.publish_here(channel, payload, None, ctx);
                 }
@@ -453,12 +485,14 @@ impl Server {
         // Replicas have to ask again: what they follow is not what it was.
         self.drop_replicas(ctx);
         if master.is_some() {
+            self.unblock_all(ctx);
             self.down_since = Some(ctx.now);
             self.connect_upstream(ctx);
         } else {
             self.down_since = None;
             let old = std::mem::replace(&mut self.replid, hex_id(ctx.rng));
             self.replid2 = Some((old, self.offset));
+            self.keyed.promoted(self.address);
         }
     }
 
@@ -468,7 +502,12 @@ impl Server {
             return self.error("BUSY Redis is busy running a script.");
         }
         let is_loading = ctx.now < self.loading_until;
-        if is_loading && matches!(name.as_str(), "PING" | "PUBLISH" | "PSYNC" | "SET" | "GET") {
+        if is_loading
+            && matches!(
+                name.as_str(),
+                "PING" | "PUBLISH" | "PSYNC" | "SET" | "GET" | "APPEND" | "MGET" | "WAIT"
+            )
+        {
             return self.error("LOADING Redis is loading the dataset in memory");
         }
         let Some(client) = self.clients.get_mut(&conn) else { return };
@@ -519,17 +558,17 @@ impl Server {
                 ])));
             }
             "PUBLISH" => self.publish(conn, words, ctx),
-            "SET" if self.replica_of.is_some() => {
+            "SET" | "APPEND" if self.replica_of.is_some() => {
                 self.error("READONLY You can't write against a read only replica.");
             }
-            "SET" => {
+            "SET" if words.len() == 2 => {
                 self.write(&word(words, 1), ctx);
                 self.status("OK");
             }
             "SCRIPT" => self.error("NOTBUSY No scripts in execution right now."),
-            "REPLCONF" => self.acknowledged(conn, words),
+            "REPLCONF" => self.acknowledged(conn, words, ctx),
             "PSYNC" => self.psync(conn, words, ctx),
-            _ => self.error("ERR unknown command"),
+            _ => self.execute_keyed(conn, &name, words, ctx),
         }
     }
 
@@ -561,7 +600,8 @@ impl Server {
     fn client(&mut self, conn: Conn, words: &Words, ctx: &mut Context<'_>) {
         let what = word(words, 1).to_ascii_uppercase();
         if what != "KILL" {
-            return self.status("OK");
+            self.status("OK");
+            return self.pause_or_not(&what, words, ctx);
         }
         let kind = word(words, 3).to_ascii_lowercase();
         let mut killed = 0;
@@ -611,11 +651,12 @@ impl Server {
         count
     }
 
-    fn acknowledged(&mut self, conn: Conn, words: &Words) {
+    fn acknowledged(&mut self, conn: Conn, words: &Words, ctx: &mut Context<'_>) {
         if let Some(Client { kind: Use::Replica { acknowledged, .. }, .. }) =
             self.clients.get_mut(&conn)
         {
             *acknowledged = word(words, 2).parse().unwrap_or(0);
+            self.count_copies(ctx);
         }
     }
 
@@ -643,15 +684,22 @@ impl Server {
         ctx.send(conn, answer.replace(" \r", "\r").into_bytes());
     }
 
-    fn status(&mut self, text: &str) {
+    /// Tells the master how far it is.
+    fn acknowledge(&self, ctx: &mut Context<'_>) {
+        if let Some(conn) = self.upstream_conn() {
+            ctx.send(conn, command(&["REPLCONF", "ACK", &self.offset.to_string()]));
+        }
+    }
+
+    pub(super) fn status(&mut self, text: &str) {
         self.out.extend_from_slice(format!("+{text}\r\n").as_bytes());
     }
 
-    fn error(&mut self, text: &str) {
+    pub(super) fn error(&mut self, text: &str) {
         self.out.extend_from_slice(format!("-{text}\r\n").as_bytes());
     }
 
-    fn reply(&mut self, reply: &Reply) {
+    pub(super) fn reply(&mut self, reply: &Reply) {
         encode_reply(reply, &mut self.out);
     }
 

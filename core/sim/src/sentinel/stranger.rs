@@ -38,7 +38,10 @@ impl Stranger {
             | Happening::Sent(_)
             | Happening::Ended(_)
             | Happening::Persisted { .. }
-            | Happening::Exited { .. } => {}
+            | Happening::Exited { .. }
+            | Happening::Mail(_)
+            | Happening::Opened(_)
+            | Happening::Datagram { .. } => {}
         }
     }
 

@@ -18,6 +18,7 @@ use super::process::{Conn, Context, Effect, Happening, NodeId};
 use super::server::Server;
 use super::stranger::Stranger;
 use crate::clock::Agenda;
+use crate::stack::estate::Estate;
 
 /// The wall clock at the start of every run, milliseconds.
 const WALL_START_MS: i64 = 1_700_000_000_000;
@@ -49,6 +50,15 @@ pub(crate) enum Process {
     Ours(Ours),
     Observer(Observer),
     Stranger(Stranger),
+    /// One thread of a whole node.
+    Thread(Ours),
+    /// Somebody else, who knows what it does.
+    Guest(Box<dyn Guest>),
+}
+
+/// A process that the world knows nothing about.
+pub(crate) trait Guest {
+    fn handle(&mut self, happening: Happening, ctx: &mut Context<'_>);
 }
 
 /// A machine with one process.
@@ -112,6 +122,8 @@ pub(crate) struct World {
     /// Servers by the master that they began with.
     pub groups: Vec<Vec<NodeId>>,
     pub steps: u64,
+    /// Whole nodes, of which several processes are threads.
+    pub estate: Estate,
     /// Every command of a Sentinel, if somebody wants them.
     pub wire_log: Option<Vec<super::tap::Line>>,
     effects: Vec<Effect>,
@@ -134,6 +146,7 @@ impl World {
             stays_dead: BTreeSet::new(),
             groups: Vec::new(),
             steps: 0,
+            estate: Estate::default(),
             wire_log: None,
             effects: Vec::new(),
             writes: 0,
@@ -265,6 +278,7 @@ impl World {
             effects: &mut effects,
             next_conn: &mut next_conn,
             busy: Duration::ZERO,
+            has_more: !node.inbox.is_empty(),
         };
         match &mut node.process {
             Process::Server(server) => server.handle(happening, &mut context),
@@ -272,6 +286,8 @@ impl World {
             Process::Ours(ours) => ours.handle(happening, &mut context),
             Process::Observer(observer) => observer.handle(happening, &mut context),
             Process::Stranger(stranger) => stranger.handle(happening, &mut context),
+            Process::Thread(thread) => thread.handle(happening, &mut context),
+            Process::Guest(guest) => guest.handle(happening, &mut context),
         }
         let at = self.now + context.busy;
         node.busy_until = at;
@@ -294,7 +310,13 @@ impl World {
             Effect::Later { after, happening } => {
                 self.agenda.plan(at + after, Event::Later { node: id, incarnation, happening });
             }
+            Effect::Notify { to, notice } => self.notify(at, id, to, &notice),
+            Effect::Kernel(output) => self.ask_kernel(at, id, output),
             Effect::Tell { channel, payload } => {
+                if matches!(self.nodes[id].process, Process::Thread(_)) {
+                    assert_ne!(channel, "!unreadable", "{payload}");
+                    return;
+                }
                 let sentinel = match &self.nodes[id].process {
                     Process::Observer(observer) => observer.about(),
                     _ => id,
@@ -416,7 +438,7 @@ impl World {
     }
 
     fn crashed(&mut self, id: NodeId) {
-        if let Process::Ours(ours) = &mut self.nodes[id].process {
+        if let Process::Ours(ours) | Process::Thread(ours) = &mut self.nodes[id].process {
             ours.crash(&mut self.rng);
         }
     }
@@ -433,6 +455,7 @@ impl World {
             effects: &mut effects,
             next_conn: &mut next_conn,
             busy: Duration::ZERO,
+            has_more: false,
         };
         if let Process::Server(server) = &mut node.process {
             act(server, &mut context);

@@ -95,6 +95,8 @@ pub(super) struct Lease {
     held: BTreeMap<RunId, Instant>,
     held_for: Option<(Epoch, Address)>,
     asked_at: Option<Instant>,
+    /// Since when we want a lease that we did not have before.
+    wanted_since: Option<Instant>,
     serial: u64,
     /// It was given back; nothing is asked for until the master answers again.
     is_given: bool,
@@ -138,7 +140,8 @@ impl Lease {
         self.promises.values().map(|promise| promise.until).max().unwrap_or(now).max(now)
     }
 
-    fn give_up(&mut self) {
+    fn give_up(&mut self, now: Instant) {
+        self.wanted_since = Some(now);
         self.held.clear();
         self.held_for = None;
         self.asked_at = None;
@@ -245,12 +248,12 @@ impl Sentinel {
     /// Keeps our own lease: asks for what runs out.
     pub(super) fn keep_lease(&mut self, now: Instant, id: MasterId, due: &mut Due) {
         let Some(lease) = self.fence.lease().filter(|_| self.tells_workers) else { return };
-        self.give_back_if_refused(id);
+        self.give_back_if_refused(now, id);
         let Some(master) = self.masters.get_mut(&id) else { return };
         let belief = master.latest_belief();
         let of = (belief.config_epoch, belief.address.clone());
         if master.lease.held_for.as_ref() != Some(&of) {
-            master.lease.give_up();
+            master.lease.give_up(now);
             master.lease.held_for = Some(of.clone());
         }
         if master.lease.is_given || master.learnt.is_some() {
@@ -261,7 +264,9 @@ impl Sentinel {
             due.at(at);
             return;
         }
-        master.lease.asked_at = Some(now);
+        if master.lease.asked_at.replace(now).is_none() {
+            master.lease.wanted_since = Some(now);
+        }
         master.lease.serial += 1;
         due.at(now + lease / 3);
         let (epoch, address) = of;
@@ -307,7 +312,7 @@ impl Sentinel {
     }
 
     /// Gives the lease back where the master has refused us: nobody here writes to it.
-    fn give_back_if_refused(&mut self, id: MasterId) {
+    fn give_back_if_refused(&mut self, now: Instant, id: MasterId) {
         let Some(master) = self.masters.get_mut(&id) else { return };
         let is_refused = master.server.is_refused && master.failover.state().announced().is_none();
         if !is_refused {
@@ -317,7 +322,7 @@ impl Sentinel {
         if std::mem::replace(&mut master.lease.is_given, true) {
             return;
         }
-        master.lease.give_up();
+        master.lease.give_up(now);
         let myid = self.myid;
         master.lease.promises.remove(&myid);
         // Workers hear of it before the others do: notices leave first.
@@ -460,7 +465,11 @@ impl Sentinel {
         };
         let (until, told) = until;
         if until <= now {
-            return (ShardCondition::Fenced, None);
+            // Every switch begins without a lease: nobody is cut off, and nobody need leave.
+            let wanted = self.masters.get(&id).and_then(|master| master.lease.wanted_since);
+            let soon = wanted.map(|since| since + MOVING_MAX).filter(|soon| *soon > now);
+            due.maybe(soon);
+            return (soon.map_or(ShardCondition::Fenced, |_| ShardCondition::Moving), None);
         }
         due.at(until);
         (is, told)

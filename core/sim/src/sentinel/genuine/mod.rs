@@ -188,7 +188,10 @@ impl Genuine {
             Happening::Sent(_)
             | Happening::Ended(_)
             | Happening::Persisted { .. }
-            | Happening::Exited { .. } => {}
+            | Happening::Exited { .. }
+            | Happening::Mail(_)
+            | Happening::Opened(_)
+            | Happening::Datagram { .. } => {}
         }
     }
 
