@@ -29,6 +29,13 @@ const FRESH_INFO_WAIT: Duration = Duration::from_millis(150);
 /// takes to be written and told, and little beside any down-after.
 const STAGGER: Duration = Duration::from_millis(20);
 
+/// How many writes it takes until a vote is written and told: the candidate's own and the voter's,
+/// each of which may have to wait for one that is under way.
+const STAGGER_WRITES: u32 = 4;
+
+/// The longest that Sentinels stand apart because of slow disks.
+const STAGGER_MAX: Duration = Duration::from_millis(400);
+
 /// How much further apart for each master that is down.
 const STAGGER_PER_MASTER: Duration = Duration::from_millis(4);
 
@@ -146,7 +153,9 @@ impl Sentinel {
         let place = u32::try_from(place).unwrap_or(u32::MAX).min(8);
         // Who stands for many masters at once takes longer to write it all down.
         let down = self.masters.values().filter(|master| master.server.watch.is_down()).count();
-        let wait = STAGGER + STAGGER_PER_MASTER * u32::try_from(down).unwrap_or(u32::MAX).min(200);
+        // All of them may have a disk like ours: hosts that are busy are often busy together.
+        let writes = (self.store.write_time(now) * STAGGER_WRITES).clamp(STAGGER, STAGGER_MAX);
+        let wait = writes + STAGGER_PER_MASTER * u32::try_from(down).unwrap_or(u32::MAX).min(200);
         let jitter = self.rng.below(u64::try_from(STAGGER.as_micros() / 4).unwrap_or(1));
         let Some(master) = self.masters.get_mut(&id) else { return };
         let since = *master.stands_at.get_or_insert_with(|| now + Duration::from_micros(jitter));

@@ -39,6 +39,7 @@ struct Writing {
     /// How long the file is with it, where it is not replaced each time.
     extent: Option<Extent>,
     covers: Vec<Waiter>,
+    since: Instant,
 }
 
 /// Keeps what must not be forgotten.
@@ -55,6 +56,8 @@ pub(super) struct Store {
     is_failing: bool,
     /// How much of a file with changes is known to be good; none before the first write.
     extent: Option<Extent>,
+    /// How long the last write took.
+    took: Duration,
 }
 
 impl Store {
@@ -70,7 +73,15 @@ impl Store {
             retry_at: None,
             is_failing: false,
             extent: None,
+            took: Duration::ZERO,
         }
+    }
+
+    /// Returns how long a write takes, as far as is known: the last one, or the one that is under
+    /// way if it takes longer.
+    pub(super) fn write_time(&self, now: Instant) -> Duration {
+        let under_way = self.writing.as_ref().map(|writing| now.since(writing.since));
+        self.took.max(under_way.unwrap_or_default())
     }
 
     /// Has what is known written, for nobody in particular.
@@ -153,7 +164,7 @@ impl Sentinel {
         }
         let ticket = self.store.draw_ticket();
         let (change, extent) = self.store.change(&text);
-        self.store.writing = Some(Writing { ticket, text, extent, covers });
+        self.store.writing = Some(Writing { ticket, text, extent, covers, since: now });
         self.out.push_back(Output::Errand(Errand::Persist { ticket, change }));
         false
     }
@@ -171,6 +182,7 @@ impl Sentinel {
         let Some(writing) = self.store.writing.take_if(|writing| writing.ticket == ticket) else {
             return;
         };
+        self.store.took = now.since(writing.since);
         let is_durable = result.is_ok();
         self.store.is_failing = !is_durable;
         match result {
