@@ -502,7 +502,12 @@ impl Server {
             return self.error("BUSY Redis is busy running a script.");
         }
         let is_loading = ctx.now < self.loading_until;
-        if is_loading && matches!(name.as_str(), "PING" | "PUBLISH" | "PSYNC" | "SET" | "GET" | "APPEND" | "MGET" | "WAIT") {
+        if is_loading
+            && matches!(
+                name.as_str(),
+                "PING" | "PUBLISH" | "PSYNC" | "SET" | "GET" | "APPEND" | "MGET" | "WAIT"
+            )
+        {
             return self.error("LOADING Redis is loading the dataset in memory");
         }
         let Some(client) = self.clients.get_mut(&conn) else { return };
