@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ringkeeper_core::time::Instant;
 
-use super::process::{Conn, Context};
+use super::process::{Conn, Context, command};
 use super::server::{Server, Use, Words, word};
 use crate::codec::Reply;
 use crate::stack::judge::Judge;
@@ -165,6 +165,13 @@ impl Server {
             Use::Normal | Use::PubSub => false,
         };
         self.clients.values().filter(|client| is_there(&client.kind)).count()
+    }
+
+    /// Tells the master how far we are.
+    pub(super) fn acknowledge(&self, ctx: &mut Context<'_>) {
+        if let Some(conn) = self.upstream_conn() {
+            ctx.send(conn, command(&["REPLCONF", "ACK", &self.offset.to_string()]));
+        }
     }
 
     /// Replicas have more than before, or time has passed.
