@@ -5,14 +5,14 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     // This program is also what runs in the namespaces.
-    if arguments.next().as_deref() == Some(ringkeeper_benches::failover::PROBE) {
-        return ringkeeper_benches::failover::probe(&arguments.collect::<Vec<_>>());
+    if arguments.next().as_deref() == Some(ringkeeper_benches::vrrp::PROBE) {
+        return ringkeeper_benches::vrrp::probe(&arguments.collect::<Vec<_>>());
     }
     // Cargo says so when it benches; when it only tests all targets there is nothing to measure.
     if !std::env::args().any(|argument| argument == "--bench") {
         return ExitCode::SUCCESS;
     }
-    match ringkeeper_benches::failover::main() {
+    match ringkeeper_benches::vrrp::main() {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("vrrp: {problem}");

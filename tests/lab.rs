@@ -70,8 +70,23 @@ fn what_is_broken_by_lot_heals(runtime: Runtime) {
     }
 }
 
+fn what_replicas_have_outlives_masters(runtime: Runtime) {
+    need!("redis-server", "ip", "unshare", "setpriv");
+    let scratch = Scratch::new();
+    let events = ["--auto", "--only", "kill-master,stop-master,kill-master"];
+    let promise = ["--replicated", "1", "--network", "namespaces"];
+    let output = lab(&scratch, runtime, &[&events[..], &promise].concat());
+    if !has_namespaces(&output) {
+        return;
+    }
+    let result = healed(&scratch, &output);
+    assert!(result.get("acknowledged").unwrap().as_u64().unwrap() > 0);
+    assert_eq!(result.get("lost"), Some(&0.into()), "{}", stdout(&output));
+}
+
 on_every_runtime! {
     every_event_heals,
+    what_replicas_have_outlives_masters,
     events_heal_on_a_simulated_segment,
     what_is_broken_by_lot_heals,
 }

@@ -21,7 +21,7 @@ use serde_json::Value;
 use support::lab::{Redis, Runtime};
 use support::quorum::{Make, NAME, Watcher, start_servers};
 use support::resp::{Client, Place, Reply};
-use support::{Process, Scratch, eventually, free_port};
+use support::{Process, Scratch, Successor, eventually, free_port};
 
 /// The shards' names: the Sentinels' names of their masters, and their place on the ring.
 const SHARDS: [&str; 2] = [NAME, "other"];
@@ -214,6 +214,8 @@ fn an_upgraded_process_is_the_same_sentinel(runtime: Runtime) {
     let control = nodes[0].scratch.path("control.sock").display().to_string();
     let output = nodes[0].scratch.run("ringkeeper", &["upgrade", "--control", &control]);
     assert!(output.status.success(), "{}\n{}", support::stderr(&output), nodes[0].log());
+    let mut successor = Successor::default();
+    successor.take(&support::stdout(&output));
     eventually(&format!("it watches again: {}", nodes[0].log()), || {
         let mut sentinel = Client::connect(&nodes[0].sentinel).ok()?;
         let is_same = sentinel.try_ask(&["SENTINEL", "MYID"]).ok()? == id;

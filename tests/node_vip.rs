@@ -16,6 +16,7 @@ use std::fs::File;
 use rustix::process::Signal;
 
 use support::lab::{Runtime, program};
+use support::resp::request;
 use support::segment::{Host, Segment};
 use support::{Process, eventually};
 
@@ -82,7 +83,10 @@ fn start_redis(segment: &Segment, host: Host) -> Process {
     process
 }
 
-on_every_runtime!(an_address_goes_where_clients_can_be_served);
+on_every_runtime!(
+    an_address_goes_where_clients_can_be_served,
+    clients_of_a_killed_host_are_told_at_once,
+);
 
 fn an_address_goes_where_clients_can_be_served(runtime: Runtime) {
     need!("redis-server", "ss");
@@ -112,4 +116,35 @@ fn an_address_goes_where_clients_can_be_served(runtime: Runtime) {
     b.process.signal(Signal::TERM);
     segment.wait_for(Host::A, ADDRESS);
     assert!(b.process.wait().success());
+}
+
+/// Nobody retransmits anything here: a connection that nobody ends would stay for hours.
+fn clients_of_a_killed_host_are_told_at_once(runtime: Runtime) {
+    need!("redis-server", "ss");
+    let Some(segment) = Segment::make() else { return };
+    let a = Node::start(&segment, Host::A, runtime);
+    segment.wait_for(Host::A, ADDRESS);
+    let _b = Node::start(&segment, Host::B, runtime);
+    eventually("the other host is a backup", || {
+        std::fs::read_to_string(segment.path("b.log")).unwrap().contains("BACKUP").then_some(())
+    });
+    let entry = format!("{ADDRESS}:22121").parse().unwrap();
+    let mut idle = segment.connect(Host::C, entry);
+    assert_eq!(idle.ask(&["SET", "key", "1"]).text(), "OK");
+    let mut waiting = segment.connect(Host::C, entry);
+    assert_eq!(waiting.ask(&["GET", "key"]).text(), "1");
+    let mut redis = segment.connect(Host::A, "127.0.0.1:6379".parse().unwrap());
+    assert_eq!(redis.ask(&["CLIENT", "PAUSE", "600000", "WRITE"]).text(), "OK");
+    waiting.send(&request(&["SET", "key", "2"])).unwrap();
+    // A server that has the request is as far as it gets.
+    eventually("the request waits", || {
+        redis.ask(&["INFO", "clients"]).text().contains("blocked_clients:1").then_some(())
+    });
+
+    a.process.signal(Signal::KILL);
+    segment.wait_for(Host::B, ADDRESS);
+    assert!(idle.is_ended(), "who has nothing to send would never learn of it");
+    assert!(waiting.is_ended(), "who waits for a reply would wait for ever");
+    let mut again = segment.connect(Host::C, entry);
+    assert_eq!(again.ask(&["SET", "key", "3"]).text(), "OK");
 }

@@ -403,7 +403,7 @@ fn a_dead_server_is_ejected_and_returns_after_a_probe(runtime: Runtime) {
 fn a_hung_server_costs_its_own_requests_only(runtime: Runtime) {
     need!("redis-server");
     let pair = Pair::start();
-    let proxy = Proxy::start(runtime, &pair.pool(&["timeout: 300"]));
+    let proxy = Proxy::start(runtime, &pair.pool(&["timeout: 1000"]));
     let mut client = proxy.client();
     let [one, two] = pair.key_of_each(&mut client);
     let mut neighbour = proxy.client();
@@ -412,7 +412,7 @@ fn a_hung_server_costs_its_own_requests_only(runtime: Runtime) {
     client.send(&request(&["GET", &one])).unwrap();
     let mut slowest = Duration::ZERO;
     let mut served = 0;
-    while start.elapsed() < Duration::from_millis(250) {
+    while start.elapsed() < Duration::from_millis(800) {
         let asked = Instant::now();
         assert_eq!(neighbour.ask(&["SET", &two, "y"]), Reply::ok());
         slowest = slowest.max(asked.elapsed());
@@ -421,8 +421,8 @@ fn a_hung_server_costs_its_own_requests_only(runtime: Runtime) {
     let reply = client.reply().unwrap();
     let took = start.elapsed();
     assert!(reply.text().starts_with("ERR Connection timed out"), "{reply:?}");
-    assert!(took >= Duration::from_millis(295) && took < Duration::from_secs(3), "{took:?}");
-    assert!(served > 10 && slowest < Duration::from_millis(250), "{served}, {slowest:?}");
+    assert!(took >= Duration::from_millis(995) && took < Duration::from_secs(10), "{took:?}");
+    assert!(served > 10 && slowest < Duration::from_millis(800), "{served}, {slowest:?}");
 
     pair.one.signal(Signal::CONT);
     eventually("the server is used again", || {

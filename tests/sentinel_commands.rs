@@ -12,6 +12,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
@@ -90,6 +91,23 @@ fn fields(reply: &Reply, of_peer: bool) -> Vec<(String, String)> {
         .collect()
 }
 
+/// Waits until two Sentinels tell the same.
+fn settles<T: PartialEq + Debug>(ask: impl Fn() -> (Reply, Reply), view: impl Fn(&Reply) -> T) {
+    let mut last = None;
+    let end = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < end {
+        let (mine, genuine) = ask();
+        let (mine, genuine) = (view(&mine), view(&genuine));
+        if mine == genuine {
+            return;
+        }
+        last = Some((mine, genuine));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let (mine, genuine) = last.unwrap();
+    assert_eq!(mine, genuine);
+}
+
 fn replies_have_the_words_and_fields_of_a_genuine_sentinel(runtime: Runtime) {
     need!("redis-server", "redis-sentinel");
     let all = pair(runtime);
@@ -108,17 +126,15 @@ fn replies_have_the_words_and_fields_of_a_genuine_sentinel(runtime: Runtime) {
         assert_eq!(shape(&ours.ask(&words)), genuine, "{line}");
     }
     let both = |words: &[&str]| (ours.ask(words), theirs.ask(words));
-    let (mine, genuine) = both(&["SENTINEL", "MASTER", NAME]);
-    assert_eq!(fields(&mine, false), fields(&genuine, false));
-    let (mine, genuine) = both(&["SENTINEL", "REPLICAS", NAME]);
-    assert_eq!(fields(&mine.items()[0], false), fields(&genuine.items()[0], false));
-    let (mine, genuine) = both(&["SENTINEL", "SENTINELS", NAME]);
-    assert_eq!(fields(&mine.items()[0], true), fields(&genuine.items()[0], true));
+    // Each learns in its own time what the other has seen already.
+    settles(|| both(&["SENTINEL", "MASTER", NAME]), |reply| fields(reply, false));
+    let first = |reply: &Reply, of_peer| fields(&reply.items()[0], of_peer);
+    settles(|| both(&["SENTINEL", "REPLICAS", NAME]), |reply| first(reply, false));
+    settles(|| both(&["SENTINEL", "SENTINELS", NAME]), |reply| first(reply, true));
     let (mine, genuine) = both(&["SENTINEL", "INFO-CACHE", NAME]);
     assert_eq!(mine.items()[0], genuine.items()[0]);
     assert_eq!(mine.items()[1].items().len(), genuine.items()[1].items().len());
-    let (mine, genuine) = both(&["INFO", "sentinel"]);
-    assert_eq!(mine, genuine);
+    settles(|| both(&["INFO", "sentinel"]), Reply::text);
     let names = |reply: &Reply| {
         let lines = reply.text();
         let names = lines.lines().filter_map(|line| line.split_once(':'));

@@ -17,11 +17,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Signal, test_kill_process};
 
 use support::lab::{Kind, Proxy, Redis, Runtime};
 use support::resp::{Client, Place, Reply, request};
-use support::{eventually, stderr, stdout};
+use support::{Successor, eventually, stderr, stdout};
 
 on_every_runtime!(
     pipelining_clients_do_not_notice_upgrades,
@@ -45,33 +45,13 @@ fn upgrades() -> usize {
     wanted.map_or(100, |text| text.parse().expect("a number of upgrades"))
 }
 
-/// The process that serves at the moment, ended with the test.
-struct Current(Option<Pid>);
-
-impl Current {
-    fn signal(&self, signal: Signal) {
-        if let Some(pid) = self.0 {
-            let _ = kill_process(pid, signal);
-        }
-    }
-}
-
-impl Drop for Current {
-    fn drop(&mut self) {
-        self.signal(Signal::KILL);
-    }
-}
-
-/// Replaces the process; returns the new one and how many clients it took over.
-fn upgrade(proxy: &Proxy, current: &mut Current) -> usize {
+/// Replaces the process; returns how many clients the new one took over.
+fn upgrade(proxy: &Proxy, current: &mut Successor) -> usize {
     let output = proxy.scratch.run("ringkeeper", &["upgrade"]);
     let log = || proxy.scratch.read("stderr");
     assert!(output.status.success(), "{}{}", stderr(&output), log());
-    // `process 4711 has taken over 200 clients`
-    let said = stdout(&output);
-    let mut numbers = said.split(' ').filter_map(|word| word.parse::<i32>().ok());
-    let pid = Pid::from_raw(numbers.next().unwrap());
-    let before = std::mem::replace(&mut current.0, pid);
+    let before = current.id();
+    let clients = current.take(&stdout(&output));
     if let Some(before) = before {
         eventually("the old process ends", || {
             // Nobody may be there to hear of its end: then it stays in the list as a ghost.
@@ -81,7 +61,7 @@ fn upgrade(proxy: &Proxy, current: &mut Current) -> usize {
             (is_ghost || test_kill_process(before).is_err()).then_some(())
         });
     }
-    usize::try_from(numbers.next().unwrap()).unwrap()
+    clients
 }
 
 /// Clients that always have requests under way, the last of them half sent.
@@ -167,7 +147,7 @@ fn upgrade_under_load(kind: Kind) {
     let mut proxy = Proxy::start_as(kind, &lines);
     let load = Load::start(&proxy.place, 200);
     load.wait_for_some();
-    let mut current = Current(None);
+    let mut current = Successor::default();
     for number in 0..upgrades() {
         assert_eq!(upgrade(&proxy, &mut current), 200, "upgrade {number}");
         if number == 0 {
@@ -195,7 +175,7 @@ fn what_a_connection_was_told_goes_with_it(runtime: Runtime) {
     let whole = request(&["SET", "k", "v"]);
     let (first, rest) = whole.split_at(7);
     client.send(first).unwrap();
-    let mut current = Current(None);
+    let mut current = Successor::default();
     assert_eq!(upgrade(&proxy, &mut current), 2);
     client.send(rest).unwrap();
     assert_eq!(client.reply().unwrap(), Reply::ok());
@@ -226,7 +206,7 @@ fn what_is_known_of_a_client_goes_with_it(runtime: Runtime) {
         age.unwrap().parse().unwrap()
     };
     eventually("a client is there for two seconds", || (age(&mut clients[0]) >= 2).then_some(()));
-    let mut current = Current(None);
+    let mut current = Successor::default();
     for _ in 0..2 {
         // The newcomer of the round before may not have been missed yet.
         let taken = upgrade(&proxy, &mut current);
@@ -272,7 +252,7 @@ fn what_the_operator_has_drained_stays_drained(runtime: Runtime) {
         }
     };
     is_as_it_was();
-    let mut current = Current(None);
+    let mut current = Successor::default();
     for _ in 0..2 {
         upgrade(&proxy, &mut current);
         is_as_it_was();
@@ -329,7 +309,7 @@ fn a_process_that_can_not_serve_does_not_take_over(runtime: Runtime) {
     assert_eq!(client.ask(&["GET", "k"]), Reply::bulk("v"));
     assert_eq!(proxy.client().ask(&["GET", "k"]), Reply::bulk("v"));
     proxy.scratch.write("alpha.yml", &good);
-    let mut current = Current(None);
+    let mut current = Successor::default();
     assert_eq!(upgrade(&proxy, &mut current), 1);
     assert_eq!(client.ask(&["GET", "k"]), Reply::bulk("v"));
     current.signal(Signal::TERM);

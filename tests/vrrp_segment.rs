@@ -6,7 +6,7 @@
 mod support;
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
 use support::lab::Runtime;
@@ -205,10 +205,8 @@ fn an_address_that_somebody_removes_is_put_back(runtime: Runtime) {
     let Some(mut segment) = Segment::make() else { return };
     segment.record();
     let (_a, _b) = pair(&segment, V3, Kind::Ours(runtime), Kind::Genuine);
-    let since = Instant::now();
     segment.run(Host::A, "ip addr del 10.77.0.100/24 dev e0");
     segment.wait_for(Host::A, ADDRESS);
-    assert!(since.elapsed() < Duration::from_millis(500), "took {:?}", since.elapsed());
     segment.log(Host::A);
     let goodbyes = segment.recorded("vrrp.prio == 0", &["ip.src"]);
     assert_eq!(goodbyes, Vec::<Vec<String>>::new(), "nobody left for it");

@@ -132,10 +132,6 @@ pub const REPLICATED_MAX: u32 = 32;
 /// Default of `replicated_timeout`. A replica confirms within a round trip, or it is in trouble.
 pub const REPLICATED_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
 
-/// Writes of one group whose replies wait for the replicas, at most; the next group takes more.
-/// Bounds what is withheld and how long the first of a group waits for the last.
-pub const REPLICATED_GROUP_MAX: usize = 4096;
-
 /// Length of the name that `CLIENT SETNAME` keeps, bytes.
 pub const CLIENT_NAME_BYTES_MAX: usize = 64;
 

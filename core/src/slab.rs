@@ -105,6 +105,11 @@ impl<T> Slab<T> {
             Some((SlabKey { index, generation: slot.generation }, value))
         })
     }
+
+    /// Returns what is in it, to be changed.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.slots.iter_mut().filter_map(|slot| slot.value.as_mut())
+    }
 }
 
 #[cfg(test)]

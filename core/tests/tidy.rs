@@ -43,7 +43,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sentinel", MACHINE),
     ("vrrp", MACHINE),
     ("admin", MACHINE),
-    ("balance", MACHINE),
+    // Its checkers speak it themselves: no client's connection does.
+    ("balance", BALANCE),
     // The only place that may know two machines.
     (
         "node",
@@ -57,6 +58,24 @@ const BASE: &[&str] = &["buf", "timer", "slab", "id", "io", "time", "rng", "limi
 const LOW: &[&str] =
     &["distribution", "hash", "wire", "buf", "timer", "slab", "id", "io", "time", "rng", "limits"];
 const MACHINE: &[&str] = &[
+    "routing",
+    "command",
+    "config",
+    "stats",
+    "distribution",
+    "hash",
+    "wire",
+    "buf",
+    "timer",
+    "slab",
+    "id",
+    "io",
+    "time",
+    "rng",
+    "limits",
+];
+const BALANCE: &[&str] = &[
+    "tls",
     "routing",
     "command",
     "config",

@@ -1,7 +1,9 @@
 //! What checked servers answer.
 
 use ringkeeper_core::balance::probe::{Progress, http, redis};
-use ringkeeper_core::config::keepalived::{HttpVersion, Pattern, RedisCheck, RedisRole, Url};
+use ringkeeper_core::config::keepalived::{
+    Cover, HttpVersion, Pattern, RedisCheck, RedisRole, Url,
+};
 use ringkeeper_core::wire::{dns, http::response_head, icmp};
 
 /// Replies to checks: cuts change no verdict, and nothing breaks the checker.
@@ -36,7 +38,8 @@ fn page(bytes: &[u8], size: usize) -> Progress {
         regex,
     };
     let at = "10.0.0.1:80".parse().unwrap();
-    let mut pages = http::Pages::new(vec![url(Some(regex)), url(None)], HttpVersion::V1_1, at);
+    let mut pages =
+        http::Pages::new(vec![url(Some(regex)), url(None)], HttpVersion::V1_1, Cover::Plain, at);
     for chunk in bytes.chunks(size) {
         match pages.take(chunk) {
             Progress::More => {}

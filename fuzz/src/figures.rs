@@ -126,6 +126,7 @@ pub(crate) fn stats(data: &[u8]) {
         pools: &pools,
         watched: &watched,
         routers: &[],
+        balance: &[],
     };
     render(&all).lines().for_each(check_line);
     problem(&all);

@@ -131,13 +131,13 @@ fn setup(own: &Own, path: &Path, state: PathBuf, asked: &Asked) -> Result<Setup,
     sentinel::with_state(setup, state).map(|setup| asked.put_into(setup))
 }
 
-/// Starts the virtual routers that are wanted beside the rest.
+/// Prepares the virtual routers that are wanted beside the rest.
 ///
 /// # Errors
 ///
-/// They cannot be started; the log says why.
+/// Their file has errors; the log says which.
 #[cfg(target_os = "linux")]
-pub(super) fn start_routers(
+pub(super) fn routers(
     path: Option<&Path>,
     loaded: Option<&Loaded>,
     runtime: Option<Choice>,
@@ -145,10 +145,8 @@ pub(super) fn start_routers(
     let own = loaded.and_then(|loaded| Some((loaded.path(), loaded.settings.vrrp.clone()?)));
     let runtime = runtime.unwrap_or_default();
     match (path, own) {
-        (Some(path), None) => keepalived::start(path, runtime).ok_or(()).map(Some),
-        (None, Some((path, config))) => {
-            keepalived::start_own(path, config, runtime).ok_or(()).map(Some)
-        }
+        (Some(path), None) => keepalived::beside(path, runtime).ok_or(()).map(Some),
+        (None, Some((path, config))) => Ok(Some(keepalived::beside_own(path, config, runtime))),
         (Some(_), Some(_)) => {
             tracing::error!("--keepalived and \"vrrp\" in the file: one of them has to go");
             Err(())
@@ -159,7 +157,7 @@ pub(super) fn start_routers(
 
 /// Virtual routers need what only Linux has.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn start_routers(
+pub(super) fn routers(
     path: Option<&Path>,
     loaded: Option<&Loaded>,
     _: Option<Choice>,

@@ -296,7 +296,8 @@ pub(crate) fn serve(
         return ExitCode::FAILURE;
     };
     let config = parts.keep(config);
-    match vrrp::start(Launch { config, runtime, has_guardian: true, line: None }) {
+    match vrrp::start(Launch { config, runtime, has_guardian: true, line: None, lent: Vec::new() })
+    {
         Ok(running) => {
             is_up();
             vrrp::supervise(running, log, signals, || {
@@ -312,9 +313,9 @@ pub(crate) fn serve(
     }
 }
 
-/// Starts the virtual routers of a file beside something else; none if that fails, which the log
-/// tells.
-pub(crate) fn start(path: &Path, runtime: Choice) -> Option<Routers> {
+/// Prepares what a file has of virtual routers and servers beside something else; none if it has
+/// errors, which the log tells.
+pub(crate) fn beside(path: &Path, runtime: Choice) -> Option<Routers> {
     let read_it = |path: &Path| {
         let loaded = read(path, None);
         loaded.log();
@@ -322,13 +323,11 @@ pub(crate) fn start(path: &Path, runtime: Choice) -> Option<Routers> {
     };
     let config = read_it(path)?;
     let path = path.to_owned();
-    let started = Routers::start(config, runtime, Box::new(move || read_it(&path)));
-    started.map_err(|error| tracing::error!("{error:#}")).ok()
+    Some(Routers::new(config, runtime, Box::new(move || read_it(&path))))
 }
 
-/// Starts the virtual routers of a `ringkeeper.yml` beside its pools; none if that fails, which the
-/// log tells.
-pub(crate) fn start_own(path: &Path, mut config: Config, runtime: Choice) -> Option<Routers> {
+/// Prepares the virtual routers of a `ringkeeper.yml` beside its pools.
+pub(crate) fn beside_own(path: &Path, mut config: Config, runtime: Choice) -> Routers {
     drop_unusable(&mut config, |_, message| tracing::warn!("{message}"));
     let path = path.to_owned();
     // Whoever reads the pools again tells what is wrong with the file.
@@ -339,8 +338,7 @@ pub(crate) fn start_own(path: &Path, mut config: Config, runtime: Choice) -> Opt
         drop_unusable(&mut config, |_, message| tracing::warn!("{message}"));
         is_good.then_some(config)
     };
-    let started = Routers::start(config, runtime, Box::new(reread));
-    started.map_err(|error| tracing::error!("{error:#}")).ok()
+    Routers::new(config, runtime, Box::new(reread))
 }
 
 /// Returns the virtual routers of a keepalived.conf as a section of a `ringkeeper.yml`.
@@ -661,6 +659,11 @@ fn warning(
 }
 
 impl Loaded {
+    /// Returns the text of the file itself, without what it includes.
+    pub(crate) fn text(&self) -> &str {
+        self.files.first().map_or("", |(source, _)| &source.text)
+    }
+
     /// Returns everything that is to be said, for people; empty when all is well.
     pub(crate) fn human(&self) -> String {
         let name = self.path.display();

@@ -1,6 +1,7 @@
 //! `ringkeeper lab`: a deployment to try things on.
 #![cfg(target_os = "linux")]
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use clap::Args;
 
 use crate::host;
 use crate::host::runtime::Choice;
-use crate::lab::{self, Event, Mode, NetworkChoice, Options, Peer};
+use crate::lab::{self, Event, Mode, NetworkChoice, Options, Peer, Recipe};
 
 /// What stands below the help.
 pub(super) const EXAMPLES: &str = "\
@@ -19,6 +20,8 @@ Examples:
   ringkeeper lab --auto --only plan,kill-master --rounds 10
   ringkeeper lab --chaos 60 --seed 7
   ringkeeper lab --chaos 60 --genuine sentinel,keepalived
+  ringkeeper lab --auto --only kill-master --rounds 20 --replicated 1
+  ringkeeper lab --auto --glued
 
 Keys: k kill a master, n kill a node, c cut a network, p plan a failover, r reload, u upgrade, q quit.
 It needs redis-server, and for a network of its own iproute2, iptables and the right to make
@@ -61,6 +64,21 @@ pub(super) struct LabArgs {
     /// Genuine programs that the third node runs in place of ours
     #[arg(long, value_enum, value_name = "PEER,...", value_delimiter = ',')]
     genuine: Vec<Peer>,
+    /// Every node runs nutcracker, redis-sentinel, keepalived and a script in place of ringkeeper
+    #[arg(long, conflicts_with_all = ["genuine", "replicated", "no_fast_down"])]
+    glued: bool,
+    /// On how many replicas a write is before it is acknowledged, 1 or 2
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=2))]
+    replicated: Option<u32>,
+    /// How long a silent master is believed to live, milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 1000)]
+    down_after: u64,
+    /// A refused connection is not enough to replace a master
+    #[arg(long)]
+    no_fast_down: bool,
+    /// From one announcement of the shared address to the next, milliseconds, whole hundredths of a second
+    #[arg(long, value_name = "MS", default_value_t = 100)]
+    advert: u64,
     /// Which network
     #[arg(long, value_enum, default_value_t)]
     network: NetworkChoice,
@@ -75,7 +93,8 @@ pub(super) struct LabArgs {
 /// Runs it.
 pub(super) fn main(arguments: LabArgs) -> ExitCode {
     let LabArgs { auto, only, rounds, chaos, seed, json, folder, keep, .. } = arguments;
-    let LabArgs { runtime, genuine, network, port, inside, .. } = arguments;
+    let LabArgs { runtime, genuine, network, port, inside, glued, .. } = arguments;
+    let LabArgs { replicated, down_after, no_fast_down, advert, .. } = arguments;
     let mode = match (auto, chaos) {
         (true, _) if only.is_empty() => Mode::Auto { events: Event::ALL.to_vec(), rounds },
         (true, _) => Mode::Auto { events: only, rounds },
@@ -90,8 +109,15 @@ pub(super) fn main(arguments: LabArgs) -> ExitCode {
         json,
         folder,
         keeps_files: keep,
-        runtime,
-        peers: genuine,
+        recipe: Recipe {
+            runtime,
+            peers: genuine,
+            is_glued: glued,
+            replicated: replicated.and_then(NonZeroU32::new),
+            down_after: Duration::from_millis(down_after),
+            has_fast_down: !no_fast_down,
+            advert: Duration::from_millis(advert),
+        },
         network,
         port,
         inside,

@@ -3,6 +3,8 @@
 mod check;
 mod compose;
 mod getopt;
+#[cfg(target_os = "linux")]
+mod hosts;
 mod import;
 #[cfg(target_os = "linux")]
 mod keepalived;

@@ -471,7 +471,7 @@ fn run(arguments: RunArgs) -> ExitCode {
     }
     let Some(config) = loaded.config.take() else { return ExitCode::FAILURE };
     let path = arguments.keepalived.as_deref();
-    let Ok(routers) = compose::start_routers(path, Some(&loaded), arguments.runtime) else {
+    let Ok(routers) = compose::routers(path, Some(&loaded), arguments.runtime) else {
         return ExitCode::FAILURE;
     };
     tracing::info!(
@@ -571,9 +571,15 @@ fn watch(arguments: &RunArgs, file: &Path, signals: &Signals) -> ExitCode {
         Ok(loaded) => {
             // Dropped at the end: they leave in order.
             let (path, runtime) = (arguments.keepalived.as_deref(), arguments.runtime);
-            let Ok(_routers) = compose::start_routers(path, None, runtime) else {
+            let Ok(mut routers) = compose::routers(path, None, runtime) else {
                 return ExitCode::FAILURE;
             };
+            if let Some(routers) = &mut routers
+                && let Err(error) = routers.begin(Vec::new())
+            {
+                tracing::error!("{error:#}");
+                return ExitCode::FAILURE;
+            }
             let runtime = arguments.runtime.unwrap_or_default();
             sentinel::serve(loaded, runtime, &log, signals, || {})
         }

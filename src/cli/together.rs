@@ -77,7 +77,13 @@ fn shown(server: &Server) -> String {
 }
 
 /// Makes a warning about the first place that says `words`.
-fn about(text: &str, words: &str, code: &'static str, message: String, hint: String) -> Diagnostic {
+pub(super) fn about(
+    text: &str,
+    words: &str,
+    code: &'static str,
+    message: String,
+    hint: String,
+) -> Diagnostic {
     let start = text.find(words);
     let span = start.map_or(0..0, |start| start..start + words.len());
     let before = text.get(..span.start).unwrap_or_default();

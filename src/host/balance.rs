@@ -13,17 +13,21 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use ringkeeper_core::balance::Plan;
+use ringkeeper_core::balance::{CoverPlan, Listening, Plan};
 use ringkeeper_core::config::keepalived::Config;
 use ringkeeper_core::id::ListenerId;
 use ringkeeper_core::io::{Command, Errand, Event, Host, Mail, Notice, Parcel, Recipient};
 use ringkeeper_core::node::balance::BalanceWorker;
+use ringkeeper_core::tls::{self, Versions};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::host::channels::Channels;
 use crate::host::errands::Errands;
 use crate::host::events;
+use crate::host::listen::allow_absence;
+use crate::host::routers::Line;
 use crate::host::runtime::{Listener, Selected, Sender};
+use crate::host::sockets::Inherited;
 use crate::host::{self, reason, signal};
 
 /// Connections that may wait to be accepted; the system may allow fewer.
@@ -36,6 +40,7 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(3);
 struct Desk {
     errands: Errands,
     is_drained: Arc<AtomicBool>,
+    line: Option<Line>,
 }
 
 impl Host for Desk {
@@ -73,7 +78,9 @@ impl Host for Desk {
     }
 
     fn notice(&mut self, _: Recipient, notice: Notice) {
-        debug_assert!(false, "virtual servers have nobody to tell, but told {notice:?}");
+        if let Some(line) = &self.line {
+            line.pass_back(notice);
+        }
     }
 }
 
@@ -82,44 +89,92 @@ pub(crate) struct Running {
     thread: JoinHandle<io::Result<()>>,
     sender: Sender,
     plan: Arc<Plan>,
+    /// Further handles on its sockets.
+    sockets: BTreeMap<ListenerId, (SocketAddr, Socket)>,
     is_drained: Arc<AtomicBool>,
 }
 
-/// Starts the virtual servers of a configuration; none if it has none.
+/// Starts the virtual servers of a configuration; none if it has none. `lent` are sockets that
+/// listen already: one at the right place is used. `line` is where figures are told.
 ///
 /// # Errors
 ///
 /// A socket cannot be opened, or the system refuses threads or descriptors.
-pub(crate) fn start(config: &Config, selected: Selected) -> anyhow::Result<Option<Running>> {
+pub(crate) fn start(
+    config: &Config,
+    selected: Selected,
+    lent: &[Inherited],
+    line: Option<Line>,
+) -> anyhow::Result<Option<Running>> {
     if config.virtual_servers.is_empty() {
         return Ok(None);
     }
     if let Err(error) = host::raise_descriptor_limit() {
         tracing::warn!("the limit of open files stays as it is: {error}");
     }
-    let plan = Arc::new(Plan::new(config, None));
-    let listeners = open(&plan, &BTreeMap::new())?;
+    let plan = Arc::new(plan(config, None));
+    let listeners = open(&plan, &BTreeMap::new(), lent)?;
+    let sockets = handles(&plan, &listeners)?;
     for service in &plan.services {
         let servers: Vec<_> = service.servers.iter().map(|one| one.address.to_string()).collect();
         tracing::info!(service = service.name, "virtual server for {}", servers.join(" "));
     }
     let seed = host::seed().context("no seed for the virtual servers")?;
     let now = ringkeeper_core::time::Instant::START;
-    let worker = BalanceWorker::new(Arc::clone(&plan), seed, now);
-    let running = spawn(selected, worker, listeners, plan);
-    Ok(Some(running.context("the virtual servers' thread could not start")?))
+    let mut worker = BalanceWorker::new(Arc::clone(&plan), seed, now);
+    if line.is_some() {
+        worker = worker.with_figures();
+    }
+    let running = spawn(selected, worker, listeners, plan, line);
+    let running = running.context("the virtual servers' thread could not start")?;
+    Ok(Some(Running { sockets, ..running }))
+}
+
+fn plan(config: &Config, before: Option<&Plan>) -> Plan {
+    let mut plan = Plan::new(config, before);
+    if plan.cover.0.is_none() && plan.has_encrypted_checks() {
+        match tls::anybody(&host::tls::ground(Versions::default())) {
+            Ok(cover) => plan.cover = CoverPlan(Some(cover)),
+            Err(error) => tracing::error!("encrypted checks fail: {error}"),
+        }
+    }
+    plan
 }
 
 /// Opens the sockets of a plan that are not known yet.
-fn open(plan: &Plan, known: &BTreeMap<ListenerId, SocketAddr>) -> anyhow::Result<Vec<Listener>> {
+fn open(
+    plan: &Plan,
+    known: &BTreeMap<ListenerId, SocketAddr>,
+    lent: &[Inherited],
+) -> anyhow::Result<Vec<Listener>> {
     let wanted = plan.listeners.iter().filter(|one| !known.contains_key(&one.id));
-    let open = |one: &ringkeeper_core::balance::Listening| {
-        let socket = listen(one.at).with_context(|| {
+    let open = |one: &Listening| {
+        let place = one.at.to_string();
+        let found = lent.iter().find(|known| known.place == place);
+        let socket = match found {
+            Some(known) => known.socket.try_clone(),
+            None => listen(one.at),
+        };
+        let socket = socket.with_context(|| {
             format!("the virtual server on {} cannot be listened on: is the port in use?", one.at)
         })?;
+        tracing::info!(address = %one.at, "clients are relayed");
         Ok(Listener { id: one.id, socket, tcp_keepalive: true })
     };
     wanted.map(open).collect()
+}
+
+/// Keeps further handles on sockets, for whoever needs their places later.
+fn handles(
+    plan: &Plan,
+    listeners: &[Listener],
+) -> anyhow::Result<BTreeMap<ListenerId, (SocketAddr, Socket)>> {
+    let handle = |listener: &Listener| {
+        let at = plan.listeners.iter().find(|one| one.id == listener.id).map(|one| one.at);
+        let socket = listener.socket.try_clone().context("no descriptor for a listener");
+        at.map(|at| socket.map(|socket| (listener.id, (at, socket))))
+    };
+    listeners.iter().filter_map(handle).collect()
 }
 
 /// Opens a listening socket on an address that this host need not have.
@@ -129,12 +184,7 @@ pub(crate) fn listen(at: SocketAddr) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     // Accepted sockets inherit it.
     socket.set_tcp_nodelay(true)?;
-    if at.is_ipv4() {
-        socket.set_freebind_v4(true)?;
-    } else {
-        socket.set_only_v6(true)?;
-        socket.set_freebind_v6(true)?;
-    }
+    allow_absence(&socket, at)?;
     socket.bind(&at.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
@@ -145,6 +195,7 @@ fn spawn(
     worker: BalanceWorker,
     listeners: Vec<Listener>,
     plan: Arc<Plan>,
+    line: Option<Line>,
 ) -> io::Result<Running> {
     let start = Instant::now();
     let is_drained = Arc::new(AtomicBool::new(false));
@@ -155,7 +206,7 @@ fn spawn(
             let (sender, mut mailbox) = rt_uring::mailbox()?;
             mailbox.set_opener(rt_uring::Opener::new(move |spec| channels.open(spec)));
             let sender = Sender::Uring(sender);
-            let desk = desk(&sender, &is_drained)?;
+            let desk = desk(&sender, &is_drained, line)?;
             let run = move || rt_uring::run(worker, start, Vec::new(), mailbox, desk);
             (thread(run)?, sender)
         }
@@ -163,19 +214,19 @@ fn spawn(
             let (sender, mut mailbox) = rt_tokio::mailbox()?;
             mailbox.set_opener(rt_tokio::Opener::new(move |spec| channels.open(spec)));
             let sender = Sender::Tokio(sender);
-            let desk = desk(&sender, &is_drained)?;
+            let desk = desk(&sender, &is_drained, line)?;
             let run = move || rt_tokio::run(worker, start, Vec::new(), mailbox, desk);
             (thread(run)?, sender)
         }
     };
     listeners.into_iter().for_each(|listener| sender.listen(listener));
-    Ok(Running { thread, sender, plan, is_drained })
+    Ok(Running { thread, sender, plan, sockets: BTreeMap::new(), is_drained })
 }
 
-fn desk(sender: &Sender, is_drained: &Arc<AtomicBool>) -> io::Result<Desk> {
+fn desk(sender: &Sender, is_drained: &Arc<AtomicBool>, line: Option<Line>) -> io::Result<Desk> {
     let answers = sender.clone();
     let errands = Errands::start(move |answer: Mail| answers.mail(answer))?;
-    Ok(Desk { errands, is_drained: Arc::clone(is_drained) })
+    Ok(Desk { errands, is_drained: Arc::clone(is_drained), line })
 }
 
 fn thread(
@@ -200,15 +251,27 @@ impl Running {
         self.thread.is_finished()
     }
 
+    /// Returns further handles on all sockets.
+    pub(crate) fn sockets(&self) -> Vec<Inherited> {
+        let copy = |(at, socket): &(SocketAddr, Socket)| {
+            let (place, name) = (at.to_string(), None);
+            socket.try_clone().ok().map(|socket| Inherited { place, name, socket })
+        };
+        self.sockets.values().filter_map(copy).collect()
+    }
+
     /// Has another configuration taken over; if one of its sockets cannot be had nothing changes.
-    pub(crate) fn reload(&mut self, config: &Config) {
-        let plan = Arc::new(Plan::new(config, Some(&self.plan)));
+    /// `lent` are sockets that listen already.
+    pub(crate) fn reload(&mut self, config: &Config, lent: &[Inherited]) {
+        let plan = Arc::new(plan(config, Some(&self.plan)));
         let known = |plan: &Plan| -> BTreeMap<ListenerId, SocketAddr> {
             plan.listeners.iter().map(|one| (one.id, one.at)).collect()
         };
         let (before, after) = (known(&self.plan), known(&plan));
-        let listeners = match open(&plan, &before) {
-            Ok(listeners) => listeners,
+        let opened = open(&plan, &before, lent);
+        let opened = opened.and_then(|all| Ok((handles(&plan, &all)?, all)));
+        let (handles, listeners) = match opened {
+            Ok(opened) => opened,
             Err(error) => {
                 return tracing::error!("{error:#}; the virtual servers stay as they are");
             }
@@ -220,6 +283,8 @@ impl Running {
         for id in before.keys().filter(|id| !after.contains_key(id)) {
             drop(self.sender.unlisten(*id));
         }
+        self.sockets.retain(|id, _| after.contains_key(id));
+        self.sockets.extend(handles);
         self.plan = plan;
     }
 

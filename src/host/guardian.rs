@@ -1,8 +1,8 @@
 //! A process that outlives the one that has the virtual routers, however that one ends.
 //!
 //! It holds sockets and packets that are ready. When the thread that started it is gone, or its
-//! connection ends, it says goodbye for the dead, removes the addresses and ends. Whoever leaves in
-//! order sends an empty will before.
+//! connection ends, it says goodbye for the dead, resets the connections of its addresses, removes
+//! the addresses and ends. Whoever leaves in order sends an empty will before.
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;
@@ -12,16 +12,18 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringkeeper_core::vrrp::keeper::{Goodbye, Will};
 use ringkeeper_core::wire::ip::PROTOCOL_VRRP;
-use rustix::event::{PollFd, PollFlags, poll};
+use ringkeeper_core::wire::netlink::{self, News};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{PidfdFlags, Signal, getppid, pidfd_open, set_parent_process_death_signal};
 use socket2::{SockFilter, Socket};
 
 use crate::host::channels;
+use crate::host::reset::Resets;
 use crate::host::sys::SignalSet;
 
 /// The name that the process goes by.
@@ -29,6 +31,11 @@ pub(crate) const NAME: &str = "ringkeeper-guardian";
 
 /// Bytes of the largest will: hundreds of addresses.
 const WILL_BYTES_MAX: usize = 256 * 1024;
+
+/// How long addresses may stay after the goodbye, so that clients are told that their connections
+/// have ended. Another router may answer for them by then, so it must not be long; in this time some
+/// thousand connections are reset.
+const ENDING_MAX: Duration = Duration::from_millis(10);
 
 /// Starts guardians, on a thread that does nothing else.
 ///
@@ -102,7 +109,9 @@ pub(crate) fn main() -> ExitCode {
     let death = SignalSet::new(&[libc::SIGUSR2]);
     let _ = death.block();
     let _ = set_parent_process_death_signal(Some(Signal::USR2));
-    let guardian = Arc::new(Mutex::new(Guardian::default()));
+    let guarded = getppid().and_then(|parent| pidfd_open(parent, PidfdFlags::empty()).ok());
+    let guardian = Guardian { guarded, ..Guardian::default() };
+    let guardian = Arc::new(Mutex::new(guardian));
     let readers = Arc::clone(&guardian);
     let reader = std::thread::Builder::new().name("rk-will".to_owned());
     if reader.spawn(move || read_wills(&readers)).is_err() {
@@ -148,6 +157,10 @@ struct Guardian {
     will: Will,
     sockets: BTreeMap<Exit, Socket>,
     netlink: Option<OwnedFd>,
+    /// What tells other ends of connections; none where the kernel does not have it.
+    resets: Option<Resets>,
+    /// The process that is guarded.
+    guarded: Option<OwnedFd>,
 }
 
 impl Guardian {
@@ -185,6 +198,7 @@ impl Guardian {
         }
         if self.netlink.is_none() {
             self.netlink = channels::netlink(0).ok();
+            self.resets = Resets::open().ok();
         }
     }
 
@@ -198,9 +212,39 @@ impl Guardian {
             };
             let _ = rustix::net::sendto(socket, &goodbye.bytes, SendFlags::NOSIGNAL, &to);
         }
+        self.end_connections();
         let Some(netlink) = &self.netlink else { return };
         for request in &self.will.requests {
             let _ = rustix::io::write(netlink, request);
+        }
+    }
+
+    /// Has clients told that their connections have ended. It has to be before the addresses go:
+    /// nothing leaves from an address that is not there, and whoever waits for a reply would wait
+    /// for ever.
+    fn end_connections(&self) {
+        let gone = |news| {
+            let News::AddressGone(one) = news else { return None };
+            Some(one.address)
+        };
+        let requests = self.will.requests.iter();
+        let messages = requests.flat_map(|request| netlink::messages(request));
+        let addresses: Vec<IpAddr> = messages.filter_map(|one| gone(one.news)).collect();
+        if addresses.is_empty() {
+            return;
+        }
+        match (&self.resets, &self.guarded) {
+            (Some(resets), _) => {
+                // Those that are left when the time is over are told by the next router, when they
+                // send something.
+                let _ = resets.reset(&addresses, Instant::now() + ENDING_MAX);
+            }
+            (None, Some(guarded)) => {
+                // At its end the kernel closes its connections, which is told, too.
+                let limit = Timespec::try_from(ENDING_MAX).unwrap_or_default();
+                let _ = poll(&mut [PollFd::new(guarded, PollFlags::IN)], Some(&limit));
+            }
+            (None, None) => {}
         }
     }
 }

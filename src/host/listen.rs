@@ -5,12 +5,16 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ringkeeper_core::io::Endpoint;
 use rustix::fs::Mode;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::host::reason;
+
+/// How long a port may stay in use by a process that has ended.
+const LET_GO_WITHIN: Duration = Duration::from_secs(1);
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub(crate) enum Address {
         /// Its permission bits, at most 0777; `None` leaves them to the umask.
         mode: Option<u32>,
     },
+    /// A virtual address, which this host need not have at the moment.
+    Virtual(SocketAddr),
 }
 
 impl fmt::Display for Address {
@@ -37,6 +43,7 @@ impl fmt::Display for Address {
             Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
             Self::Unix { path, .. } => write!(f, "{}", path.display()),
+            Self::Virtual(at) => write!(f, "{at}"),
         }
     }
 }
@@ -88,12 +95,17 @@ impl OpenError {
                 "stop the process that has the port (`ss -ltnp sport = :{port}` shows it) or \
                  choose another"
             ),
+            (Step::Bind | Step::Listen, Kind::AddrInUse, Address::Virtual(at)) => format!(
+                "stop the process that has the port (`ss -ltnp sport = :{}` shows it), or let it \
+                 listen on an address of its own and not on all",
+                at.port()
+            ),
             (Step::Bind, Kind::AddrNotAvailable, _) => {
                 "give this host the address (`ip address` lists what it has) or listen on \
                  another"
                     .into()
             }
-            (Step::Bind, Kind::PermissionDenied, Address::Tcp { .. }) => {
+            (Step::Bind, Kind::PermissionDenied, Address::Tcp { .. } | Address::Virtual(_)) => {
                 "choose a port of 1024 or above, or grant CAP_NET_BIND_SERVICE".into()
             }
             (Step::Replace, Kind::AlreadyExists, _) => {
@@ -141,6 +153,7 @@ pub(crate) fn open(request: &Request) -> Result<Socket, OpenError> {
     let attempt = match &request.address {
         Address::Tcp { host, port } => open_tcp(request, host, *port),
         Address::Unix { path, mode } => open_unix(request, path, *mode),
+        Address::Virtual(at) => open_virtual(request, *at),
     };
     attempt.map_err(|(step, cause)| OpenError {
         purpose: request.purpose.clone(),
@@ -180,8 +193,48 @@ type Attempt<T> = Result<T, (Step, io::Error)>;
 fn open_tcp(request: &Request, host: &str, port: u16) -> Attempt<Socket> {
     let address = resolve(host, port).map_err(|cause| (Step::Resolve, cause))?;
     let socket = tcp_socket(address, request.reuseport).map_err(|cause| (Step::Socket, cause))?;
-    socket.bind(&address.into()).map_err(|cause| (Step::Bind, cause))?;
+    bind(&socket, &address.into()).map_err(|cause| (Step::Bind, cause))?;
     listen(socket, request.backlog)
+}
+
+/// Binds; a port that is in use may be about to be free. What a process had open in an io_uring is
+/// closed by a worker of the kernel after the process has ended, so whoever starts right after a
+/// `kill -9` still finds its listening sockets.
+fn bind(socket: &Socket, address: &SockAddr) -> io::Result<()> {
+    let start = Instant::now();
+    loop {
+        match socket.bind(address) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && start.elapsed() < LET_GO_WITHIN =>
+            {
+                std::thread::sleep(LET_GO_WITHIN / 100);
+            }
+            result => return result,
+        }
+    }
+}
+
+fn open_virtual(request: &Request, at: SocketAddr) -> Attempt<Socket> {
+    let socket = tcp_socket(at, request.reuseport).map_err(|cause| (Step::Socket, cause))?;
+    allow_absence(&socket, at).map_err(|cause| (Step::Socket, cause))?;
+    bind(&socket, &at.into()).map_err(|cause| (Step::Bind, cause))?;
+    listen(socket, request.backlog)
+}
+
+/// Lets a socket be bound to an address that may come later.
+#[cfg(target_os = "linux")]
+pub(crate) fn allow_absence(socket: &Socket, at: SocketAddr) -> io::Result<()> {
+    if at.is_ipv4() {
+        return socket.set_freebind_v4(true);
+    }
+    socket.set_only_v6(true)?;
+    socket.set_freebind_v6(true)
+}
+
+/// Virtual routers are for Linux only, so there is no such address.
+#[cfg(not(target_os = "linux"))]
+fn allow_absence(_: &Socket, _: SocketAddr) -> io::Result<()> {
+    Err(io::Error::from(io::ErrorKind::Unsupported))
 }
 
 fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {

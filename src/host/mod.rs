@@ -8,6 +8,7 @@ mod changes;
 pub(crate) mod channels;
 pub(crate) mod control;
 pub(crate) mod daemon;
+pub(crate) mod direct;
 pub(crate) mod drained;
 pub(crate) mod errands;
 pub(crate) mod events;
@@ -22,6 +23,8 @@ pub(crate) mod memory;
 pub(crate) mod notify;
 pub(crate) mod pidfile;
 pub(crate) mod pulse;
+#[cfg(target_os = "linux")]
+mod reset;
 pub(crate) mod routers;
 pub(crate) mod runtime;
 #[cfg(target_os = "linux")]

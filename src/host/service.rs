@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ringkeeper_core::admin::{AdminRole, Facts};
 use ringkeeper_core::config::native::{self, Limits, Settings};
-use ringkeeper_core::config::nutcracker::Config;
+use ringkeeper_core::config::nutcracker::{Config, Pool};
 use ringkeeper_core::io::{Command, Health, HealthNews, Notice};
 use ringkeeper_core::node::{ControlRole, compose};
 use ringkeeper_core::proxy::{ListenerRole, Plan, Policy};
@@ -202,7 +202,9 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
     };
     let store = Store::new(&inherited);
     let mut sockets = Sockets::inheriting(inherited);
-    let change = sockets.prepare(&launch.config, |pool| !drained.has_pool(&pool.name))?;
+    let mut routers = launch.routers;
+    let direct = routers.as_mut().map(|routers| routers.part(&launch.config)).unwrap_or_default();
+    let change = sockets.prepare(&launch.config, &direct, |pool| !drained.has_pool(&pool.name))?;
     let mut fresh = sockets.commit(change);
     if let Some(stats) = &launch.stats {
         fresh.extend(open_stats(stats, &mut sockets)?);
@@ -214,7 +216,7 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
         fresh.extend(opened);
         encryption = with;
     }
-    sockets.forget_inherited();
+    let lent = sockets.take_inherited();
     for listener in &fresh {
         let at = listen::endpoint(&listener.listener.socket)?;
         match &listener.serves {
@@ -244,10 +246,10 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
     // A process that is being replaced watches until it has given everything away.
     let masters = launch.masters.as_ref().filter(|_| launch.takeover.is_none());
     let watch = masters.map(MastersLaunch::plan).transpose()?;
-    let has_routers = launch.routers.is_some();
+    let has_routers = routers.is_some();
     let fixed = sockets.fixed();
     let control = launch.admin.plan(facts, host.threads, fixed, watch, has_routers);
-    let line = launch.routers.as_ref().map(Routers::line).unwrap_or_default();
+    let line = routers.as_ref().map(Routers::line).unwrap_or_default();
     let fleet = Fleet::start(selected, &Arc::new(plan), host.threads, (control, encryption), line)?;
     for fresh in fresh {
         if matches!(fresh.serves, Serves::Fixed(_)) {
@@ -256,6 +258,10 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
         }
         let clients_max = clients_max(&launch.config, &fresh.serves);
         fleet.listen(Share { listener: fresh.listener, clients_max });
+    }
+    // When all listen: an address must not come without those who serve it.
+    if let Some(routers) = &mut routers {
+        routers.begin(lent)?;
     }
     let mut takeover = launch.takeover;
     if let Some(takeover) = &mut takeover {
@@ -280,7 +286,7 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
         control: launch.control,
         takeover,
         masters: launch.masters,
-        routers: launch.routers,
+        routers,
         is_replaced: false,
     })
 }
@@ -424,7 +430,7 @@ impl Service {
     /// What is wrong; nothing has changed then.
     fn reload(&mut self) -> Result<String, String> {
         notify::reloading();
-        let are_routers_good = self.routers.as_mut().is_none_or(Routers::reload);
+        let are_routers_good = self.routers.as_mut().is_none_or(Routers::read_again);
         let result = self.read_again();
         let result = result.and_then(|text| match are_routers_good {
             true => Ok(text),
@@ -442,6 +448,8 @@ impl Service {
         let Some(config) = config else {
             tracing::error!("the configuration has errors: the old one stays in use");
             self.fleet.note_reload(false);
+            // Said in the log; what the routers' file says may be used all the same.
+            let _ = self.change(self.config.clone(), self.drained.clone());
             return Err(text);
         };
         let limits = std::mem::replace(&mut self.host.limits, settings.limits);
@@ -506,10 +514,25 @@ impl Service {
 
     /// Goes on with another configuration; returns what is different.
     fn change(&mut self, config: Config, drained: Drained) -> Result<String, String> {
-        let change = self
-            .sockets
-            .prepare(&config, |pool| !drained.has_pool(&pool.name))
-            .map_err(|error| format!("{error:#}"))?;
+        let mut direct = Vec::new();
+        if let Some(routers) = &mut self.routers {
+            direct = routers.part(&config);
+            self.sockets.lend(routers.sockets());
+        }
+        let is_wanted = |pool: &Pool| !drained.has_pool(&pool.name);
+        let change = self.sockets.prepare(&config, &direct, is_wanted);
+        drop(self.sockets.take_inherited());
+        let change = match change {
+            Ok(change) => change,
+            Err(error) => {
+                if let Some(routers) = &mut self.routers {
+                    routers.forget();
+                }
+                return Err(format!("{error:#}"));
+            }
+        };
+        // Whoever relays there from here on.
+        let lent = self.sockets.at_other_addresses(&direct);
         let plan = self.host.plan(&config, change.roles.clone(), &drained);
         self.host.warn_if_few_clients(&plan);
         for id in &change.closed {
@@ -526,6 +549,10 @@ impl Service {
             let clients_max = clients_max(&config, &fresh.serves);
             self.fleet.listen(Share { listener: fresh.listener, clients_max });
         }
+        if let Some(routers) = &mut self.routers {
+            routers.apply(&lent);
+        }
+        drop(lent);
         for pool in &config.pools {
             for id in self.sockets.of_pool(&pool.name) {
                 self.fleet.limit(id, pool.client_connections.map(NonZeroU32::get));
@@ -588,7 +615,11 @@ impl Service {
     ///
     /// The other process does not come to serving; nothing has changed then.
     fn upgrade(&mut self) -> Result<String, String> {
+        if let Some(routers) = &self.routers {
+            self.sockets.lend(routers.sockets());
+        }
         let begun = takeover::begin_upgrade(&self.sockets, &self.drained, self.host.predecessors);
+        drop(self.sockets.take_inherited());
         let replaced = begun.map_err(|problem| {
             tracing::error!("no other process takes over: {problem}");
             format!("error: no other process takes over: {problem}; its log may tell more\n")
@@ -638,6 +669,10 @@ pub(crate) fn supervise(mut service: Service, log: &Log, signals: &Signals) -> E
             return farewell(service.fleet.stop(), log);
         }
         if service.fleet.has_ended() {
+            // First: another host is to have the clients before this one has put itself in order.
+            if let Some(routers) = &mut service.routers {
+                routers.begin_leaving();
+            }
             return failure(service.fleet.stop());
         }
         service.finish_takeover();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use ringkeeper_core::config::nutcracker::{Config, ListenAddress, Pool};
@@ -80,6 +81,15 @@ pub(crate) struct Change {
     pub(crate) roles: Vec<ListenerRole>,
 }
 
+/// A virtual address at which a pool listens itself, because it is the only server there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Direct {
+    /// Address and port.
+    pub(crate) at: SocketAddr,
+    /// The pool's name.
+    pub(crate) pool: String,
+}
+
 /// What a pool asks for.
 pub(crate) fn request(pool: &Pool) -> Request {
     Request {
@@ -88,6 +98,15 @@ pub(crate) fn request(pool: &Pool) -> Request {
         backlog: i32::try_from(pool.backlog).unwrap_or(i32::MAX),
         reuseport: pool.reuseport,
     }
+}
+
+/// What a pool asks for in all: its own place, and virtual addresses where it serves directly.
+fn requests(pool: &Pool, direct: &[Direct]) -> Vec<Request> {
+    let own = request(pool);
+    let more = direct.iter().filter(|one| one.pool == pool.name);
+    let more = more.map(|one| Request { address: Address::Virtual(one.at), ..own.clone() });
+    let more: Vec<Request> = more.collect();
+    std::iter::once(own).chain(more).collect()
 }
 
 /// Returns where a pool listens, in the host's terms.
@@ -138,9 +157,32 @@ impl Sockets {
         Self { open: Vec::new(), inherited }
     }
 
-    /// Forgets what of a predecessor's sockets nobody wants.
-    pub(crate) fn forget_inherited(&mut self) {
-        self.inherited.clear();
+    /// Takes sockets that are open elsewhere in this process, for whoever wants their places next.
+    pub(crate) fn lend(&mut self, sockets: Vec<Inherited>) {
+        self.inherited.extend(sockets);
+    }
+
+    /// Returns further handles on what listens on virtual addresses other than these.
+    pub(crate) fn at_other_addresses(&self, direct: &[Direct]) -> Vec<Inherited> {
+        let is_virtual = |open: &&Open| match open.request.address {
+            Address::Virtual(at) => direct.iter().all(|one| one.at != at),
+            Address::Tcp { .. } | Address::Unix { .. } => false,
+        };
+        let copy = |open: &Open| {
+            let (place, name) = (open.request.address.to_string(), None);
+            open.socket.try_clone().ok().map(|socket| Inherited { place, name, socket })
+        };
+        self.open.iter().filter(is_virtual).filter_map(copy).collect()
+    }
+
+    /// Returns what was opened before and nobody has taken.
+    pub(crate) fn inherited(&self) -> &[Inherited] {
+        &self.inherited
+    }
+
+    /// Gives up what was opened before.
+    pub(crate) fn take_inherited(&mut self) -> Vec<Inherited> {
+        std::mem::take(&mut self.inherited)
     }
 
     /// Opens a socket, or takes the predecessor's at the same place.
@@ -211,6 +253,7 @@ impl Sockets {
     pub(crate) fn prepare(
         &self,
         config: &Config,
+        direct: &[Direct],
         is_wanted: impl Fn(&Pool) -> bool,
     ) -> anyhow::Result<Change> {
         let mut after = Self::default();
@@ -225,8 +268,9 @@ impl Sockets {
                 socket: open.socket.try_clone().context("no descriptor for a listener")?,
             });
         }
-        for pool in config.pools.iter().filter(|pool| is_wanted(pool)) {
-            let request = request(pool);
+        let wanted = config.pools.iter().filter(|pool| is_wanted(pool));
+        let each = |pool| requests(pool, direct).into_iter().map(move |request| (pool, request));
+        for (pool, request) in wanted.flat_map(each) {
             let known = after.open.iter_mut().find(|open| {
                 open.request.address == request.address && matches!(open.serves, Serves::Pool(_))
             });
@@ -336,14 +380,14 @@ mod tests {
     fn sockets_at_the_same_place_stay_and_others_come_and_go() {
         let (a, b) = (free_path("a"), free_path("b"));
         let mut sockets = Sockets::default();
-        let change = sockets.prepare(&config(&[("one", &a)]), |_| true).unwrap();
+        let change = sockets.prepare(&config(&[("one", &a)]), &[], |_| true).unwrap();
         assert_eq!((change.fresh.len(), change.closed.len()), (1, 0));
         assert_eq!(change.roles, [ListenerRole::Pool(PoolId(0))]);
         sockets.commit(change);
 
         // The same place under another name, which sorts behind the new pool's.
         let next = config(&[("renamed", &a), ("two", &b)]);
-        let change = sockets.prepare(&next, |_| true).unwrap();
+        let change = sockets.prepare(&next, &[], |_| true).unwrap();
         assert_eq!(change.fresh.len(), 1);
         assert_eq!(change.fresh[0].listener.id, ListenerId(1));
         assert!(change.closed.is_empty());
@@ -351,7 +395,7 @@ mod tests {
         assert_eq!(change.roles, roles);
         sockets.commit(change);
 
-        let change = sockets.prepare(&next, |pool| pool.name == "two").unwrap();
+        let change = sockets.prepare(&next, &[], |pool| pool.name == "two").unwrap();
         assert_eq!(change.closed, [ListenerId(0)]);
         assert_eq!(change.roles, roles, "who is on the way in still gets to the pool");
         sockets.commit(change);
@@ -365,10 +409,10 @@ mod tests {
     fn what_can_not_be_opened_changes_nothing() {
         let a = free_path("c");
         let mut sockets = Sockets::default();
-        let change = sockets.prepare(&config(&[("one", &a)]), |_| true).unwrap();
+        let change = sockets.prepare(&config(&[("one", &a)]), &[], |_| true).unwrap();
         sockets.commit(change);
         let bad = config(&[("two", &a), ("three", "/nowhere/at/all")]);
-        assert!(sockets.prepare(&bad, |_| true).is_err());
+        assert!(sockets.prepare(&bad, &[], |_| true).is_err());
         assert_eq!(sockets.of_pool("one").count(), 1);
         std::fs::remove_file(a).unwrap();
     }

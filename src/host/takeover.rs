@@ -207,7 +207,8 @@ mod linux {
         predecessors: u16,
     ) -> io::Result<Replaced> {
         let mut successor = Successor::start()?;
-        for (place, socket) in sockets.places() {
+        let lent = sockets.inherited().iter().map(|one| (one.place.clone(), &one.socket));
+        for (place, socket) in sockets.places().chain(lent) {
             successor.give_listener(&place, socket)?;
         }
         let text = format!("{}\n{}", predecessors.wrapping_add(1), drained.encode());

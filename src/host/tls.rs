@@ -23,11 +23,7 @@ pub(crate) fn plan(tls: &Tls, listeners: BTreeSet<ListenerId>) -> anyhow::Result
     if listeners.is_empty() && !tls.replication {
         return Ok(None);
     }
-    let ground = Ground {
-        provider: Arc::new(rustls::crypto::ring::default_provider()),
-        clock: Arc::new(rustls::time_provider::DefaultTimeProvider),
-        versions: versions(&tls.protocols),
-    };
+    let ground = ground(versions(&tls.protocols));
     let trust = trust(tls)?;
     let own = identity("tls-cert-file", tls.cert_file.as_deref(), tls.key_file.as_deref())?;
     let mut plan = Plan::default();
@@ -55,6 +51,15 @@ pub(crate) fn plan(tls: &Tls, listeners: BTreeSet<ListenerId>) -> anyhow::Result
         plan.servers = Some(config);
     }
     Ok(Some(plan))
+}
+
+/// Returns what cryptography needs of a host.
+pub(crate) fn ground(versions: Versions) -> Ground {
+    Ground {
+        provider: Arc::new(rustls::crypto::ring::default_provider()),
+        clock: Arc::new(rustls::time_provider::DefaultTimeProvider),
+        versions,
+    }
 }
 
 fn versions(names: &[String]) -> Versions {

@@ -26,6 +26,7 @@ use crate::host::log::Log;
 use crate::host::routers::{Line, Post};
 use crate::host::runtime::{self, Choice, Selected};
 use crate::host::signal::{self, Signal, Signals};
+use crate::host::sockets::Inherited;
 use crate::host::{reason, sys};
 
 /// Real-time priority where the file names none: above what is usual, below the kernel's own
@@ -52,6 +53,8 @@ pub(crate) struct Launch {
     pub(crate) has_guardian: bool,
     /// Where figures are told; none: nowhere.
     pub(crate) line: Option<Line>,
+    /// Sockets that listen already, for virtual servers at their places.
+    pub(crate) lent: Vec<Inherited>,
 }
 
 /// Work that the worker's thread does not do itself.
@@ -88,41 +91,48 @@ impl Host for Desk {
 }
 
 /// The virtual routers, on a thread of their own.
-pub(crate) struct Running {
-    thread: JoinHandle<io::Result<()>>,
+struct Thread {
+    handle: JoinHandle<io::Result<()>>,
     post: Post,
     is_drained: Arc<AtomicBool>,
     /// How long it may take to leave.
     patience: Duration,
-    selected: Selected,
-    /// Virtual servers, where the file has any.
-    balance: Option<balance::Running>,
 }
 
-/// Starts the virtual routers.
+/// Virtual routers and virtual servers, each on a thread of their own.
+pub(crate) struct Running {
+    /// Virtual routers, where the file has any.
+    routers: Option<Thread>,
+    /// Virtual servers, where it has any.
+    balance: Option<balance::Running>,
+    selected: Selected,
+    has_guardian: bool,
+    line: Option<Line>,
+}
+
+/// Starts what the configuration has of virtual routers and virtual servers.
 ///
 /// # Errors
 ///
 /// The system refuses threads or descriptors.
 pub(crate) fn start(launch: Launch) -> anyhow::Result<Running> {
+    let Launch { config, runtime, has_guardian, line, lent } = launch;
     sys::tune_allocator();
-    let (selected, _) = runtime::select(launch.runtime)?;
-    lock_memory();
-    let scheduling = launch.config.global.scheduling.clone();
-    let shutdown = launch.config.global.shutdown.as_ref();
-    let patience = LEAVE_LIMIT + shutdown.map_or(Duration::ZERO, |framed| framed.limit);
-    let names: Vec<_> = launch.config.instances.iter().map(|one| one.name.as_str()).collect();
-    tracing::info!("virtual routers: {}", names.join(" "));
-    let now = ringkeeper_core::time::Instant::START;
+    let (selected, _) = runtime::select(runtime)?;
     // Before the routers: an address must not come without those who serve it.
-    let balance = balance::start(&launch.config, selected)?;
-    let mut worker = VrrpWorker::new(launch.config, launch.has_guardian, now);
-    if launch.line.is_some() {
-        worker = worker.with_figures();
+    let balance = balance::start(&config, selected, &lent, line.clone())?;
+    let mut running = Running { routers: None, balance, selected, has_guardian, line };
+    if needs_routers(&config) {
+        running.routers = Some(running.start_routers(config)?);
     }
-    let running = spawn(selected, worker, scheduling, patience, launch.line);
-    let running = running.context("the virtual routers' thread could not start")?;
-    Ok(Running { balance, ..running })
+    Ok(running)
+}
+
+/// Tells whether there is work for the routers' thread. Virtual servers alone need no real-time
+/// thread, no locked memory and no guardian.
+fn needs_routers(config: &Config) -> bool {
+    let framed = [&config.global.startup, &config.global.shutdown];
+    !config.instances.is_empty() || framed.into_iter().any(Option::is_some)
 }
 
 /// Keeps pages in memory, so that nothing waits for a disk.
@@ -191,7 +201,7 @@ fn spawn(
     scheduling: Scheduling,
     patience: Duration,
     line: Option<Line>,
-) -> io::Result<Running> {
+) -> io::Result<Thread> {
     let start = Instant::now();
     let mut channels = Channels::default();
     match selected {
@@ -204,12 +214,12 @@ fn spawn(
                 let _ = mail.send(rt_uring::Message::Mail(answer));
             })?;
             let run = move || rt_uring::run(worker, start, Vec::new(), mailbox, desk);
-            let thread = thread(scheduling, run)?;
+            let handle = thread(scheduling, run)?;
             let post: Post = Arc::new(move |mail| {
                 let message = mail.map_or(rt_uring::Message::Stop, rt_uring::Message::Mail);
                 let _ = sender.send(message);
             });
-            Ok(Running { thread, post, is_drained, patience, selected, balance: None })
+            Ok(Thread { handle, post, is_drained, patience })
         }
         Selected::Tokio => {
             let (sender, mut mailbox) = rt_tokio::mailbox()?;
@@ -219,12 +229,12 @@ fn spawn(
                 let _ = mail.send(rt_tokio::Message::Mail(answer));
             })?;
             let run = move || rt_tokio::run(worker, start, Vec::new(), mailbox, desk);
-            let thread = thread(scheduling, run)?;
+            let handle = thread(scheduling, run)?;
             let post: Post = Arc::new(move |mail| {
                 let message = mail.map_or(rt_tokio::Message::Stop, rt_tokio::Message::Mail);
                 let _ = sender.send(message);
             });
-            Ok(Running { thread, post, is_drained, patience, selected, balance: None })
+            Ok(Thread { handle, post, is_drained, patience })
         }
     }
 }
@@ -247,46 +257,11 @@ fn thread(
     })
 }
 
-impl Running {
-    /// Tells whether the thread has ended without being asked to.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.thread.is_finished() || self.balance.as_ref().is_some_and(balance::Running::has_ended)
-    }
-
-    /// Has another configuration taken over.
-    pub(crate) fn reload(&mut self, config: Config) {
-        match &mut self.balance {
-            Some(balance) => balance.reload(&config),
-            None => match balance::start(&config, self.selected) {
-                Ok(started) => self.balance = started,
-                Err(error) => tracing::error!("{error:#}"),
-            },
-        }
-        let plan = Parcel::new(Arc::new(config));
-        let limit = Duration::ZERO;
-        (self.post)(Some(Mail::Command(Command::Reload { plan, limit })));
-    }
-
-    /// Returns how the worker is reached from any thread.
-    pub(crate) fn post(&self) -> Post {
-        Arc::clone(&self.post)
-    }
-
-    /// Has goodbyes said, addresses removed and programs told, without waiting for it.
-    pub(crate) fn begin_leaving(&self) {
-        (self.post)(Some(Mail::Command(Command::Drain { limit: LEAVE_LIMIT })));
-    }
-
-    /// Leaves: goodbyes are said, addresses removed, programs told; then the thread is ended.
-    pub(crate) fn leave(self) -> ExitCode {
-        self.end(&Command::Drain { limit: LEAVE_LIMIT })
-    }
-
-    /// Gives a command that ends the work, and ends the thread when it has been obeyed.
-    pub(crate) fn end(self, command: &Command) -> ExitCode {
-        (self.post)(Some(Mail::Command(command.clone())));
+impl Thread {
+    /// Waits until a command that ends the work has been obeyed.
+    fn wait(&self) {
         let since = Instant::now();
-        while !self.is_drained.load(Ordering::Acquire) && !self.thread.is_finished() {
+        while !self.is_drained.load(Ordering::Acquire) && !self.handle.is_finished() {
             if since.elapsed() > self.patience {
                 tracing::error!("the virtual routers do not leave in time");
                 break;
@@ -294,17 +269,96 @@ impl Running {
             std::thread::sleep(Duration::from_millis(1));
         }
         (self.post)(None);
+    }
+}
+
+impl Running {
+    fn start_routers(&self, config: Config) -> anyhow::Result<Thread> {
+        lock_memory();
+        let scheduling = config.global.scheduling.clone();
+        let shutdown = config.global.shutdown.as_ref();
+        let patience = LEAVE_LIMIT + shutdown.map_or(Duration::ZERO, |framed| framed.limit);
+        let names: Vec<_> = config.instances.iter().map(|one| one.name.as_str()).collect();
+        tracing::info!("virtual routers: {}", names.join(" "));
+        let now = ringkeeper_core::time::Instant::START;
+        let mut worker = VrrpWorker::new(config, self.has_guardian, now);
+        if self.line.is_some() {
+            worker = worker.with_figures();
+        }
+        let thread = spawn(self.selected, worker, scheduling, patience, self.line.clone());
+        thread.context("the virtual routers' thread could not start")
+    }
+
+    /// Tells whether a thread has ended without being asked to.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.routers.as_ref().is_some_and(|thread| thread.handle.is_finished())
+            || self.balance.as_ref().is_some_and(balance::Running::has_ended)
+    }
+
+    /// Has another configuration taken over. `lent` are sockets that listen already, for virtual
+    /// servers at their places.
+    pub(crate) fn reload(&mut self, config: Config, lent: &[Inherited]) {
+        match &mut self.balance {
+            Some(balance) => balance.reload(&config, lent),
+            None => match balance::start(&config, self.selected, lent, self.line.clone()) {
+                Ok(started) => self.balance = started,
+                Err(error) => tracing::error!("{error:#}"),
+            },
+        }
+        let Some(routers) = &self.routers else {
+            if needs_routers(&config) {
+                match self.start_routers(config) {
+                    Ok(thread) => self.routers = Some(thread),
+                    Err(error) => tracing::error!("{error:#}"),
+                }
+            }
+            return;
+        };
+        let plan = Parcel::new(Arc::new(config));
+        let limit = Duration::ZERO;
+        (routers.post)(Some(Mail::Command(Command::Reload { plan, limit })));
+    }
+
+    /// Returns further handles on the sockets of virtual servers.
+    pub(crate) fn sockets(&self) -> Vec<Inherited> {
+        self.balance.as_ref().map(balance::Running::sockets).unwrap_or_default()
+    }
+
+    /// Returns how the routers' worker is reached from any thread, if there is one.
+    pub(crate) fn post(&self) -> Option<Post> {
+        self.routers.as_ref().map(|thread| Arc::clone(&thread.post))
+    }
+
+    /// Has goodbyes said, addresses removed and programs told, without waiting for it.
+    pub(crate) fn begin_leaving(&self) {
+        if let Some(routers) = &self.routers {
+            (routers.post)(Some(Mail::Command(Command::Drain { limit: LEAVE_LIMIT })));
+        }
+    }
+
+    /// Leaves: goodbyes are said, addresses removed, programs told; then the threads are ended.
+    pub(crate) fn leave(self) -> ExitCode {
+        self.end(&Command::Drain { limit: LEAVE_LIMIT })
+    }
+
+    /// Gives a command that ends the work, and ends the threads when it has been obeyed.
+    pub(crate) fn end(self, command: &Command) -> ExitCode {
+        let Self { routers, balance, .. } = self;
+        if let Some(routers) = &routers {
+            (routers.post)(Some(Mail::Command(command.clone())));
+            routers.wait();
+        }
         // After the goodbyes: the next router has the addresses by now.
-        if let Some(balance) = self.balance {
+        if let Some(balance) = balance {
             balance.leave();
         }
-        match self.thread.join() {
-            Ok(Ok(())) => ExitCode::SUCCESS,
-            Ok(Err(error)) => {
+        match routers.map(|routers| routers.handle.join()) {
+            Some(Ok(Ok(()))) | None => ExitCode::SUCCESS,
+            Some(Ok(Err(error))) => {
                 tracing::error!("the virtual routers' thread ended: {}", reason(&error));
                 ExitCode::FAILURE
             }
-            Err(_) => ExitCode::FAILURE,
+            Some(Err(_)) => ExitCode::FAILURE,
         }
     }
 }
@@ -319,7 +373,7 @@ pub(crate) fn supervise(
 ) -> ExitCode {
     loop {
         if running.has_ended() {
-            tracing::error!("the virtual routers' thread ended unasked");
+            tracing::error!("the thread of virtual routers, or of virtual servers, ended unasked");
             let _ = running.leave();
             return ExitCode::FAILURE;
         }
@@ -339,7 +393,7 @@ pub(crate) fn supervise(
                 log.signal("signal 1 (SIGHUP) received, reading the configuration again");
                 let _ = log.reopen();
                 match read() {
-                    Some(config) => running.reload(config),
+                    Some(config) => running.reload(config, &[]),
                     None => tracing::error!("the old configuration stays in use"),
                 }
             }

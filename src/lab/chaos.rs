@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use ringkeeper_core::rng::Rng;
 use rustix::process::Signal;
 
-use super::deployment::{NODES, SERVERS};
 use super::events::Lab;
 use super::network::{Host, Kind, Way};
+use super::recipe::{NODES, SERVERS};
 use super::report::Report;
 
 /// How long what has been broken may take to become whole.
@@ -56,6 +56,9 @@ pub(super) fn run(lab: &mut Lab, length: Duration, seed: u64, report: &mut Repor
         }
         let verdict = lab.traffic.verify();
         println!("whole again; {} writes read back, {} lost", verdict.checked, verdict.lost);
+        if verdict.lost > 0 && lab.deployment.recipe.keeps_promise() {
+            report.problems.push(format!("{} acknowledged writes are lost", verdict.lost));
+        }
         if verdict.unread > 0 {
             report.problems.push(format!("{} writes cannot be read back", verdict.unread));
         }
@@ -104,7 +107,23 @@ fn draw(lab: &Lab, rng: &mut Rng, broken: &[Broken]) -> Option<Broken> {
     let lasts = u64::try_from(100 + pick(3000)).unwrap_or_default();
     let until = Instant::now() + Duration::from_millis(lasts);
     let is_whole = broken.iter().all(|one| one.host != host);
-    is_whole.then_some(Broken { host, fault, until })
+    (is_whole && is_within_promise(lab, host, broken)).then_some(Broken { host, fault, until })
+}
+
+/// Returns the shard of a server.
+fn shard_of(host: Host) -> Option<usize> {
+    SERVERS.iter().position(|group| group.contains(&host))
+}
+
+/// Tells whether what is promised about acknowledged writes holds beyond a fault of this host: it is
+/// about one copy at a time, and a server that was killed has none until it is in step.
+fn is_within_promise(lab: &Lab, host: Host, broken: &[Broken]) -> bool {
+    let Some(shard) = shard_of(host) else { return true };
+    if !lab.deployment.recipe.keeps_promise() {
+        return true;
+    }
+    let is_alone = broken.iter().all(|one| shard_of(one.host) != Some(shard));
+    is_alone && lab.deployment.judge_shard(shard).is_ok()
 }
 
 fn apply(lab: &mut Lab, one: &Broken, is_broken: bool) -> Result<(), String> {
@@ -118,6 +137,12 @@ fn apply(lab: &mut Lab, one: &Broken, is_broken: bool) -> Result<(), String> {
             // A process that has much to give back takes a moment to end.
             let since = Instant::now();
             while deployment.is_running(one.host) && since.elapsed() < PATIENCE {
+                std::thread::sleep(TICK);
+            }
+            // A master that comes back at once, with nothing on disk, would empty its replicas.
+            let shard = shard_of(one.host).filter(|_| deployment.recipe.keeps_promise());
+            let is_master = |shard| deployment.master(shard).is_none_or(|at| at == one.host);
+            while shard.is_some_and(is_master) && since.elapsed() < PATIENCE {
                 std::thread::sleep(TICK);
             }
             deployment.start(one.host)

@@ -6,42 +6,23 @@ use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::network::{ADMIN_PORT, Host, Network, REDIS_PORT, SENTINEL_PORT};
+use super::recipe::{NODES, Peer, Recipe, SERVERS, SHARDS};
 use super::{processes, resp};
 use crate::host::runtime::Choice;
-
-/// Names of the shards: of the servers on the ring, and of the masters for the Sentinels.
-pub(super) const SHARDS: [&str; 2] = ["one", "two"];
-
-/// The nodes, of which the first has the highest priority.
-pub(super) const NODES: [Host; 3] = [Host::Node(0), Host::Node(1), Host::Node(2)];
-
-/// The servers of each shard, of which the first begins as the master.
-pub(super) const SERVERS: [[Host; 3]; 2] = [
-    [Host::Server(0), Host::Server(1), Host::Server(2)],
-    [Host::Server(3), Host::Server(4), Host::Server(5)],
-];
-
-/// How long a silent master is believed to live.
-pub(super) const DOWN_AFTER_MS: u32 = 1000;
-
-/// From one announcement of the shared address to the next.
-pub(super) const ADVERT_SECONDS: &str = "0.1";
 
 /// Hash tags that are tried until each shard has one.
 const TAGS_MAX: u32 = 64;
 
-/// A genuine program that stands in a deployment of ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Peer {
-    /// redis-sentinel; the node follows the Sentinels.
-    Sentinel,
-    /// keepalived.
-    Keepalived,
-}
+/// The files of what clients talk to: ours, and twemproxy's.
+const PROXY_FILES: [&str; 2] = ["ringkeeper.yml", "nutcracker.yml"];
+
+/// The figure that tells how willing a node is to have the address.
+const PRIORITY: &str = "ringkeeper_vrrp_priority{";
 
 /// All processes and where they keep their files.
 pub(super) struct Deployment {
@@ -52,12 +33,10 @@ pub(super) struct Deployment {
     short: PathBuf,
     program: PathBuf,
     redis: PathBuf,
-    runtime: Choice,
-    /// What the last node runs in place of ours.
-    peers: Vec<Peer>,
+    pub(super) recipe: Recipe,
     children: Vec<(Host, Child)>,
     /// What a reload changes.
-    timeout_ms: u32,
+    pub(super) timeout_ms: u32,
 }
 
 /// What one server says of its part.
@@ -76,12 +55,7 @@ impl Deployment {
     /// # Errors
     ///
     /// A file cannot be written, or no Redis server is installed.
-    pub(super) fn new(
-        network: Network,
-        short: &Path,
-        runtime: Choice,
-        peers: &[Peer],
-    ) -> io::Result<Self> {
+    pub(super) fn new(network: Network, short: &Path, recipe: &Recipe) -> io::Result<Self> {
         let folder = short.canonicalize()?;
         let redis = folder.join("redis-server");
         let found = find_redis().ok_or_else(|| {
@@ -95,8 +69,7 @@ impl Deployment {
             short: short.to_owned(),
             program: std::env::current_exe()?,
             redis,
-            runtime,
-            peers: peers.to_vec(),
+            recipe: recipe.clone(),
             children: Vec::new(),
             timeout_ms: 4000,
         };
@@ -109,8 +82,14 @@ impl Deployment {
         Ok(deployment)
     }
 
-    fn place(&self, host: Host) -> PathBuf {
+    pub(super) fn place(&self, host: Host) -> PathBuf {
         self.folder.join(host.name())
+    }
+
+    /// Returns where a node takes commands.
+    pub(super) fn control(&self, node: Host) -> PathBuf {
+        let control = self.short.join(node.name()).join("control.sock");
+        std::path::absolute(&control).unwrap_or(control)
     }
 
     /// Returns the log of a host, which may be looked at while it is written.
@@ -119,98 +98,8 @@ impl Deployment {
     }
 
     /// Returns the masters with which everything starts.
-    fn first_master(&self, shard: usize) -> Option<SocketAddr> {
+    pub(super) fn first_master(&self, shard: usize) -> Option<SocketAddr> {
         Some(self.network.socket(*SERVERS.get(shard)?.first()?, REDIS_PORT))
-    }
-
-    fn configure(&self, node: Host) -> io::Result<()> {
-        let place = self.place(node);
-        fs::write(place.join("ringkeeper.yml"), self.ringkeeper_yml(node))?;
-        fs::write(place.join("keepalived.conf"), self.keepalived_conf(node))?;
-        fs::write(place.join("sentinel.conf"), self.sentinel_conf(node))
-    }
-
-    /// Tells whether a node runs a genuine program in place of ours.
-    fn has(&self, node: Host, peer: Peer) -> bool {
-        NODES.last() == Some(&node) && self.peers.contains(&peer)
-    }
-
-    fn ringkeeper_yml(&self, node: Host) -> String {
-        let own = self.network.address(node);
-        // Of the loopback interface each host has one address only.
-        let listen = match self.network.shared() {
-            Some(_) => "0.0.0.0".to_owned(),
-            None => own.to_string(),
-        };
-        let control = self.short.join(node.name()).join("control.sock");
-        let control = std::path::absolute(&control).unwrap_or(control);
-        let mut text = format!(
-            "control: {}\nthreads: 1\nadmin:\n  listen: {listen}:{ADMIN_PORT}\nstats:\n  listen: \
-             off\nsentinel:\n",
-            control.display(),
-        );
-        if self.has(node, Peer::Sentinel) {
-            text.push_str("  mode: follow\n  follow:\n");
-        } else {
-            text.push_str(&format!(
-                "  mode: own\n  listen: {listen}:{SENTINEL_PORT}\n  announce: \
-                 {own}:{SENTINEL_PORT}\n  down_after: {DOWN_AFTER_MS} ms\n  failover_timeout: 6 s\n  \
-                 fast_down: true\n  hosts:\n"
-            ));
-        }
-        for host in NODES {
-            let address = self.network.address(host);
-            match self.has(node, Peer::Sentinel) {
-                true => text.push_str(&format!("    - {address}:{SENTINEL_PORT}\n")),
-                false => text.push_str(&format!("    - {address}\n")),
-            }
-        }
-        text.push_str(&format!(
-            "pools:\n  lab:\n    listen: {listen}:{REDIS_PORT}\n    hash_tag: \"{{}}\"\n    \
-             timeout: {} ms\n    servers:\n",
-            self.timeout_ms,
-        ));
-        for (shard, name) in SHARDS.iter().enumerate() {
-            let Some(master) = self.first_master(shard) else { continue };
-            text.push_str(&format!("      - name: {name}\n        address: {master}\n"));
-        }
-        text
-    }
-
-    fn keepalived_conf(&self, node: Host) -> String {
-        let Some(shared) = self.network.shared() else { return String::new() };
-        let at = NODES.iter().position(|one| *one == node).unwrap_or_default();
-        // Whoever has the address keeps it: a node that returns disturbs nobody.
-        format!(
-            "global_defs {{\n    router_id {}\n    vrrp_version 3\n}}\n\nvrrp_instance LAB {{\n    \
-             state BACKUP\n    nopreempt\n    interface e0\n    virtual_router_id 78\n    priority \
-             {}\n    advert_int {ADVERT_SECONDS}\n    virtual_ipaddress {{\n        \
-             {shared}/24\n    }}\n}}\n",
-            node.name(),
-            250_usize.saturating_sub(10 * at),
-        )
-    }
-
-    /// Returns what a genuine Sentinel reads.
-    fn sentinel_conf(&self, node: Host) -> String {
-        let own = self.network.address(node);
-        let place = self.place(node);
-        let mut text = format!(
-            "port {SENTINEL_PORT}\nbind {own}\nprotected-mode no\ndir {}\n",
-            place.display()
-        );
-        text.push_str(&format!("sentinel announce-ip {own}\n"));
-        for (shard, name) in SHARDS.iter().enumerate() {
-            let Some(master) = self.first_master(shard) else { continue };
-            text.push_str(&format!(
-                "sentinel monitor {name} {} {} 2\n\
-                 sentinel down-after-milliseconds {name} {DOWN_AFTER_MS}\n\
-                 sentinel failover-timeout {name} 6000\n",
-                master.ip(),
-                master.port(),
-            ));
-        }
-        text
     }
 
     /// Starts a host's programs.
@@ -228,29 +117,48 @@ impl Deployment {
     fn start_node(&mut self, node: Host) -> io::Result<()> {
         let place = self.place(node);
         let log = self.log(node);
-        let runtime = match self.runtime {
-            Choice::Auto => "auto",
-            Choice::Uring => "uring",
-            Choice::Tokio => "tokio",
-        };
-        let mut command = self.network.command(node, &self.program);
-        command.args(["run", "--runtime", runtime, "-c"]).arg(place.join("ringkeeper.yml"));
-        let has_address = self.network.shared().is_some();
-        if has_address && !self.has(node, Peer::Keepalived) {
-            command.arg("--keepalived").arg(place.join("keepalived.conf"));
-        }
-        self.children.push((node, processes::start(command, &log)?));
-        if self.has(node, Peer::Sentinel) {
+        self.start_proxy(node)?;
+        if self.recipe.has(node, Peer::Sentinel) {
             let mut command = self.network.command(node, &self.redis);
             command.arg(place.join("sentinel.conf")).arg("--sentinel");
             self.children.push((node, processes::start(command, &log)?));
         }
-        if has_address && self.has(node, Peer::Keepalived) {
+        if self.network.shared().is_some() && self.recipe.has(node, Peer::Keepalived) {
             let mut command = self.network.command(node, Path::new("keepalived"));
             command.args(["-n", "-l", "-D", "-P", "-f"]).arg(place.join("keepalived.conf"));
             command.arg("-p").arg(place.join("pid")).arg("-r").arg(place.join("vrrp.pid"));
             self.children.push((node, processes::start(command, &log)?));
         }
+        Ok(())
+    }
+
+    /// Starts what clients of a node talk to.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be started.
+    pub(super) fn start_proxy(&mut self, node: Host) -> io::Result<()> {
+        let place = self.place(node);
+        let mut command;
+        if self.recipe.is_glued {
+            command = self.network.command(node, Path::new("nutcracker"));
+            command.arg("-c").arg(place.join(PROXY_FILES[1]));
+            command.arg("-o").arg(place.join("nutcracker.log"));
+        } else {
+            let runtime = match self.recipe.runtime {
+                Choice::Auto => "auto",
+                Choice::Uring => "uring",
+                Choice::Tokio => "tokio",
+            };
+            command = self.network.command(node, &self.program);
+            command.args(["run", "--runtime", runtime, "-c"]).arg(place.join(PROXY_FILES[0]));
+        }
+        let child = processes::start(command, &self.log(node))?;
+        if self.recipe.is_glued {
+            // For the script that starts another; it writes none itself unless it is a daemon.
+            fs::write(place.join("nutcracker.pid"), child.id().to_string())?;
+        }
+        self.children.push((node, child));
         Ok(())
     }
 
@@ -292,13 +200,26 @@ impl Deployment {
         all
     }
 
+    /// Returns the processes that clients of a node talk to.
+    pub(super) fn proxies(&self, node: Host) -> Vec<Pid> {
+        let files = PROXY_FILES.map(|name| self.place(node).join(name).display().to_string());
+        files.iter().flat_map(|file| processes::find(file)).collect()
+    }
+
+    /// Returns the time that all processes of some hosts have had of a processor.
+    pub(super) fn spent(&mut self, hosts: &[Host]) -> Duration {
+        let mut all: Vec<Pid> = hosts.iter().flat_map(|host| self.processes(*host)).collect();
+        all.sort_by_key(|pid| pid.as_raw_nonzero());
+        all.iter().map(|pid| processes::spent(*pid)).sum()
+    }
+
     /// Sends a signal to all of a host's processes.
     pub(super) fn signal(&mut self, host: Host, signal: Signal) {
         for pid in self.processes(host) {
             // It may have ended this instant.
             let _ = kill_process(pid, signal);
         }
-        if signal == Signal::KILL && self.has(host, Peer::Keepalived) {
+        if signal == Signal::KILL && self.recipe.has(host, Peer::Keepalived) {
             // Nobody takes it away for the genuine program, as the loss of a host would.
             self.network.remove_shared(host);
         }
@@ -316,8 +237,7 @@ impl Deployment {
     /// It does not do it; the text says why.
     pub(super) fn tell(&self, node: Host, verb: &str) -> Result<(), String> {
         let mut command = Command::new(&self.program);
-        let control = self.short.join(node.name()).join("control.sock");
-        command.args([verb, "--control"]).arg(control);
+        command.args([verb, "--control"]).arg(self.control(node));
         super::network::run(command).map_err(|error| error.to_string())
     }
 
@@ -423,6 +343,28 @@ impl Deployment {
             true => Ok(()),
             false => Err("nobody has the address, or more than one".to_owned()),
         }
+    }
+
+    /// Tells why not every node that has virtual routers of ours is as willing as it may be to have
+    /// the address: at first none is, until it has been well for a second.
+    ///
+    /// # Errors
+    ///
+    /// It is so; the text says who is not.
+    pub(super) fn judge_priorities(&self) -> Result<(), String> {
+        for node in NODES {
+            if self.network.shared().is_none() || self.recipe.has(node, Peer::Keepalived) {
+                continue;
+            }
+            let wanted = format!(" {}", Self::priority(node));
+            let page = resp::page(self.network.socket(node, ADMIN_PORT), "/metrics");
+            let page = page.map_err(|error| format!("{}: {error}", node.name()))?;
+            let mut lines = page.lines();
+            if !lines.any(|line| line.starts_with(PRIORITY) && line.ends_with(&wanted)) {
+                return Err(format!("{} has another priority than{wanted}", node.name()));
+            }
+        }
+        Ok(())
     }
 
     /// Tells why a node's Sentinel does not see a shard whole.

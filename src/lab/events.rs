@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 
-use super::deployment::{Deployment, NODES, SERVERS, SHARDS};
-use super::network::{Host, Kind};
+use super::deployment::Deployment;
+use super::network::{Host, Kind, REDIS_PORT};
+use super::recipe::{NODES, SERVERS, SHARDS};
+use super::resp::{self, Client, Reply};
 use super::traffic::{Counts, Traffic, Verdict, Window};
 
 /// How long anything may take to heal.
@@ -19,6 +21,18 @@ pub(super) const CALMLY: Duration = Duration::from_millis(100);
 
 /// How long a cable is cut after others have taken over.
 const CUT_FOR: Duration = Duration::from_millis(1000);
+
+/// How long a master stands still after another was made.
+const STOPPED_FOR: Duration = Duration::from_secs(3);
+
+/// How long somebody may go on writing to a former master.
+const STALE_FOR: Duration = Duration::from_secs(15);
+
+/// From one of these writes to the next.
+const STALE_PACE: Duration = Duration::from_millis(10);
+
+/// How long nothing happens, to see what commands cost.
+const CALM_FOR: Duration = Duration::from_secs(5);
 
 /// Something that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -37,10 +51,16 @@ pub(crate) enum Event {
     Reload,
     /// Every node is replaced by a new process.
     Upgrade,
+    /// A master stands still until another is made, and three seconds more: SIGSTOP, SIGCONT.
+    StopMaster,
+    /// The program that clients talk to is killed, and nothing else of its node.
+    KillProxy,
+    /// Nothing happens for five seconds, to see what commands cost.
+    Calm,
 }
 
 impl Event {
-    /// All of them, as `--auto` plays them.
+    /// Those that `--auto` plays.
     pub(crate) const ALL: [Self; 7] = [
         Self::Reload,
         Self::Upgrade,
@@ -61,6 +81,9 @@ impl Event {
             Self::Plan => "plan a failover",
             Self::Reload => "reload",
             Self::Upgrade => "upgrade",
+            Self::StopMaster => "stop a master",
+            Self::KillProxy => "kill the proxy",
+            Self::Calm => "nothing",
         }
     }
 
@@ -87,14 +110,20 @@ impl Event {
             Self::Upgrade => {
                 "the address moves away and every client is served on; nothing is lost"
             }
+            Self::StopMaster => {
+                "whoever still takes it for the master when it goes on loses writes"
+            }
+            Self::KillProxy => "another node has the address as soon as somebody notices",
+            Self::Calm => "what commands cost",
         }
     }
 
     /// Tells whether every acknowledged write has to survive it.
     const fn keeps_all(self) -> bool {
         match self {
-            Self::KillMaster | Self::CutMaster => false,
+            Self::KillMaster | Self::CutMaster | Self::StopMaster => false,
             Self::KillNode | Self::CutNode | Self::Plan | Self::Reload | Self::Upgrade => true,
+            Self::KillProxy | Self::Calm => true,
         }
     }
 }
@@ -117,6 +146,31 @@ pub(super) struct Outcome {
     pub(super) whole_after: Duration,
     /// Why it has not healed; none: it has.
     pub(super) problem: Option<String>,
+    /// How long good replies to writes took: the median, and 99 of 100.
+    pub(super) latency: Option<[Duration; 2]>,
+    /// What commands cost.
+    pub(super) cost: Option<Cost>,
+    /// What a former master took after another was made.
+    pub(super) stale: Option<Stale>,
+}
+
+/// What a command costs, by the time that processes had of a processor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cost {
+    /// All nodes, for each command.
+    pub(super) nodes: Duration,
+    /// All servers, for each command.
+    pub(super) servers: Duration,
+}
+
+/// What became of one who writes to a former master directly and has not heard of another, as a proxy
+/// does that nobody tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stale {
+    /// Writes that it acknowledged.
+    pub(super) acknowledged: u64,
+    /// Those that are not there when all is whole.
+    pub(super) lost: u64,
 }
 
 /// The deployment and its clients.
@@ -125,6 +179,8 @@ pub(super) struct Lab {
     pub(super) traffic: Traffic,
     /// Shards are hit in turns.
     turn: usize,
+    cost: Option<Cost>,
+    stale: Option<Stale>,
 }
 
 /// What an event has hit.
@@ -165,13 +221,19 @@ pub(super) fn settle(
 
 impl Lab {
     pub(super) const fn new(deployment: Deployment, traffic: Traffic) -> Self {
-        Self { deployment, traffic, turn: 0 }
+        Self { deployment, traffic, turn: 0, cost: None, stale: None }
     }
 
     /// Tells whether an event can happen on this network.
     pub(super) fn can_play(&self, event: Event) -> bool {
         let has_cables = self.deployment.network.kind == Kind::Namespaces;
-        has_cables || !matches!(event, Event::CutNode | Event::CutMaster)
+        let is_glued = self.deployment.recipe.is_glued;
+        match event {
+            Event::CutNode | Event::CutMaster => has_cables,
+            Event::Reload | Event::Upgrade => !is_glued,
+            Event::KillMaster | Event::KillNode | Event::Plan => true,
+            Event::StopMaster | Event::KillProxy | Event::Calm => true,
+        }
     }
 
     /// Has an event happen, waits until others have taken over, brings back what was taken away,
@@ -183,6 +245,7 @@ impl Lab {
             Hit::All
         });
         let masters = self.masters();
+        (self.cost, self.stale) = (None, None);
         self.traffic.open_window();
         let since = Instant::now();
         if problem.is_none() {
@@ -194,12 +257,18 @@ impl Lab {
         }
         let whole_after = since.elapsed();
         let window = self.traffic.close_window();
+        self.count_stale(target);
         let verdict = self.traffic.verify();
         // On a machine that stands still for a second masters are replaced without an event, and
         // what they had not copied goes with them.
         let is_as_asked = event == Event::Plan || masters == self.masters();
-        problem = problem.or_else(|| complaint(event.keeps_all() && is_as_asked, verdict));
-        outcome(event, target, window, verdict, whole_after, problem)
+        let recipe = &self.deployment.recipe;
+        // What is put together of others promises nothing.
+        let keeps_all = event.keeps_all() && is_as_asked && !recipe.is_glued;
+        let is_promised = recipe.keeps_promise();
+        problem = problem.or_else(|| complaint(keeps_all || is_promised, verdict));
+        let outcome = outcome(event, target, window, verdict, whole_after, problem);
+        Outcome { cost: self.cost, stale: self.stale, ..outcome }
     }
 
     fn masters(&self) -> Vec<Option<Host>> {
@@ -208,20 +277,20 @@ impl Lab {
 
     fn target(&mut self, event: Event) -> Result<Hit, String> {
         match event {
-            Event::KillMaster | Event::CutMaster | Event::Plan => {
+            Event::KillMaster | Event::CutMaster | Event::StopMaster | Event::Plan => {
                 let shard = self.turn % SHARDS.len();
                 self.turn += 1;
                 let master = self.deployment.master(shard).ok_or("nobody knows the master")?;
                 Ok(Hit::Shard(shard, master))
             }
-            Event::KillNode | Event::CutNode => {
+            Event::KillNode | Event::CutNode | Event::KillProxy => {
                 let holder = match self.deployment.network.kind {
                     Kind::Namespaces => self.deployment.network.holder(&NODES),
                     Kind::Loopback => NODES.first().copied(),
                 };
                 holder.map(Hit::Node).ok_or_else(|| "nobody has the address".to_owned())
             }
-            Event::Reload | Event::Upgrade => Ok(Hit::All),
+            Event::Reload | Event::Upgrade | Event::Calm => Ok(Hit::All),
         }
     }
 
@@ -232,6 +301,24 @@ impl Lab {
             (Event::KillMaster | Event::KillNode, Hit::Shard(_, host) | Hit::Node(host)) => {
                 self.deployment.signal(host, Signal::KILL);
                 self.traffic.mark();
+                Ok(())
+            }
+            (Event::StopMaster, Hit::Shard(_, host)) => {
+                self.deployment.signal(host, Signal::STOP);
+                self.traffic.mark();
+                Ok(())
+            }
+            (Event::KillProxy, Hit::Node(host)) => {
+                let proxies = self.deployment.proxies(host);
+                for pid in proxies {
+                    // It may have ended this instant.
+                    let _ = kill_process(pid, Signal::KILL);
+                }
+                self.traffic.mark();
+                Ok(())
+            }
+            (Event::Calm, _) => {
+                self.cost = Some(self.watch());
                 Ok(())
             }
             (Event::CutNode | Event::CutMaster, Hit::Shard(_, host) | Hit::Node(host)) => {
@@ -277,12 +364,10 @@ impl Lab {
                 if master.is_none_or(|master| master == old) {
                     return Err(format!("{} is still said to be the master", old.name()));
                 }
-                let window = self.traffic.window();
-                let write = window.and_then(|window| *window.writes.get(shard)?);
+                let write = self.traffic.first_write(shard);
                 return write.map(|_| ()).ok_or_else(|| "no write succeeds".to_owned());
             }
-            let is_reached = self.traffic.window().is_some_and(|one| one.reached.is_some());
-            if !is_reached {
+            if !self.traffic.is_reached() {
                 return Err(format!("after {} nobody answers", event.name()));
             }
             Ok(())
@@ -305,11 +390,68 @@ impl Lab {
                 })?;
                 self.deployment.start(host).map_err(text)
             }
+            (Event::StopMaster, Hit::Shard(shard, host)) => {
+                std::thread::sleep(STOPPED_FOR);
+                self.deployment.signal(host, Signal::CONT);
+                self.stale = Some(self.write_stale(shard, host));
+                Ok(())
+            }
+            (Event::KillProxy, Hit::Node(host)) => {
+                settle(PATIENCE, QUICKLY, || match self.deployment.proxies(host).is_empty() {
+                    true => Ok(()),
+                    false => Err(format!("the proxy of {} is still there", host.name())),
+                })?;
+                self.deployment.start_proxy(host).map_err(text)
+            }
             (Event::CutNode | Event::CutMaster, Hit::Shard(_, host) | Hit::Node(host)) => {
                 std::thread::sleep(CUT_FOR);
                 self.deployment.network.set_cable(host, true).map_err(text)
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Lets the clients work for a while; returns what each of their commands cost.
+    fn watch(&mut self) -> Cost {
+        let (before, nodes) = (self.traffic.counts().sent, self.deployment.spent(&NODES));
+        let servers = self.deployment.spent(SERVERS.as_flattened());
+        std::thread::sleep(CALM_FOR);
+        let sent = self.traffic.counts().sent.saturating_sub(before).max(1);
+        let each = |all: Duration| all.div_f64(u32::try_from(sent).unwrap_or(u32::MAX).into());
+        let nodes = self.deployment.spent(&NODES).saturating_sub(nodes);
+        let servers = self.deployment.spent(SERVERS.as_flattened()).saturating_sub(servers);
+        Cost { nodes: each(nodes), servers: each(servers) }
+    }
+
+    /// Writes to a former master until it refuses.
+    fn write_stale(&self, shard: usize, former: Host) -> Stale {
+        let at = self.deployment.network.socket(former, REDIS_PORT);
+        let mut stale = Stale::default();
+        let since = Instant::now();
+        let Ok(mut client) = Client::connect(at, STALE_FOR, STALE_FOR) else { return stale };
+        while since.elapsed() < STALE_FOR {
+            let key = self.traffic.other_key(shard, &format!("stale:{}", stale.acknowledged));
+            match client.ask(&["SET", &key, "1"]) {
+                Ok(Reply::Text(_)) => stale.acknowledged += 1,
+                Ok(Reply::Error(_) | Reply::Nil | Reply::List(_)) | Err(_) => break,
+            }
+            std::thread::sleep(STALE_PACE);
+        }
+        stale
+    }
+
+    /// Looks for what a former master took, and takes it away.
+    fn count_stale(&mut self, hit: Hit) {
+        let Hit::Shard(shard, _) = hit else { return };
+        let Some(stale) = &mut self.stale else { return };
+        let master = self.deployment.master(shard);
+        let Some(at) = master.map(|host| self.deployment.network.socket(host, REDIS_PORT)) else {
+            return;
+        };
+        for number in 0..stale.acknowledged {
+            let key = self.traffic.other_key(shard, &format!("stale:{number}"));
+            let there = resp::ask(at, &["DEL", &key]);
+            stale.lost += u64::from(there.is_ok_and(|reply| reply.text() == "0"));
         }
     }
 
@@ -377,9 +519,19 @@ fn outcome(
         failover: failover.filter(|_| event != Event::Plan),
         reached,
         pause: window.as_ref().map_or(Duration::ZERO, |window| window.pause),
-        counts: window.map_or_else(Counts::default, |window| window.counts),
+        counts: window.as_ref().map_or_else(Counts::default, |window| window.counts),
         verdict,
         whole_after,
         problem,
+        latency: window.and_then(|window| latency(window.latencies)),
+        cost: None,
+        stale: None,
     }
+}
+
+/// Returns the median of some durations, and what 99 of 100 stay below.
+fn latency(mut all: Vec<Duration>) -> Option<[Duration; 2]> {
+    all.sort_unstable();
+    let at = |percent: usize| all.get(all.len() * percent / 100).copied();
+    Some([at(50)?, at(99)?])
 }

@@ -11,8 +11,10 @@ mod chaos;
 mod deployment;
 mod enclosure;
 mod events;
+mod files;
 mod network;
 mod processes;
+mod recipe;
 mod report;
 mod resp;
 mod terminal;
@@ -29,17 +31,17 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
-pub(crate) use self::deployment::Peer;
 pub(crate) use self::events::Event;
+pub(crate) use self::recipe::{Peer, Recipe};
 
-use self::deployment::{Deployment, NODES, SERVERS, SHARDS};
+use self::deployment::Deployment;
 use self::enclosure::Doors;
 use self::events::{CALMLY, Lab, QUICKLY, settle};
 use self::network::{Kind, Network, REDIS_PORT};
+use self::recipe::{NODES, SERVERS, SHARDS};
 use self::report::Report;
 use self::terminal::Terminal;
 use self::traffic::Traffic;
-use crate::host::runtime::Choice;
 use crate::host::signal::{Persona, Signal, Signals};
 use crate::host::sys;
 
@@ -99,10 +101,8 @@ pub(crate) struct Options {
     pub(crate) folder: PathBuf,
     /// Whether files stay there in any case, and not only when something has not healed.
     pub(crate) keeps_files: bool,
-    /// What drives the nodes' sockets.
-    pub(crate) runtime: Choice,
-    /// Genuine programs that the last node runs in place of ours.
-    pub(crate) peers: Vec<Peer>,
+    /// What the deployment is made of.
+    pub(crate) recipe: Recipe,
     /// Which network.
     pub(crate) network: NetworkChoice,
     /// The first of three ports of 127.0.0.1; 0: any. None: the default, or any if it is taken.
@@ -210,7 +210,7 @@ fn experiment(options: &Options, kind: Kind, doors: Vec<TcpListener>) -> io::Res
     })?;
     let hosts: Vec<_> = NODES.iter().chain(SERVERS.as_flattened()).copied().collect();
     let network = Network::make(kind, &hosts)?;
-    let deployment = Deployment::new(network, &options.folder, options.runtime, &options.peers)?;
+    let deployment = Deployment::new(network, &options.folder, &options.recipe)?;
     let places = tunnel::open(&deployment.network, doors)?;
     let mut lab = start(deployment)?;
     let mut report = Report { network: kind_name(kind), ..Report::default() };
@@ -258,6 +258,7 @@ fn start(mut deployment: Deployment) -> io::Result<Lab> {
     }
     let whole = settle(START_PATIENCE, CALMLY, || {
         deployment.judge_nodes()?;
+        deployment.judge_priorities()?;
         (0..SHARDS.len()).try_for_each(|shard| deployment.judge_shard(shard))
     });
     whole.map_err(|why| io::Error::other(format!("not everything came up: {why}")))?;

@@ -5,6 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::Path;
 use std::process::{Child, Command};
+use std::time::Duration;
 
 use rustix::process::Pid;
 
@@ -33,4 +34,15 @@ pub(super) fn find(part: &str) -> Vec<Pid> {
         words.any(|word| String::from_utf8_lossy(word).contains(part))
     };
     numbers.filter_map(Pid::from_raw).filter(|pid| *pid != own).filter(has).collect()
+}
+
+/// Returns the time that all threads of a process have had of a processor; none if it has ended.
+pub(super) fn spent(pid: Pid) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()));
+    let threads = threads.into_iter().flatten().flatten();
+    let nanos = threads.filter_map(|thread| {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split_ascii_whitespace().next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanos.sum())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ringkeeper_core::wire::json::Json;
 
-use super::events::Outcome;
+use super::events::{Outcome, Stale};
 use super::traffic::{Counts, Verdict};
 
 /// Everything that was seen.
@@ -31,7 +31,8 @@ pub(super) struct Report {
 fn ms(time: Duration) -> String {
     let micros = time.as_micros();
     match micros {
-        0..10_000 => format!("{}.{} ms", micros / 1000, micros / 100 % 10),
+        0..1000 => format!("{micros} us"),
+        1000..10_000 => format!("{}.{} ms", micros / 1000, micros / 100 % 10),
         10_000.. => format!("{} ms", micros / 1000),
     }
 }
@@ -50,6 +51,18 @@ impl Outcome {
         parts.push(format!("failed {}", self.counts.failed));
         parts.push(format!("held {}", self.counts.held));
         parts.push(format!("lost {}", self.verdict.lost));
+        if let Some(stale) = self.stale {
+            let Stale { acknowledged, lost } = stale;
+            parts.push(format!("former master took {acknowledged} and lost {lost}"));
+        }
+        if let (Some([median, most]), Some(cost)) = (self.latency, self.cost) {
+            let (nodes, servers) = (ms(cost.nodes), ms(cost.servers));
+            parts.push(format!(
+                "a write takes {} (99 %: {}) and costs nodes {nodes}, servers {servers}",
+                ms(median),
+                ms(most)
+            ));
+        }
         parts.push(format!("whole after {}", ms(self.whole_after)));
         let verdict = match &self.problem {
             None => "healed".to_owned(),
@@ -155,6 +168,18 @@ fn event(json: &mut Json, of: &Outcome) {
     json.key("whole_after_ms").millis(of.whole_after);
     counts(json, of.counts);
     writes(json, of.verdict);
+    if let Some([median, most]) = of.latency {
+        json.key("write_ms").millis(median);
+        json.key("write_p99_ms").millis(most);
+    }
+    if let Some(cost) = of.cost {
+        json.key("nodes_cpu_ms").millis(cost.nodes);
+        json.key("servers_cpu_ms").millis(cost.servers);
+    }
+    if let Some(stale) = of.stale {
+        json.key("stale_acknowledged").number(stale.acknowledged);
+        json.key("stale_lost").number(stale.lost);
+    }
     json.key("healed").boolean(of.problem.is_none());
     if let Some(why) = &of.problem {
         json.key("problem").text(why);
@@ -177,6 +202,9 @@ mod tests {
             verdict: Verdict { checked: 7, lost: 1, unread: 0 },
             whole_after: Duration::from_secs(2),
             problem: problem.map(str::to_owned),
+            latency: None,
+            cost: None,
+            stale: None,
         }
     }
 

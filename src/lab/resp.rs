@@ -135,6 +135,27 @@ pub(super) fn ask(at: SocketAddr, words: &[&str]) -> io::Result<Reply> {
     Client::connect(at, connect, reply)?.ask(words)
 }
 
+/// How long a page may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Bytes of the longest page.
+const PAGE_BYTES_MAX: u64 = 4 << 20;
+
+/// Fetches a page by HTTP.
+///
+/// # Errors
+///
+/// Nobody is there, or answers too late.
+pub(super) fn page(at: SocketAddr, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&at, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut text = String::new();
+    stream.take(PAGE_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;

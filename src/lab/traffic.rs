@@ -30,6 +30,15 @@ const REPLY_PATIENCE: Duration = Duration::from_secs(5);
 /// How long whoever only looks for the address waits for anything.
 const LOOK_PATIENCE: Duration = Duration::from_millis(15);
 
+/// Those who look for the address, so that one of them looks while another waits in vain.
+const LOOKERS: u32 = 5;
+
+/// From one of them to the next.
+const LOOK_STEP: Duration = Duration::from_millis(3);
+
+/// Latencies that are kept of one event.
+const LATENCIES_MAX: usize = 200_000;
+
 /// How long reading back may take while servers come and go.
 const VERIFY_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -65,6 +74,21 @@ pub(super) struct Window {
     pub(super) writes: [Option<Duration>; 2],
     /// From the mark to the first good reply on a new connection.
     pub(super) reached: Option<Duration>,
+    /// How long good replies to writes took.
+    pub(super) latencies: Vec<Duration>,
+}
+
+impl Window {
+    fn new() -> Self {
+        Self {
+            mark: Instant::now(),
+            counts: Counts::default(),
+            pause: Duration::ZERO,
+            writes: [None; 2],
+            reached: None,
+            latencies: Vec::new(),
+        }
+    }
 }
 
 /// What reading back found.
@@ -154,6 +178,9 @@ impl Tally {
             return;
         }
         window.pause = window.pause.max(now.saturating_duration_since(done.wanted_at));
+        if done.is_write && window.latencies.len() < LATENCIES_MAX {
+            window.latencies.push(took);
+        }
         if done.is_write && done.sent_at >= window.mark {
             let since = now.saturating_duration_since(window.mark);
             if let Some(first) = window.writes.get_mut(done.client % 2) {
@@ -200,22 +227,18 @@ impl Traffic {
             let thread = std::thread::Builder::new().name(name);
             traffic.threads.push(thread.spawn(move || Worker::new(&shared, number).run())?);
         }
-        let shared = Arc::clone(&traffic.shared);
-        let thread = std::thread::Builder::new().name("rk-look".to_owned());
-        traffic.threads.push(thread.spawn(move || look(&shared))?);
+        for number in 0..LOOKERS {
+            let shared = Arc::clone(&traffic.shared);
+            let thread = std::thread::Builder::new().name("rk-look".to_owned());
+            traffic.threads.push(thread.spawn(move || look(&shared, LOOK_STEP * number))?);
+        }
         Ok(traffic)
     }
 
     /// Begins to count for an event.
     pub(super) fn open_window(&self) {
         let mut tally = lock(&self.shared.tally);
-        tally.window = Some(Window {
-            mark: Instant::now(),
-            counts: Counts::default(),
-            pause: Duration::ZERO,
-            writes: [None; 2],
-            reached: None,
-        });
+        tally.window = Some(Window::new());
     }
 
     /// Says that the event has happened now: times count from here.
@@ -228,9 +251,19 @@ impl Traffic {
         }
     }
 
-    /// Returns what has been seen of the event so far; none outside of one.
-    pub(super) fn window(&self) -> Option<Window> {
-        lock(&self.shared.tally).window.clone()
+    /// Returns how long after the event a write to a shard was first acknowledged, if one was.
+    pub(super) fn first_write(&self, shard: usize) -> Option<Duration> {
+        lock(&self.shared.tally).window.as_ref()?.writes.get(shard).copied().flatten()
+    }
+
+    /// Tells whether somebody was answered on a new connection after the event.
+    pub(super) fn is_reached(&self) -> bool {
+        lock(&self.shared.tally).window.as_ref().is_some_and(|window| window.reached.is_some())
+    }
+
+    /// Returns a key that belongs to a shard and to no client.
+    pub(super) fn other_key(&self, shard: usize, name: &str) -> String {
+        format!("lab:{{{}}}:{name}", self.shared.tags.get(shard).map_or("", String::as_str))
     }
 
     /// Ends counting for the event.
@@ -421,9 +454,11 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// Connects anew all the time while an event waits for the first good reply.
-fn look(shared: &Shared) {
+/// Connects anew all the time while an event waits for the first good reply; for each event a while
+/// after it.
+fn look(shared: &Shared, after: Duration) {
     let mut turn = 0;
+    let mut seen = None;
     while !shared.is_over() {
         let mark = match &lock(&shared.tally).window {
             Some(Window { mark, reached: None, .. }) => Some(*mark),
@@ -433,6 +468,9 @@ fn look(shared: &Shared) {
             std::thread::sleep(Duration::from_millis(2));
             continue;
         };
+        if seen.replace(mark) != Some(mark) {
+            std::thread::sleep(after);
+        }
         let Some(&at) = shared.entries.get(turn % shared.entries.len().max(1)) else { return };
         turn += 1;
         let began = Instant::now();
@@ -444,7 +482,8 @@ fn look(shared: &Shared) {
             && window.mark == mark
             && began >= mark
         {
-            window.reached = Some(mark.elapsed());
+            let since = mark.elapsed();
+            window.reached.get_or_insert(since);
         }
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -494,13 +533,7 @@ mod tests {
         let now = Instant::now();
         Tally {
             counts: Counts::default(),
-            window: Some(Window {
-                mark: now,
-                counts: Counts::default(),
-                pause: Duration::ZERO,
-                writes: [None; 2],
-                reached: None,
-            }),
+            window: Some(Window { mark: now, ..Window::new() }),
             wrong: 0,
             errors: BTreeMap::new(),
             last_good: vec![now; CLIENTS],

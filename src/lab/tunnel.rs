@@ -5,8 +5,8 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread::Builder;
 use std::time::Duration;
 
-use super::deployment::NODES;
 use super::network::{ADMIN_PORT, Network, REDIS_PORT, SENTINEL_PORT};
+use super::recipe::NODES;
 
 /// How long a place inside may take to answer.
 const PATIENCE: Duration = Duration::from_millis(500);

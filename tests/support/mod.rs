@@ -21,9 +21,12 @@ pub mod victim;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -102,9 +105,8 @@ impl Scratch {
 
     /// Waits until a file holds `text`.
     pub fn wait_for(&self, file: &str, text: &str) {
-        eventually(&format!("{text:?} in {file}, which has {:?}", self.read(file)), || {
-            self.read(file).contains(text).then_some(())
-        });
+        let has_it = || self.read(file).contains(text).then_some(());
+        assert!(within_patience(has_it).is_some(), "no {text:?} in {file}: {:?}", self.read(file));
     }
 }
 
@@ -162,14 +164,49 @@ impl Drop for Process {
     }
 }
 
+/// The process that serves after an upgrade, which is nobody's child; killed with its test.
+#[derive(Default)]
+pub struct Successor(Option<Pid>);
+
+impl Successor {
+    /// Takes what `ringkeeper upgrade` printed, `process 4711 has taken over 200 clients`; returns
+    /// the number of clients. What was held before is let go.
+    pub fn take(&mut self, said: &str) -> usize {
+        let mut numbers = said.split(' ').filter_map(|word| word.parse::<i32>().ok());
+        self.0 = Pid::from_raw(numbers.next().unwrap());
+        usize::try_from(numbers.next().unwrap()).unwrap()
+    }
+
+    pub fn id(&self) -> Option<Pid> {
+        self.0
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        if let Some(pid) = self.0 {
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}
+
 /// Asks again and again until there is an answer.
-pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    within_patience(ask).unwrap_or_else(|| panic!("waited in vain: {what}"))
+}
+
+/// Asks again and again until there is an answer or patience ends.
+fn within_patience<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {
-        if let Some(answer) = ask() {
+        let answer = ask();
+        if answer.is_some() || start.elapsed() > PATIENCE {
             return answer;
         }
-        assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -178,8 +215,8 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 /// is handed out here is taken by nobody by chance between the asking and the use.
 const PORTS: std::ops::Range<u32> = 12_000..32_000;
 
-/// Returns a port of an address on which nobody listens. Each is handed out once per process, and
-/// processes begin at different places.
+/// Returns a port of an address on which nobody listens. Each is handed out to one process at a
+/// time, of all that test on this machine.
 pub fn free_port_on(ip: IpAddr) -> u16 {
     static HANDED_OUT: AtomicU32 = AtomicU32::new(0);
     let span = PORTS.end - PORTS.start;
@@ -188,8 +225,19 @@ pub fn free_port_on(ip: IpAddr) -> u16 {
         let step = HANDED_OUT.fetch_add(1, Ordering::Relaxed);
         let port = PORTS.start + start.wrapping_add(step) % span;
         let port = u16::try_from(port).unwrap();
-        TcpListener::bind((ip, port)).is_ok().then_some(port)
+        (claim(port) && TcpListener::bind((ip, port)).is_ok()).then_some(port)
     })
+}
+
+/// Says whether a port is this process's to hand out: between the asking and the use another
+/// process may find it free too. The claim is a socket with a name that ends with the process, in
+/// the same network namespace as the port.
+fn claim(port: u16) -> bool {
+    static CLAIMS: Mutex<Vec<UnixDatagram>> = Mutex::new(Vec::new());
+    let name = SocketAddr::from_abstract_name(format!("ringkeeper-test-port-{port}")).unwrap();
+    let Ok(claim) = UnixDatagram::bind_addr(&name) else { return false };
+    CLAIMS.lock().unwrap().push(claim);
+    true
 }
 
 /// Like [`free_port_on`], for 127.0.0.1.

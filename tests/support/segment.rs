@@ -2,14 +2,18 @@
 #![cfg(target_os = "linux")]
 
 use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::lab::{self, Runtime};
+use super::resp::{Client, Place};
 use super::{Process, Scratch, eventually};
 
 /// Which host.
@@ -132,6 +136,18 @@ impl Segment {
         let mut command = self.command(host, words.next().unwrap());
         let output = command.args(words).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Connects from a host.
+    pub fn connect(&self, host: Host, to: SocketAddr) -> Client {
+        let namespace = File::open(format!("/run/netns/{}", self.name(host))).unwrap();
+        // A socket stays where the thread that makes it was.
+        let there = std::thread::spawn(move || {
+            let kind = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(namespace.as_fd(), kind).unwrap();
+            Client::connect(&Place::Tcp(to)).unwrap()
+        });
+        there.join().unwrap()
     }
 
     /// Starts a router with a configuration.

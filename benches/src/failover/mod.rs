@@ -1,56 +1,52 @@
-//! Times of the virtual routers, side by side with keepalived: how long clients wait for a takeover,
-//! how exact its timers are, whether an undisturbed pair stays undisturbed under load, and what it
-//! costs.
+//! Failovers as clients see them: this product beside nutcracker, redis-sentinel, keepalived and a
+//! script that joins them, on the same machine and in turns.
 //!
-//! Everything happens in network namespaces that are made and removed here. The protocol's timers
-//! are keepalived's and the same for everybody.
+//! Each run is a laboratory of its own, the one of `ringkeeper lab`: three nodes, six Redis servers
+//! and eight clients that write through the shared address and look for everything that was
+//! acknowledged. What is measured here can be had by hand: the commands are printed.
 
-pub mod capture;
-pub mod figures;
-pub mod lab;
-pub mod probe;
+pub mod modes;
 pub mod report;
-pub mod runs;
 
+use std::fs;
 use std::io;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
 
 use crate::process::find;
 use crate::targets::{build_ringkeeper, target_folder};
-use lab::{Kind, Lab, Mode};
-use runs::{Calm, Scenario};
-
-pub use probe::PROBE;
+use modes::{Mode, Stack};
+use report::Report;
 
 const HELP: &str = "\
-cargo bench --bench vrrp -- [OPTIONS]
+cargo bench --bench failover -- [OPTIONS]
 
-Needs root (or `unshare -Urnm` with a tmpfs on /run), ip, tcpdump and keepalived.
+Needs redis-server, nutcracker, keepalived, iproute2 and iptables, and root or the right to make
+namespaces.
 
-  --runs N             runs of each cell, interleaved (default 20; the first line of `silence`
-                       has 40)
-  --quick              3 runs, short looks at load and cost; for a look, not for a figure
-  --modes A,B          of v2-1, v3-0.1, v3-0.01 (default: all)
-  --scenarios A,B      of kill9-all, kill9-parent, kill9-vrrp, linkdown, sigterm, sigstop, track1,
-                       track2 (default: all); none for none
-  --kinds A,B          of uring, tokio, keepalived (default: uring, keepalived)
-  --no-calm            leave out load and cost
+  --rounds N           laboratories of each cell, in turns (default 5)
+  --events N           events in each of them (default 4; `replicated` has ten times as many)
+  --quick              one laboratory with one event each; for a look, not for a figure
+  --modes A,B          of fast, silence, plan, stop, proxy, host-0.01, host-0.1, replicated, cost
+                       (default: all)
+  --stacks A,B         of uring, tokio, glued (default: all)
   --ringkeeper FILE    this program, not target/release/ringkeeper, and build nothing
 ";
 
 /// What the command line asks for.
 pub struct Options {
-    /// Runs of each cell.
-    pub runs: usize,
-    /// Protocols and timers.
+    /// Laboratories of each cell.
+    pub rounds: usize,
+    /// Events in each.
+    pub events: usize,
+    /// Whether it is only for a look.
+    pub is_quick: bool,
+    /// What is measured.
     pub modes: Vec<Mode>,
-    /// What happens.
-    pub scenarios: Vec<Scenario>,
-    /// To whom.
-    pub kinds: Vec<Kind>,
-    /// How long undisturbed pairs are watched; none: not at all.
-    pub calm: Option<Calm>,
+    /// Of whom.
+    pub stacks: Vec<Stack>,
     /// Another program than the release build.
     pub ringkeeper: Option<PathBuf>,
 }
@@ -64,46 +60,48 @@ fn pick<T: Copy>(
         let found = all.iter().find(|one| name(one) == word).copied();
         found.ok_or_else(|| format!("there is no {word}"))
     };
-    if text == "none" { Ok(Vec::new()) } else { text.split(',').map(one).collect() }
+    text.split(',').map(one).collect()
 }
 
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let mut options = Self {
-            runs: 20,
+            rounds: 5,
+            events: 4,
+            is_quick: false,
             modes: Mode::ALL.to_vec(),
-            scenarios: Scenario::ALL.to_vec(),
-            kinds: vec![Kind::Uring, Kind::Genuine],
-            calm: Some(Calm::FULL),
+            stacks: Stack::ALL.to_vec(),
             ringkeeper: None,
         };
         while let Some(name) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
+            let number = |text: String| text.parse().map_err(|_| format!("{name} needs a number"));
             match name.as_str() {
                 // Cargo adds it.
                 "--bench" => {}
                 "--help" | "-h" => return Ok(None),
-                "--runs" => {
-                    options.runs = value()?.parse().map_err(|_| "--runs needs a number")?;
-                }
-                "--quick" => (options.runs, options.calm) = (3, Some(Calm::QUICK)),
-                "--modes" => options.modes = pick(&value()?, &Mode::ALL, |one| one.name)?,
-                "--scenarios" => {
-                    options.scenarios = pick(&value()?, &Scenario::ALL, |one| one.name())?;
-                }
-                "--kinds" => options.kinds = pick(&value()?, &Kind::ALL, |one| one.name())?,
-                "--no-calm" => options.calm = None,
+                "--rounds" => options.rounds = number(value()?)?,
+                "--events" => options.events = number(value()?)?,
+                "--quick" => (options.rounds, options.events, options.is_quick) = (1, 1, true),
+                "--modes" => options.modes = pick(&value()?, &Mode::ALL, |one| one.name())?,
+                "--stacks" => options.stacks = pick(&value()?, &Stack::ALL, |one| one.name())?,
                 "--ringkeeper" => options.ringkeeper = Some(value()?.into()),
                 _ => return Err(format!("unknown option {name}")),
             }
         }
         Ok(Some(options))
     }
-}
 
-/// Runs one of the programs that belong into a namespace.
-pub fn probe(words: &[String]) -> ExitCode {
-    probe::main(words)
+    fn events_of(&self, mode: Mode) -> usize {
+        // One look at what commands cost is as good as several.
+        if mode == Mode::Cost {
+            1
+        } else if mode == Mode::Replicated && !self.is_quick {
+            10 * self.events
+        } else {
+            self.events
+        }
+    }
 }
 
 /// Runs the benchmark with the options of the command line; prints tables, writes JSON.
@@ -116,8 +114,8 @@ pub fn main() -> Result<(), String> {
 }
 
 fn run(options: &Options) -> io::Result<()> {
-    let missing: Vec<&str> =
-        ["ip", "tcpdump", "keepalived"].into_iter().filter(|name| find(name).is_none()).collect();
+    let needed = ["redis-server", "nutcracker", "keepalived", "ip", "iptables"];
+    let missing: Vec<&str> = needed.into_iter().filter(|name| find(name).is_none()).collect();
     if !missing.is_empty() {
         return Err(io::Error::other(format!("needed and not here: {}", missing.join(", "))));
     }
@@ -128,17 +126,51 @@ fn run(options: &Options) -> io::Result<()> {
             target_folder().join("release/ringkeeper")
         }
     };
-    let folder = target_folder().join("vrrp-bench");
-    let lab = Lab::new(&folder, &ringkeeper)?;
-    let mut report = report::Report::begin();
-    runs::takeovers(&lab, options, &mut report)?;
-    if let Some(calm) = options.calm {
-        runs::calm(&lab, options, calm, &mut report)?;
+    let folder = target_folder().join("failover-bench");
+    fs::create_dir_all(&folder)?;
+    // Names of sockets must not be long.
+    let folder = folder.canonicalize()?;
+    let mut report = Report::begin();
+    for &mode in &options.modes {
+        for round in 0..options.rounds {
+            let mut cells: Vec<(Stack, bool)> =
+                options.stacks.iter().flat_map(|stack| mode.cells(*stack)).collect();
+            let turn = round % cells.len().max(1);
+            cells.rotate_left(turn);
+            for (stack, is_replicated) in cells {
+                let words = words(mode, stack, is_replicated, options.events_of(mode));
+                match laboratory(&ringkeeper, &folder, &words) {
+                    Ok(seen) => report.add(mode, stack, is_replicated, &seen),
+                    Err(error) => report.problem(format!("{words}: {error}")),
+                }
+            }
+        }
+        eprintln!("{} is done", mode.name());
     }
-    let text = report.finish();
-    println!("{text}");
-    let file = target_folder().join("vrrp.json");
-    std::fs::write(&file, report.json())?;
-    println!("\neach run: {}", file.display());
+    println!("{}", report.finish());
+    let file = target_folder().join("failover.json");
+    fs::write(&file, report.json())?;
+    println!("\neach event: {}", file.display());
     Ok(())
+}
+
+/// Returns the words of a run's command.
+fn words(mode: Mode, stack: Stack, is_replicated: bool, events: usize) -> String {
+    let replicated = if is_replicated { " --replicated 1" } else { "" };
+    format!("lab --auto {} --rounds {events}{replicated}{}", mode.words(stack), stack.words())
+}
+
+/// Runs a laboratory; returns what it saw.
+fn laboratory(ringkeeper: &Path, folder: &Path, words: &str) -> io::Result<Value> {
+    eprintln!("ringkeeper {words}");
+    let (place, result) = (folder.join("lab"), folder.join("result.json"));
+    let _ = fs::remove_file(&result);
+    let mut command = Command::new(ringkeeper);
+    command.args(words.split_whitespace()).args(["--network", "namespaces", "--port", "0"]);
+    command.arg("--folder").arg(place).arg("--json").arg(&result).stdin(Stdio::null());
+    let output = command.output()?;
+    // Also when something has not healed there is a result, which says so.
+    let text = fs::read_to_string(&result)
+        .map_err(|_| io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))?;
+    serde_json::from_str(&text).map_err(io::Error::other)
 }

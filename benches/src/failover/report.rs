@@ -6,54 +6,16 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::figures::{difference, ends, interval, median};
-use super::lab::{Kind, Mode};
-use super::runs::Scenario;
+use super::modes::{Mode, Stack};
+use crate::figures::{ends, median};
 
-/// How far the wait for silence may be from the RFC's, milliseconds.
-const EXACT_MS: f64 = 2.0;
-
-/// One takeover.
-#[derive(Clone, Copy, Debug)]
-pub struct Run {
-    /// From what happened to the second router's first answer at the client.
-    pub answer_ms: f64,
-    /// From the last advert to the first of the second router, as that one saw it.
-    pub waited_ms: f64,
-    /// Whether a goodbye was said.
-    pub after_goodbye: bool,
-    /// Whether the first router still had the address at the end.
-    pub left: bool,
-}
-
-/// Shares of a core at 0.01 s.
-pub struct Cost {
-    /// Which program.
-    pub kind: Kind,
-    /// The Active router's.
-    pub active: f64,
-    /// The backup's.
-    pub backup: f64,
-}
-
-/// An undisturbed pair under load.
-pub struct Quiet {
-    /// Which program.
-    pub kind: Kind,
-    /// How long it was watched.
-    pub seconds: u64,
-    /// Takeovers that nothing called for.
-    pub spurious: usize,
-    /// The longest time between two adverts, milliseconds.
-    pub longest: f64,
-}
+/// What is measured of whom; the last is the promise of a replica.
+type Cell = (Mode, Stack, bool);
 
 /// All that was measured.
 pub struct Report {
     load_before: String,
-    runs: BTreeMap<(Mode, Scenario, Kind), Vec<Run>>,
-    costs: Vec<Cost>,
-    quiets: Vec<Quiet>,
+    events: BTreeMap<Cell, Vec<Value>>,
     problems: Vec<String>,
 }
 
@@ -62,191 +24,167 @@ fn load() -> String {
     text.split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
 
+fn numbers(events: &[Value], field: &str) -> Vec<f64> {
+    events.iter().filter_map(|event| event.get(field)?.as_f64()).collect()
+}
+
+fn sum(events: &[Value], field: &str) -> u64 {
+    events.iter().filter_map(|event| event.get(field)?.as_u64()).sum()
+}
+
 impl Report {
     /// Notes how loaded the machine is before anything is measured.
     pub fn begin() -> Self {
-        Self {
-            load_before: load(),
-            runs: BTreeMap::new(),
-            costs: Vec::new(),
-            quiets: Vec::new(),
-            problems: Vec::new(),
+        Self { load_before: load(), events: BTreeMap::new(), problems: Vec::new() }
+    }
+
+    /// Takes in what a laboratory saw.
+    pub fn add(&mut self, mode: Mode, stack: Stack, is_replicated: bool, seen: &Value) {
+        let list = |field: &str| seen.get(field).and_then(Value::as_array).cloned();
+        for event in list("events").unwrap_or_default() {
+            if let Some(problem) = event.get("problem").and_then(Value::as_str) {
+                self.problem(format!("{} {}: {problem}", mode.name(), stack.name()));
+            }
+            self.events.entry((mode, stack, is_replicated)).or_default().push(event);
+        }
+        for problem in list("problems").unwrap_or_default() {
+            self.problem(format!("{} {}: {problem}", mode.name(), stack.name()));
         }
     }
 
-    /// Takes in one run.
-    pub fn add(&mut self, kind: Kind, mode: Mode, scenario: Scenario, run: Run) {
-        self.runs.entry((mode, scenario, kind)).or_default().push(run);
-    }
-
-    /// Takes in what could not be measured.
+    /// Takes in what went wrong.
     pub fn problem(&mut self, problem: String) {
         eprintln!("{problem}");
         self.problems.push(problem);
     }
 
-    /// Takes in what a pair costs.
-    pub fn cost(&mut self, cost: Cost) {
-        self.costs.push(cost);
-    }
-
-    /// Takes in how a pair stood the load.
-    pub fn quiet(&mut self, quiet: Quiet) {
-        self.quiets.push(quiet);
-    }
-
-    /// Says how far it is.
-    pub fn progress(&self, mode: Mode, scenario: Scenario) {
-        eprintln!("{} {} is done, load {}", mode.name, scenario.name(), load());
-    }
-
-    fn answers(&self, mode: Mode, scenario: Scenario, kind: Kind) -> Vec<f64> {
-        let runs = self.runs.get(&(mode, scenario, kind));
-        runs.into_iter().flatten().map(|run| run.answer_ms).collect()
-    }
-
     /// Writes the tables.
     pub fn finish(&self) -> String {
         let mut out = String::new();
-        let (before, after) = (&self.load_before, load());
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let (before, after) = (&self.load_before, load());
         let _ =
             writeln!(out, "{cores} cores; load of the machine {before} before, {after} after\n");
         let _ = writeln!(
             out,
-            "From what happened to the second router's first answer at the client, ms\n\n\
-             | mode | what | router | runs | median | 95 % | least | most | address left |\n\
-             | --- | --- | --- | ---: | ---: | --- | ---: | ---: | ---: |"
+            "| what happens, what counts | stack | events | median, ms | worst, ms | limit, ms | \
+             failed, median | failed, worst | acknowledged | lost |\n\
+             | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
         );
-        for (&(mode, scenario, kind), runs) in &self.runs {
-            let answers = self.answers(mode, scenario, kind);
-            let (low, high) = interval(&answers);
-            let (least, most) = ends(&answers);
-            let left = runs.iter().filter(|run| run.left).count();
+        for (&(mode, stack, _), events) in self.events.iter().filter(|(cell, _)| is_timed(cell)) {
+            let times = numbers(events, mode.measure().field());
+            let failed = numbers(events, "failed");
+            let ours = mode.limit_ms().filter(|_| stack != Stack::Glued);
+            let limit = ours.map_or_else(String::new, |limit| format!("{limit}"));
             let _ = writeln!(
                 out,
-                "| {} | {} | {} | {} | {:.1} | {low:.1} to {high:.1} | {least:.1} | {most:.1} | \
-                 {left} |",
-                mode.name,
-                scenario.name(),
-                kind.name(),
-                runs.len(),
-                median(&answers)
+                "| {} | {} | {} | {:.1} | {:.1} | {limit} | {:.0} | {:.0} | {} | {} |",
+                mode.title(),
+                stack.name(),
+                times.len(),
+                median(&times),
+                ends(&times).1,
+                median(&failed),
+                ends(&failed).1,
+                sum(events, "acknowledged"),
+                sum(events, "lost"),
             );
         }
-        self.compare(&mut out);
-        self.exactness(&mut out);
-        self.calm(&mut out);
+        self.stale(&mut out);
+        self.cost(&mut out);
         for problem in &self.problems {
-            let _ = writeln!(out, "not measured: {problem}");
+            let _ = writeln!(out, "not as it should be: {problem}");
         }
         out
     }
 
-    fn compare(&self, out: &mut String) {
-        let _ = writeln!(
-            out,
-            "\nDifference of the medians to keepalived's, ms; below zero is quicker\n\n\
-             | mode | what | router | difference | 95 % | |\n| --- | --- | --- | ---: | --- | --- |"
-        );
-        for &(mode, scenario, kind) in self.runs.keys().filter(|(.., kind)| *kind != Kind::Genuine)
-        {
-            let ours = self.answers(mode, scenario, kind);
-            let theirs = self.answers(mode, scenario, Kind::Genuine);
-            if ours.is_empty() || theirs.is_empty() {
-                continue;
+    fn stale(&self, out: &mut String) {
+        let stopped = self.events.iter().filter(|((mode, ..), _)| *mode == Mode::Stop);
+        for (index, ((_, stack, _), events)) in stopped.enumerate() {
+            if index == 0 {
+                let _ = writeln!(
+                    out,
+                    "\nSomebody who writes to the former master itself, every 10 ms from when it \
+                     goes on\n\n| stack | events | acknowledged, median | lost, median | lost, \
+                     worst |\n| --- | ---: | ---: | ---: | ---: |"
+                );
             }
-            let (low, high) = difference(&ours, &theirs);
-            let verdict = if low > 0.0 {
-                "slower"
-            } else if high < 0.0 {
-                "quicker"
-            } else {
-                "no difference"
-            };
+            let taken = numbers(events, "stale_acknowledged");
+            let lost = numbers(events, "stale_lost");
             let _ = writeln!(
                 out,
-                "| {} | {} | {} | {:.1} | {low:.1} to {high:.1} | {verdict} |",
-                mode.name,
-                scenario.name(),
-                kind.name(),
-                median(&ours) - median(&theirs)
+                "| {} | {} | {:.0} | {:.0} | {:.0} |",
+                stack.name(),
+                taken.len(),
+                median(&taken),
+                median(&lost),
+                ends(&lost).1
             );
         }
     }
 
-    fn exactness(&self, out: &mut String) {
-        let _ = writeln!(
-            out,
-            "\nFrom the last advert that the second router saw to its first, less what the RFC \
-             says, ms\n\n\
-             | mode | what | router | RFC | median | most | within 2 ms |\n\
-             | --- | --- | --- | ---: | ---: | ---: | ---: |"
-        );
-        for (&(mode, scenario, kind), runs) in &self.runs {
-            let wanted = if scenario.is_silent() { mode.down_ms() } else { mode.skew_ms() };
-            let counted = runs.iter().filter(|run| run.after_goodbye != scenario.is_silent());
-            let off: Vec<f64> = counted.map(|run| run.waited_ms - wanted).collect();
-            if off.is_empty() {
-                continue;
+    fn cost(&self, out: &mut String) {
+        let calm = self.events.iter().filter(|((mode, ..), _)| *mode == Mode::Cost);
+        for (index, ((_, stack, is_replicated), events)) in calm.enumerate() {
+            if index == 0 {
+                let _ = writeln!(
+                    out,
+                    "\nEight clients, one command every 4 ms each; medians\n\n| stack | \
+                     replicated | a write, ms | 99 %, ms | CPU of all nodes, us per command | of \
+                     all servers |\n| --- | --- | ---: | ---: | ---: | ---: |"
+                );
             }
-            let good = off.iter().filter(|off| off.abs() <= EXACT_MS).count();
-            let most = off.iter().copied().fold(0.0, |most: f64, off| most.max(off.abs()));
+            let middle = |field: &str| median(&numbers(events, field));
             let _ = writeln!(
                 out,
-                "| {} | {} | {} | {wanted:.2} | {:+.2} | {most:.2} | {good} of {} |",
-                mode.name,
-                scenario.name(),
-                kind.name(),
-                median(&off),
-                off.len()
+                "| {} | {} | {:.2} | {:.2} | {:.1} | {:.1} |",
+                stack.name(),
+                if *is_replicated { "1" } else { "off" },
+                middle("write_ms"),
+                middle("write_p99_ms"),
+                middle("nodes_cpu_ms") * 1000.0,
+                middle("servers_cpu_ms") * 1000.0,
             );
         }
     }
 
-    fn calm(&self, out: &mut String) {
-        if self.costs.is_empty() {
-            return;
-        }
-        let _ = writeln!(
-            out,
-            "\nAn undisturbed pair at 0.01 s\n\n\
-             | router | Active, % of a core | backup, % of a core | load | spurious takeovers | \
-             longest gap between adverts, ms |\n| --- | ---: | ---: | --- | ---: | ---: |"
-        );
-        for (cost, quiet) in self.costs.iter().zip(&self.quiets) {
-            let Quiet { seconds, spurious, longest, .. } = quiet;
-            let _ = writeln!(
-                out,
-                "| {} | {:.3} | {:.3} | 8 hogs, {seconds} s | {spurious} | {longest:.1} |",
-                cost.kind.name(),
-                cost.active * 100.0,
-                cost.backup * 100.0
-            );
-        }
-    }
-
-    /// Writes each run.
+    /// Writes each event.
     pub fn json(&self) -> String {
-        let cells = self.runs.iter().map(|((mode, scenario, kind), runs)| {
-            let runs: Vec<Value> = runs
-                .iter()
-                .map(|run| {
-                    json!({ "answer_ms": run.answer_ms, "waited_ms": run.waited_ms,
-                            "after_goodbye": run.after_goodbye, "left": run.left })
-                })
-                .collect();
-            json!({ "mode": mode.name, "what": scenario.name(), "router": kind.name(),
-                    "runs": runs })
+        let cells = self.events.iter().map(|((mode, stack, is_replicated), events)| {
+            json!({ "mode": mode.name(), "stack": stack.name(), "replicated": is_replicated,
+                    "events": events })
         });
-        let calm = self.costs.iter().zip(&self.quiets).map(|(cost, quiet)| {
-            json!({ "router": quiet.kind.name(), "active": cost.active, "backup": cost.backup,
-                    "seconds": quiet.seconds, "spurious": quiet.spurious,
-                    "longest_ms": quiet.longest })
-        });
-        let (cells, calm): (Vec<Value>, Vec<Value>) = (cells.collect(), calm.collect());
-        json!({ "load_before": self.load_before, "cells": cells, "calm": calm,
-                "problems": self.problems })
-        .to_string()
+        let cells: Vec<Value> = cells.collect();
+        json!({ "load_before": self.load_before, "cells": cells, "problems": self.problems })
+            .to_string()
+    }
+}
+
+fn is_timed((mode, ..): &Cell) -> bool {
+    *mode != Mode::Cost
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_laboratory_tells_becomes_a_line() {
+        let mut report = Report::begin();
+        let event = |time: f64, failed: u64| {
+            json!({ "failover_ms": time, "failed": failed, "acknowledged": 500, "lost": 1,
+                    "healed": true })
+        };
+        let seen = json!({ "events": [event(50.0, 2), event(60.0, 4), event(90.0, 2)],
+                           "problems": [] });
+        report.add(Mode::Fast, Stack::Uring, false, &seen);
+        let calm = json!({ "write_ms": 0.25, "write_p99_ms": 1.0, "nodes_cpu_ms": 0.05,
+                           "servers_cpu_ms": 0.02 });
+        report.add(Mode::Cost, Stack::Tokio, true, &json!({ "events": [calm] }));
+        let text = report.finish();
+        let line = "| uring | 3 | 60.0 | 90.0 | 80 | 2 | 4 | 1500 | 3 |";
+        assert!(text.contains(line), "{text}");
+        assert!(text.contains("| tokio | 1 | 0.25 | 1.00 | 50.0 | 20.0 |"), "{text}");
+        assert!(!text.contains("not as it should be"), "{text}");
     }
 }

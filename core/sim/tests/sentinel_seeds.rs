@@ -123,6 +123,17 @@ fleets! {
     ours_keep_their_promises_beside_genuine_ones_with_twenty_masters: Mixed, 20, 5_000_000, 8;
 }
 
+/// Rare ones, of many thousands: a leader that forgot what it had announced when a later election
+/// superseded it, twice, a master that came back as a replica of its own replica, and one whose
+/// history was not known when it died, as it had been loading when last asked.
+#[test]
+fn seeds_that_found_a_fault_find_none_any_more() {
+    use Voters::{Mixed, Ours};
+    for (seed, voters) in [(465, Ours), (3_003_561, Mixed), (2_317, Ours), (3_673, Ours)] {
+        Fleet::run(seed, draw(seed, voters, 1)).unwrap_or_else(|failure| panic!("{failure}"));
+    }
+}
+
 #[test]
 fn genuine_ones_elect_two_leaders_in_one_election_as_they_are_known_to() {
     let sum = run_all("genuine", 6_000_000, 4, |seed| draw(seed, Voters::Genuine, 5));

@@ -13,7 +13,7 @@ use super::watch::Watched;
 use super::{Facts, Reload};
 use crate::stats::{
     Class, Counters, ErrorKind, Histogram, LimitKind, MasterFigures, PoolFigures, RouterFigures,
-    ServerFigures, WorkerFigures,
+    ServerFigures, ServiceFigures, WorkerFigures,
 };
 
 /// The media type.
@@ -94,6 +94,8 @@ pub struct Gathered<'a> {
     pub watched: &'a Watched,
     /// The virtual routers.
     pub routers: &'a [RouterFigures],
+    /// Virtual servers that are relayed.
+    pub balance: &'a [ServiceFigures],
 }
 
 impl Gathered<'_> {

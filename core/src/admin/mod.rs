@@ -25,8 +25,8 @@ use crate::limits::{
 use crate::slab::{Slab, SlabKey};
 use crate::stats::json::{Header, stats_line};
 use crate::stats::{
-    Answer, PoolFigures, Query, Question, Round, RouterFigures, SeenRow, Told, WatchFigures,
-    WorkerFigures, render_routers,
+    Answer, PoolFigures, Query, Question, Round, RouterFigures, SeenRow, ServiceFigures, Told,
+    WatchFigures, WorkerFigures, render_balance, render_routers,
 };
 use crate::time::Instant;
 use crate::timer::Timers;
@@ -159,6 +159,8 @@ pub struct Admin {
     reload: Reload,
     /// Figures of the virtual routers, if this process has any.
     routers: Option<Arc<[RouterFigures]>>,
+    /// Figures of virtual servers that are relayed.
+    balance: Arc<[ServiceFigures]>,
     watched: Watched,
     outbox: VecDeque<Output>,
 }
@@ -174,6 +176,7 @@ impl Admin {
         Self {
             reload,
             routers: None,
+            balance: Arc::default(),
             plan,
             now,
             conns: Slab::new(ADMIN_CONNECTIONS_MAX),
@@ -298,6 +301,11 @@ impl Admin {
     /// Takes the figures of the virtual routers.
     pub fn note_routers(&mut self, routers: Arc<[RouterFigures]>) {
         self.routers = Some(routers);
+    }
+
+    /// Takes the figures of the virtual servers.
+    pub fn note_balance(&mut self, balance: Arc<[ServiceFigures]>) {
+        self.balance = balance;
     }
 
     /// Tells whether somebody waits for a page.
@@ -511,7 +519,9 @@ impl Admin {
         let (reload, watched) = (self.reload, &self.watched);
         let routers = self.routers.as_deref().unwrap_or_default();
         let pools = pools.as_slice();
-        let all = Gathered { facts, reload, workers_due, workers, pools, watched, routers };
+        let balance = &*self.balance;
+        let all =
+            Gathered { facts, reload, workers_due, workers, pools, watched, routers, balance };
         let verdict = |problem: Option<String>| match problem {
             Some(problem) => (Status::Unavailable, TEXT, problem),
             None => (Status::Ok, TEXT, "ok\n".to_owned()),
@@ -521,6 +531,9 @@ impl Admin {
                 let mut text = metrics::render(&all);
                 if let Some(routers) = &self.routers {
                     render_routers(routers, &mut text);
+                }
+                if !self.balance.is_empty() {
+                    render_balance(&self.balance, &mut text);
                 }
                 (Status::Ok, metrics::KIND, text)
             }

@@ -3,8 +3,8 @@
 use super::metrics::Gathered;
 use super::watch;
 use crate::stats::{
-    Class, ClientRow, ErrorKind, FoundKeys, Histogram, LimitKind, PoolFigures, RouterFigures,
-    SeenRow, ServerFigures,
+    Class, ClientRow, ErrorKind, FoundKeys, Histogram, LimitKind, PoolFigures, RealServerFigures,
+    RouterFigures, SeenRow, ServerFigures, ServiceFigures,
 };
 use crate::wire::json::Json;
 
@@ -51,6 +51,9 @@ pub fn status(all: &Gathered<'_>, now_unix_seconds: u64) -> String {
         });
         json.key("pools").array(|json| all.pools.iter().for_each(|of| pool(json, of)));
         json.key("routers").array(|json| all.routers.iter().for_each(|of| router(json, of)));
+        json.key("virtual_servers").array(|json| {
+            all.balance.iter().for_each(|of| virtual_server(json, of));
+        });
         watch::write(json, all);
     });
     finish(json)
@@ -71,6 +74,31 @@ fn router(json: &mut Json, of: &RouterFigures) {
         json.key("adverts_sent").number(of.sent);
         json.key("adverts_received").number(of.received);
         json.key("adverts_refused").number(of.refused.iter().map(|(_, count)| count).sum());
+    });
+}
+
+fn virtual_server(json: &mut Json, of: &ServiceFigures) {
+    json.object(|json| {
+        json.key("name").text(&of.name);
+        json.key("is_quorate").boolean(of.is_quorate);
+        json.key("is_sorry").boolean(of.is_sorry);
+        json.key("clients_refused").number(of.refused);
+        json.key("servers").array(|json| of.servers.iter().for_each(|of| real_server(json, of)));
+    });
+}
+
+fn real_server(json: &mut Json, of: &RealServerFigures) {
+    json.object(|json| {
+        json.key("address").text(&of.address.to_string());
+        json.key("is_for_bad_times").boolean(of.is_for_bad_times);
+        json.key("is_up").boolean(of.is_up);
+        json.key("weight").number(u64::from(of.weight));
+        json.key("connections").number(u64::from(of.connections));
+        json.key("connections_made").number(of.total);
+        json.key("received_bytes").number(of.received);
+        json.key("sent_bytes").number(of.sent);
+        json.key("checks").number(of.checks);
+        json.key("checks_failed").number(of.checks_failed);
     });
 }
 

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
+
+use rustls::ClientConfig;
 
 use super::probe::ProbeId;
 use crate::config::keepalived::{Command, User};
@@ -39,6 +42,8 @@ pub(super) struct Effects {
     next_job: u64,
     next_channel: u32,
     pub(super) user: Option<User>,
+    /// What encrypted checks need.
+    pub(super) cover: Option<Arc<ClientConfig>>,
 }
 
 /// Names the connection to a server in a slot.
@@ -61,6 +66,7 @@ impl Effects {
             next_job: 1,
             next_channel: 1,
             user,
+            cover: None,
         }
     }
 
@@ -93,8 +99,9 @@ impl Effects {
 
     /// Ends a connection to a server; its owner hears nothing of it any more.
     pub(super) fn close_link(&mut self, conn: ConnId, mode: CloseMode) {
-        if let Some(owner) = self.links.get_mut(key_of(conn)) {
-            *owner = Owner::Nobody;
+        let Some(owner) = self.links.get_mut(key_of(conn)) else { return };
+        // A client that no other server can take lets go of the one that was just given up.
+        if std::mem::replace(owner, Owner::Nobody) != Owner::Nobody {
             self.push(Output::Close { conn, mode });
         }
     }

@@ -12,6 +12,7 @@
 //! server that goes down takes its connections along at once, so that nobody waits for it.
 
 mod effects;
+mod figures;
 mod notify;
 pub mod persist;
 mod plan;
@@ -26,10 +27,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::plan::{Listening, Plan, part};
+pub use self::plan::{CoverPlan, Listening, Plan, part};
 pub use self::service::ServerKey;
 
 use self::effects::{Effects, JobOwner, Owner};
+use self::figures::Telling;
 use self::notify::Teller;
 use self::probe::ProbeId;
 use self::relay::{Buffers, Relay, Side};
@@ -81,6 +83,7 @@ pub struct Balancer {
     buffers: Buffers,
     teller: Teller,
     effects: Effects,
+    telling: Telling,
     next_key: u32,
     next_probe: u32,
     next_service: u32,
@@ -122,6 +125,7 @@ impl Balancer {
             buffers: Buffers::default(),
             teller: Teller::default(),
             effects: Effects::new(None),
+            telling: Telling::default(),
             next_key: 0,
             next_probe: 0,
             next_service: 0,
@@ -163,6 +167,7 @@ impl Balancer {
         peer: &Endpoint,
     ) -> Result<ConnId, AtCapacity> {
         self.now = now;
+        self.telling.is_stale = true;
         let Endpoint::Tcp(client) = *peer else { return Err(AtCapacity) };
         let (service, called) = self.plan.find(on).ok_or(AtCapacity)?;
         if self.stage != Stage::Serving {
@@ -174,6 +179,7 @@ impl Balancer {
     /// Takes one input in.
     pub fn handle(&mut self, now: Instant, input: Input<'_>) {
         self.now = now;
+        self.telling.is_stale = true;
         match input {
             Input::Received { conn, bytes } => self.received(conn, bytes),
             Input::Sent { conn, buffer } => self.sent(conn, buffer),
@@ -237,6 +243,7 @@ impl Balancer {
             self.look_at_half_closed(conn);
         }
         if self.next_due.is_some_and(|at| at <= now) {
+            self.telling.is_stale = true;
             let due = |probe: &&probe::Probe| probe.next().is_some_and(|at| at <= now);
             let due: Vec<ProbeId> =
                 self.probes.values().filter(due).map(|probe| probe.id).collect();
@@ -247,6 +254,7 @@ impl Balancer {
             self.set_due();
         }
         self.go_on_leaving();
+        self.settle_figures();
     }
 
     /// Gives the next effect out, `None` when there is none.
@@ -262,7 +270,8 @@ impl Balancer {
         };
         let due = self.next_due.map(|at| (at, "a server's check"));
         let half_closed = self.half_closed.next().map(|(at, _)| (at, "a half-closed connection"));
-        let (at, why) = [leaving, due, half_closed].into_iter().flatten().min()?;
+        let figures = self.telling.next().map(|at| (at, "figures"));
+        let (at, why) = [leaving, due, half_closed, figures].into_iter().flatten().min()?;
         Some(Deadline { at, why })
     }
 
@@ -334,7 +343,8 @@ impl Balancer {
     fn sent(&mut self, conn: ConnId, buffer: crate::buf::Buffer) {
         match self.find(conn) {
             Some(Found::Relay(key, side)) => self.relay_sent(key, side, buffer),
-            Some(Found::Probe(_)) | None => {}
+            Some(Found::Probe(id)) => self.probe(id, |probe, effects| probe.sent(conn, effects)),
+            None => {}
         }
     }
 

@@ -1,8 +1,11 @@
 //! What a balancer serves, and where it listens.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use crate::config::keepalived::{Config, User, VirtualServer};
+use rustls::ClientConfig;
+
+use crate::config::keepalived::{Check, Checker, Config, Cover, RealServer, User, VirtualServer};
 use crate::id::ListenerId;
 
 /// A socket that clients of a virtual server come to.
@@ -23,9 +26,27 @@ pub struct Plan {
     pub listeners: Vec<Listening>,
     /// Who runs programs that name nobody.
     pub user: Option<User>,
+    /// What encrypted checks need; without it they fail.
+    pub cover: CoverPlan,
     /// The number of the next socket.
     next: u16,
 }
+
+/// What encrypted checks need.
+#[derive(Clone, Debug, Default)]
+pub struct CoverPlan(pub Option<Arc<ClientConfig>>);
+
+impl PartialEq for CoverPlan {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+}
+
+impl Eq for CoverPlan {}
 
 impl Plan {
     /// Makes a plan of what a file says. Sockets of the plan before it keep their names, and no
@@ -48,7 +69,17 @@ impl Plan {
             })
         });
         let listeners = listeners.collect();
-        Self { services, listeners, user, next }
+        let cover = before.map(|plan| plan.cover.clone()).unwrap_or_default();
+        Self { services, listeners, user, cover, next }
+    }
+
+    /// Tells whether a check is encrypted.
+    pub fn has_encrypted_checks(&self) -> bool {
+        let servers = self.services.iter().flat_map(|service| &service.servers);
+        let mut checks = servers.flat_map(|server| &server.checkers).map(|one| &one.check);
+        checks.any(|check| {
+            matches!(check, Check::Http { cover: Cover::Tls | Cover::TlsWithName, .. })
+        })
     }
 
     /// Returns the virtual server that a socket belongs to, by its place, and the address.
@@ -65,7 +96,7 @@ impl Plan {
 /// `own` tells which listener of this process a server's address is, if any. Returned are the
 /// addresses to listen on with the listener of each, and the virtual servers that are left. One
 /// with another kind of server among its own, or with servers that are different listeners, is
-/// balanced like any other; so is one that wants the PROXY protocol spoken.
+/// balanced like any other; so is one that wants what only a relay has, see [`is_plain`].
 pub fn part<L: Clone + PartialEq>(
     services: Vec<VirtualServer>,
     own: impl Fn(SocketAddr) -> Option<L>,
@@ -77,13 +108,33 @@ pub fn part<L: Clone + PartialEq>(
         let first = listeners.next().flatten();
         let is_one = listeners.all(|listener| listener == first);
         match first {
-            Some(listener) if is_one && !service.sends_proxy => {
+            Some(listener) if is_one && is_plain(&service) => {
                 direct.extend(service.listen.iter().map(|&at| (at, listener.clone())));
             }
             Some(_) | None => left.push(service),
         }
     }
     (direct, left)
+}
+
+/// Tells whether all that a virtual server says of a server that is our own listener is true of
+/// that listener anyway: it takes connections while it is there, and is not there while it does
+/// not.
+///
+/// Somebody who serves instead, programs that are told, checks that look further than to a
+/// connection, a bound on connections and the PROXY protocol need a relay.
+fn is_plain(service: &VirtualServer) -> bool {
+    let weight = service.servers.iter().fold(0u32, |sum, one| sum.saturating_add(one.weight));
+    let is_plain = |server: &RealServer| {
+        let mut checkers = server.checkers.iter();
+        let looks = |one: &Checker| one.check == Check::Tcp && one.address == server.address;
+        server.upper == 0 && checkers.all(looks)
+    };
+    !service.sends_proxy
+        && service.sorry.is_none()
+        && service.commands().next().is_none()
+        && weight >= service.quorum
+        && service.servers.iter().all(is_plain)
 }
 
 #[cfg(test)]
@@ -126,5 +177,31 @@ mod tests {
         assert_eq!(direct, [("10.0.0.9:6379".parse().unwrap(), "alpha")]);
         let names: Vec<_> = left.iter().map(|service| service.name.as_str()).collect();
         assert_eq!(names, ["10.0.0.9:6380", "10.0.0.9:6381"]);
+    }
+
+    #[test]
+    fn what_only_a_relay_can_do_is_relayed() {
+        let direct = |service: &str, server: &str| {
+            let text = format!(
+                "virtual_server 10.0.0.9 6379 {{\n protocol TCP\n {service}\n real_server \
+                 10.0.0.1 22121 {{\n {server}\n }}\n}}\n"
+            );
+            part(config(&text).virtual_servers, |_| Some(())).0.len()
+        };
+        assert_eq!(direct("persistence_timeout 50", "TCP_CHECK {\n retry 3\n }"), 1);
+        assert_eq!(direct("", ""), 1);
+        for service in ["sorry_server 10.0.0.7 1", "proxy_protocol v2", "quorum_down \"/bin/true\""]
+        {
+            assert_eq!(direct(service, ""), 0, "{service}");
+        }
+        for server in [
+            "weight 0",
+            "uthreshold 9",
+            "notify_down \"/bin/true\"",
+            "HTTP_GET {\n url {\n path /\n }\n }",
+            "TCP_CHECK {\n connect_port 9\n }",
+        ] {
+            assert_eq!(direct("", server), 0, "{server}");
+        }
     }
 }

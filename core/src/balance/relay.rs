@@ -82,6 +82,8 @@ pub(super) struct Relay {
     is_closing: bool,
     /// When the last bytes came.
     heard: Instant,
+    /// Bytes that came from the client and from the server, and are not counted yet.
+    moved: (u64, u64),
 }
 
 impl Relay {
@@ -91,6 +93,11 @@ impl Relay {
             Side::Client => (&mut self.client, &mut self.server_half),
             Side::Server => (&mut self.server_half, &mut self.client),
         }
+    }
+
+    /// Returns what is to be counted; from then on it is.
+    pub(super) fn take_moved(&mut self) -> (u64, u64) {
+        std::mem::take(&mut self.moved)
     }
 
     const fn half(&mut self, side: Side) -> &mut Half {
@@ -149,6 +156,7 @@ impl Balancer {
             server_half: Half::new(nobody, false),
             is_closing: false,
             heard: now,
+            moved: (0, 0),
         });
         let key = key.ok_or(AtCapacity)?;
         if !self.connect(key, server) {
@@ -168,6 +176,7 @@ impl Balancer {
         let now = self.now;
         let Some(service) = self.services.get_mut(service) else { return };
         service.refused = service.refused.saturating_add(1);
+        service.refused_in_all = service.refused_in_all.saturating_add(1);
         let is_quiet = service
             .refused_told
             .is_some_and(|told| now.since(told) < std::time::Duration::from_secs(1));
@@ -241,8 +250,10 @@ impl Balancer {
             Some(place) => service.servers.get_mut(place),
             None => service.sorry.as_mut(),
         };
+        let (received, sent) = relay.take_moved();
         if let Some(target) = target {
             target.closed();
+            target.count(received, sent);
         }
         if let Some(persistent) = &mut service.persistent {
             persistent.closed(now, relay.client_address.ip(), server);
@@ -266,6 +277,11 @@ impl Balancer {
             return;
         }
         relay.heard = now;
+        let moved = match from {
+            Side::Client => &mut relay.moved.0,
+            Side::Server => &mut relay.moved.1,
+        };
+        *moved = moved.saturating_add(bytes.len() as u64);
         let (source, target) = relay.ends(from);
         if target.out.capacity() == 0 {
             target.out = self.buffers.take();

@@ -15,6 +15,7 @@ impl Balancer {
     /// Goes on with a plan; the first one too.
     pub(super) fn take_over(&mut self, plan: Arc<Plan>) {
         self.effects.user.clone_from(&plan.user);
+        self.effects.cover.clone_from(&plan.cover.0);
         let mut old = std::mem::take(&mut self.services);
         let mut fresh = Vec::new();
         let mut gone = Vec::new();
@@ -170,6 +171,7 @@ impl Balancer {
         }
         for id in old {
             if let Some(mut probe) = self.probes.remove(&id) {
+                server.keep_count(probe.attempts, probe.failed);
                 probe.stop(&mut self.effects);
             }
         }

@@ -26,6 +26,13 @@ pub(super) struct Server {
     pub(super) is_full: bool,
     /// Connections since the start.
     pub(super) total: u64,
+    /// Bytes of clients and bytes for them, of relays that have ended and of others up to the last
+    /// count.
+    pub(super) received: u64,
+    pub(super) sent: u64,
+    /// Attempts of checkers that are gone, and those that failed.
+    pub(super) checks: u64,
+    pub(super) checks_failed: u64,
 }
 
 impl Server {
@@ -40,6 +47,10 @@ impl Server {
             connections: 0,
             is_full: false,
             total: 0,
+            received: 0,
+            sent: 0,
+            checks: 0,
+            checks_failed: 0,
         }
     }
 
@@ -52,6 +63,18 @@ impl Server {
         self.connections = self.connections.saturating_add(1);
         self.total = self.total.saturating_add(1);
         self.judge_load();
+    }
+
+    /// Counts what relays have moved, bytes.
+    pub(super) const fn count(&mut self, received: u64, sent: u64) {
+        self.received = self.received.saturating_add(received);
+        self.sent = self.sent.saturating_add(sent);
+    }
+
+    /// Keeps what was counted of a checker that goes.
+    pub(super) const fn keep_count(&mut self, attempts: u64, failed: u64) {
+        self.checks = self.checks.saturating_add(attempts);
+        self.checks_failed = self.checks_failed.saturating_add(failed);
     }
 
     /// Counts the end of one.
@@ -99,6 +122,8 @@ pub(super) struct Service {
     pub(super) is_quorate: bool,
     /// Clients that found nobody, since that was told, and when it was.
     pub(super) refused: u64,
+    /// The same since the start.
+    pub(super) refused_in_all: u64,
     pub(super) refused_told: Option<Instant>,
 }
 
@@ -115,6 +140,7 @@ impl Service {
             persistent,
             is_quorate: false,
             refused: 0,
+            refused_in_all: 0,
             refused_told: None,
         }
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::{Endpoint, Failure, Limit, Recipient};
 use crate::id::WorkerId;
-use crate::stats::{Answer, ErrorKind, LimitKind, Peer, Query, Question, RouterFigures};
+use crate::stats::{
+    Answer, ErrorKind, LimitKind, Peer, Query, Question, RouterFigures, ServiceFigures,
+};
 use crate::time::Instant;
 
 /// News between workers: a value, never a shared lock.
@@ -46,6 +48,9 @@ pub enum Notice {
     /// The figures of the virtual routers: from the worker that has them, when a state changes and
     /// otherwise once a second. For the control worker.
     Routers(Arc<[RouterFigures]>),
+    /// The figures of the virtual servers: from the worker that has them, once a second while
+    /// anything happens. For the control worker.
+    Balance(Arc<[ServiceFigures]>),
 }
 
 /// How something of this process is.

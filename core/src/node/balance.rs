@@ -19,6 +19,13 @@ impl BalanceWorker {
         Self { balancer: Balancer::new(plan, seed, now) }
     }
 
+    /// Returns the worker, which tells the control worker its figures.
+    #[must_use]
+    pub fn with_figures(mut self) -> Self {
+        self.balancer.tell_figures();
+        self
+    }
+
     /// Returns the machine, to be looked at.
     pub const fn balancer(&self) -> &Balancer {
         &self.balancer

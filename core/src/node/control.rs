@@ -218,6 +218,7 @@ impl Control {
                     }
                     Notice::ConfigRead { is_good } => admin.note_reload(now, is_good),
                     Notice::Routers(figures) => admin.note_routers(figures),
+                    Notice::Balance(figures) => admin.note_balance(figures),
                     Notice::Question { .. }
                     | Notice::Shard(_)
                     | Notice::Sighting(_)

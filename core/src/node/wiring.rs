@@ -17,7 +17,10 @@ pub(super) enum Hearer {
 /// Tells who hears a notice that came to the control worker.
 pub(super) const fn hearer(notice: &Notice) -> Hearer {
     match notice {
-        Notice::Answer { .. } | Notice::ConfigRead { .. } | Notice::Routers(_) => Hearer::Admin,
+        Notice::Answer { .. }
+        | Notice::ConfigRead { .. }
+        | Notice::Routers(_)
+        | Notice::Balance(_) => Hearer::Admin,
         // A refused connection is evidence, and no more than that.
         Notice::Sighting(_) => Hearer::Watch,
         // It has no clients of pools, so there is nothing to ask it and nothing to route; virtual

@@ -148,7 +148,8 @@ impl Proxy {
             Notice::ConfigRead { .. }
             | Notice::Sighting(_)
             | Notice::Health(_)
-            | Notice::Routers(_) => {}
+            | Notice::Routers(_)
+            | Notice::Balance(_) => {}
         }
     }
 

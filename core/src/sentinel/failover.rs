@@ -322,7 +322,10 @@ fn next(state: &State, input: Input) -> Option<Step> {
                     Output::ReconfigureAll(chosen.clone()),
                 ],
             }),
-            Input::Superseded => step(State::None),
+            // Others were told of this one: nobody hears of what was before it again.
+            Input::Superseded => {
+                Some(Step { to: State::None, says: vec![Output::Switch(chosen.clone())] })
+            }
             _ => None,
         },
         State::UpdateConfig(_) => match input {

@@ -1,6 +1,7 @@
 //! What a worker counts. Plain integers: a worker counts for itself, and whoever asks adds up what
 //! all of them say.
 
+mod balance;
 mod head;
 mod histogram;
 pub mod json;
@@ -15,6 +16,7 @@ mod watch;
 
 use std::sync::Arc;
 
+pub use self::balance::{RealServerFigures, ServiceFigures, render as render_balance};
 pub use self::head::{HEAD_BYTES, KeyHead};
 pub use self::histogram::{BUCKETS, Histogram};
 pub use self::kind::{Class, Counters, ErrorKind, LimitKind};

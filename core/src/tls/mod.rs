@@ -9,6 +9,7 @@
 
 mod session;
 mod setup;
+mod talk;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerCon
 
 use self::session::{Progress, Session, explain};
 pub use self::setup::{BadMaterial, ClientAuth, Ground, Identity, Trust, Versions, client, server};
+pub use self::talk::{Talk, anybody};
 use crate::buf::BufferPool;
 use crate::id::{ConnId, ListenerId};
 use crate::io::{

@@ -45,7 +45,7 @@ impl Default for Versions {
 }
 
 impl Versions {
-    fn list(self) -> Vec<&'static SupportedProtocolVersion> {
+    pub(super) fn list(self) -> Vec<&'static SupportedProtocolVersion> {
         let all = [(self.has_1_3, &TLS13), (self.has_1_2, &TLS12)];
         all.into_iter().filter(|(is_on, _)| *is_on).map(|(_, version)| version).collect()
     }

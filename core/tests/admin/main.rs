@@ -106,6 +106,7 @@ fn metrics_of_masters() -> String {
         pools,
         watched: &watched,
         routers: &[],
+        balance: &[],
     });
     assert!(text.contains("\nringkeeper_shard_epoch{shard=\"m\",address=\"10.0.0.1:1\"} 3\n"));
     assert!(text.contains("\nringkeeper_shard_condition{shard=\"m\",condition=\"serving\"} 1\n"));

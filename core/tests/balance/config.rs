@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ringkeeper_core::config::keepalived::{
-    self, Check, Config, HttpVersion, Persistence, RedisRole, Scheduler,
+    self, Check, Config, Cover, HttpVersion, Persistence, RedisRole, Scheduler,
 };
 
 fn read(text: &str) -> (Config, Vec<&'static str>) {
@@ -62,7 +62,9 @@ fn every_keyword_takes_effect_and_what_is_closer_wins() {
     assert_eq!(second.checkers[0].address, "10.0.0.2:81".parse().unwrap());
     let retries: Vec<_> = first.checkers.iter().map(|checker| checker.timing.retry).collect();
     assert_eq!(retries, [1, 4, 4, 4, 4, 4]);
-    let Check::Http { urls, version: HttpVersion::V1_1 } = &first.checkers[0].check else {
+    let Check::Http { urls, version: HttpVersion::V1_1, cover: Cover::Plain } =
+        &first.checkers[0].check
+    else {
         panic!("{first:?}")
     };
     assert_eq!(urls[0].host.as_deref(), Some("www.example"));

@@ -12,3 +12,4 @@ mod checks;
 mod config;
 mod lab;
 mod relays;
+mod simulation;

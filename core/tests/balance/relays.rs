@@ -32,6 +32,21 @@ fn a_refused_connection_goes_to_the_next_server_with_all_that_was_said() {
 }
 
 #[test]
+fn a_server_that_is_down_before_it_was_reached_is_let_go_of_once() {
+    // Found by seed 1 of the simulation.
+    let check = "TCP_CHECK {\n connect_timeout 1\n retry 0\n warmup 0\n }";
+    let mut lab = Lab::new(&text("", &[check]));
+    // Until just before the second check.
+    lab.advance(60 * SECOND - SECOND / 2);
+    lab.moods.insert(server(1), Mood::IsSilent);
+    let client = lab.client();
+    lab.advance(2 * SECOND);
+    assert!(lab.news().contains(&&BalanceNews::ClientRefused { clients: 1 }), "{:?}", lab.news());
+    assert_eq!(lab.wires[&client].closed, Some(CloseMode::Abort));
+    assert_eq!(lab.worker.balancer().clients(), 0);
+}
+
+#[test]
 fn bytes_pass_both_ways_and_halves_end_apart() {
     let mut lab = Lab::new(&text("", &[""]));
     let client = lab.client();

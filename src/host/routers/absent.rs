@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
+use ringkeeper_core::config::nutcracker::Config;
+
 use super::Line;
+use crate::host::sockets::{Direct, Inherited};
 
 /// None can be made.
 pub(crate) enum Routers {}
@@ -16,7 +19,27 @@ impl Routers {
         match *self {}
     }
 
-    pub(crate) fn reload(&mut self) -> bool {
+    pub(crate) fn part(&mut self, _: &Config) -> Vec<Direct> {
+        match *self {}
+    }
+
+    pub(crate) fn begin(&mut self, _: Vec<Inherited>) -> anyhow::Result<()> {
+        match *self {}
+    }
+
+    pub(crate) fn read_again(&mut self) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn sockets(&self) -> Vec<Inherited> {
+        match *self {}
+    }
+
+    pub(crate) fn apply(&mut self, _: &[Inherited]) {
+        match *self {}
+    }
+
+    pub(crate) fn forget(&mut self) {
         match *self {}
     }
 

@@ -1,13 +1,16 @@
-//! Virtual routers beside pools: started again if their thread ends, and left in order whatever
+//! Virtual routers and virtual servers beside pools: started again if their thread ends, and left in order whatever
 //! way the process ends.
 
 use std::time::{Duration, Instant};
 
 use ringkeeper_core::config::keepalived::Config;
+use ringkeeper_core::config::nutcracker::Config as Pools;
 use ringkeeper_core::io::Command;
 
 use super::Line;
+use crate::host::direct;
 use crate::host::runtime::Choice;
+use crate::host::sockets::{Direct, Inherited};
 use crate::host::vrrp::{self, Launch};
 
 /// How long after its end the thread is started again; twice as long each time it does not last.
@@ -22,13 +25,19 @@ const LASTING: Duration = Duration::from_secs(60);
 /// Reads the configuration again; none if it has errors, which it has told.
 pub(crate) type Reread = Box<dyn Fn() -> Option<Config>>;
 
-/// Virtual routers beside pools. Dropped, they leave in order.
+/// Virtual routers and virtual servers beside pools. Dropped, they leave in order.
 pub(crate) struct Routers {
     running: Option<vrrp::Running>,
     line: Line,
     reread: Reread,
-    /// What is in use.
+    /// What the file says.
     config: Config,
+    /// What it said when it was read again, until that is in use.
+    pending: Option<Config>,
+    /// What of it is served here, without virtual servers that a pool is itself.
+    served: Config,
+    /// The same for what is to be in use next.
+    next: Option<Config>,
     runtime: Choice,
     started: Instant,
     /// When the thread is started again, and how long was waited for that.
@@ -38,28 +47,55 @@ pub(crate) struct Routers {
 }
 
 impl Routers {
-    /// Starts them.
-    ///
-    /// # Errors
-    ///
-    /// The system refuses threads or descriptors.
-    pub(crate) fn start(config: Config, runtime: Choice, reread: Reread) -> anyhow::Result<Self> {
-        let line = Line::default();
-        let told = Some(line.clone());
-        let launch = Launch { config: config.clone(), runtime, has_guardian: true, line: told };
-        let running = vrrp::start(launch)?;
-        line.connect(running.post());
-        Ok(Self {
-            running: Some(running),
-            line,
+    /// Makes them; [`Routers::begin`] starts them.
+    pub(crate) fn new(config: Config, runtime: Choice, reread: Reread) -> Self {
+        Self {
+            running: None,
+            line: Line::default(),
             reread,
+            served: config.clone(),
+            next: None,
             config,
+            pending: None,
             runtime,
             started: Instant::now(),
             retry: None,
             wait: RETRY_MIN,
             is_leaving: false,
-        })
+        }
+    }
+
+    /// Returns the virtual addresses at which pools are to listen themselves. The rest is in use
+    /// after [`Routers::begin`] or [`Routers::apply`].
+    pub(crate) fn part(&mut self, pools: &Pools) -> Vec<Direct> {
+        let mut config = self.pending.as_ref().unwrap_or(&self.config).clone();
+        let (direct, relayed) = direct::part(std::mem::take(&mut config.virtual_servers), pools);
+        config.virtual_servers = relayed;
+        self.next = Some(config);
+        direct
+    }
+
+    /// Starts them. `lent` are sockets that listen already, for virtual servers at their places.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses threads or descriptors.
+    pub(crate) fn begin(&mut self, lent: Vec<Inherited>) -> anyhow::Result<()> {
+        if let Some(next) = self.next.take() {
+            self.served = next;
+        }
+        let (config, runtime) = (self.served.clone(), self.runtime);
+        let line = Some(self.line.clone());
+        let running = vrrp::start(Launch { config, runtime, has_guardian: true, line, lent })?;
+        self.connect(&running);
+        (self.running, self.started) = (Some(running), Instant::now());
+        Ok(())
+    }
+
+    fn connect(&self, running: &vrrp::Running) {
+        if let Some(post) = running.post() {
+            self.line.connect(post);
+        }
     }
 
     /// Returns the way to them.
@@ -90,39 +126,59 @@ impl Routers {
         }
         if self.retry.is_some_and(|at| at <= now) {
             self.retry = None;
-            self.start_again(now);
+            self.start_again();
         }
     }
 
-    fn start_again(&mut self, now: Instant) {
-        let (config, runtime) = (self.config.clone(), self.runtime);
-        let line = Some(self.line.clone());
-        match vrrp::start(Launch { config, runtime, has_guardian: true, line }) {
-            Ok(running) => {
-                tracing::warn!("the virtual routers run again");
-                self.line.connect(running.post());
-                (self.running, self.started) = (Some(running), now);
-            }
+    fn start_again(&mut self) {
+        match self.begin(Vec::new()) {
+            Ok(()) => tracing::warn!("the virtual routers run again"),
             Err(error) => {
                 self.wait = (self.wait * 2).min(RETRY_MAX);
-                self.retry = Some(now + self.wait);
+                self.retry = Some(Instant::now() + self.wait);
                 let again_in_s = self.wait.as_secs();
                 tracing::error!(again_in_s, "the virtual routers are not started: {error:#}");
             }
         }
     }
 
-    /// Reads their configuration again; tells whether it is in use.
-    pub(crate) fn reload(&mut self) -> bool {
-        let Some(config) = (self.reread)() else {
+    /// Reads their configuration again; tells whether it may be used.
+    pub(crate) fn read_again(&mut self) -> bool {
+        self.pending = (self.reread)();
+        if self.pending.is_none() {
             tracing::error!("the old configuration of the virtual routers stays in use");
-            return false;
-        };
-        self.config = config.clone();
-        if let Some(running) = &mut self.running {
-            running.reload(config);
         }
-        true
+        self.pending.is_some()
+    }
+
+    /// Returns further handles on the sockets of virtual servers.
+    pub(crate) fn sockets(&self) -> Vec<Inherited> {
+        self.running.as_ref().map(vrrp::Running::sockets).unwrap_or_default()
+    }
+
+    /// Goes on with what was parted last. `lent` are sockets that listen already.
+    pub(crate) fn apply(&mut self, lent: &[Inherited]) {
+        let pending = self.pending.take();
+        let is_read = pending.is_some();
+        self.config = pending.unwrap_or_else(|| std::mem::take(&mut self.config));
+        let Some(next) = self.next.take() else { return };
+        if !is_read && next == self.served {
+            return;
+        }
+        self.served = next;
+        if let Some(mut running) = self.running.take() {
+            let was_reached = running.post().is_some();
+            running.reload(self.served.clone(), lent);
+            if !was_reached {
+                self.connect(&running);
+            }
+            self.running = Some(running);
+        }
+    }
+
+    /// Forgets what was read again: it can not be used.
+    pub(crate) fn forget(&mut self) {
+        (self.pending, self.next) = (None, None);
     }
 
     /// Lets them leave while the rest of the process goes on: goodbyes are said at once.

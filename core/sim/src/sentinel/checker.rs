@@ -107,6 +107,7 @@ pub(crate) struct Checker {
     /// Which master an address belongs to.
     groups: BTreeMap<SocketAddr, usize>,
     group_of: BTreeMap<NodeId, usize>,
+    address_of: BTreeMap<NodeId, SocketAddr>,
     sentinels: BTreeMap<NodeId, Sentinel>,
     views: BTreeMap<(NodeId, usize), View>,
     quorum: u32,
@@ -155,6 +156,7 @@ impl Checker {
         for (node, address) in servers {
             self.groups.insert(*address, index);
             self.group_of.insert(*node, index);
+            self.address_of.insert(*node, *address);
         }
         self.addresses.insert((index, 0), servers[0].1);
     }
@@ -548,6 +550,14 @@ impl Checker {
         }
     }
 
+    /// Whether the latest election that anybody knows of made a server the master.
+    fn is_elected(&self, master: usize, node: NodeId) -> bool {
+        let views = self.views.iter().filter(|((_, of), _)| *of == master).map(|(_, view)| view);
+        let known = views.filter_map(|view| Some((view.config_epoch, view.belief?)));
+        let latest = known.max_by_key(|(epoch, _)| *epoch);
+        latest.is_some_and(|(epoch, at)| epoch > 0 && self.address_of.get(&node) == Some(&at))
+    }
+
     fn judge(&mut self, order: &Order) {
         let (at, from, master) = (order.at, order.from, order.master);
         let is_tilted = self.sentinels[&from].is_tilted;
@@ -563,14 +573,21 @@ impl Checker {
                 self.breach(at, "S5", Some(from), what);
             }
         } else {
-            let Some(epoch) = leads else {
-                let what = format!("promotes a server of master {master} without leading");
-                return self.breach(at, "S5", Some(from), what);
-            };
-            let first = *self.promoted.entry((from, master, epoch)).or_insert(order.to);
-            if first != order.to {
-                let what = format!("promotes two servers of master {master} in election {epoch}");
-                self.breach(at, "S5", Some(from), what);
+            match leads {
+                // It came back with an old file, and is told to be what it has been elected to.
+                _ if self.is_elected(master, order.to) => {}
+                Some(epoch) => {
+                    let first = *self.promoted.entry((from, master, epoch)).or_insert(order.to);
+                    if first != order.to {
+                        let what =
+                            format!("promotes two servers of master {master} in election {epoch}");
+                        self.breach(at, "S5", Some(from), what);
+                    }
+                }
+                None => {
+                    let what = format!("promotes a server of master {master} without leading");
+                    return self.breach(at, "S5", Some(from), what);
+                }
             }
         }
         if is_tilted {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use md5::{Digest as _, Md5};
 
 use super::Progress;
-use crate::config::keepalived::{HttpVersion, Url};
+use crate::config::keepalived::{Cover, HttpVersion, Url};
 use crate::limits;
 use crate::wire::http::{ResponseHead, response_head};
 
@@ -15,6 +15,7 @@ pub struct Pages {
     urls: Vec<Url>,
     patterns: Vec<Option<regex::bytes::Regex>>,
     version: HttpVersion,
+    cover: Cover,
     address: SocketAddr,
     /// Which page is asked for.
     at: usize,
@@ -27,13 +28,14 @@ pub struct Pages {
 
 impl Pages {
     /// Makes one for pages of a server.
-    pub fn new(urls: Vec<Url>, version: HttpVersion, address: SocketAddr) -> Self {
+    pub fn new(urls: Vec<Url>, version: HttpVersion, cover: Cover, address: SocketAddr) -> Self {
         let compile = |url: &Url| url.regex.as_ref().and_then(|pattern| pattern.compile().ok());
         let patterns = urls.iter().map(compile).collect();
         Self {
             urls,
             patterns,
             version,
+            cover,
             address,
             at: 0,
             head: None,
@@ -62,16 +64,23 @@ impl Pages {
         let path = url.map_or("/", |url| url.path.as_str());
         let version = if self.version == HttpVersion::V1_1 { "1.1" } else { "1.0" };
         let host = url.and_then(|url| url.host.clone());
-        let host = host.unwrap_or_else(|| match self.address.port() {
-            80 if self.address.is_ipv6() => format!("[{}]", self.address.ip()),
-            80 => self.address.ip().to_string(),
-            _ => self.address.to_string(),
+        let usual = if self.cover == Cover::Plain { 80 } else { 443 };
+        let host = host.unwrap_or_else(|| match self.address {
+            SocketAddr::V6(at) if at.port() == usual => format!("[{}]", at.ip()),
+            SocketAddr::V4(at) if at.port() == usual => at.ip().to_string(),
+            SocketAddr::V4(_) | SocketAddr::V6(_) => self.address.to_string(),
         });
         let close = if self.version == HttpVersion::V1_0 { "" } else { "Connection: close\r\n" };
         format!(
             "GET {path} HTTP/{version}\r\nUser-Agent: ringkeeper\r\nHost: {host}\r\n{close}\r\n"
         )
         .into_bytes()
+    }
+
+    /// Returns the name of the host that the page is asked of, if it is to be told before.
+    pub fn name(&self) -> Option<&str> {
+        let url = self.urls.get(self.at).filter(|_| self.cover == Cover::TlsWithName)?;
+        url.host.as_deref()
     }
 
     /// Takes a part of the reply.
@@ -179,7 +188,7 @@ mod tests {
     }
 
     fn pages(urls: Vec<Url>) -> Pages {
-        Pages::new(urls, HttpVersion::V1_0, "10.0.0.1:8080".parse().unwrap())
+        Pages::new(urls, HttpVersion::V1_0, Cover::Plain, "10.0.0.1:8080".parse().unwrap())
     }
 
     fn verdict(pages: &mut Pages, reply: &[u8], chunk: usize) -> Progress {

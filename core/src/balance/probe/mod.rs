@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use super::effects::{Effects, JobOwner, Owner};
 use super::service::ServerKey;
-use crate::config::keepalived::{Check, Checker};
+use crate::buf::Buffer;
+use crate::config::keepalived::{Check, Checker, Cover};
 use crate::id::{ChannelId, ConnId, JobId};
 use crate::io::{ChannelSpec, CloseMode, CloseReason, Exit, Output, Trouble};
 use crate::limits;
 use crate::rng::Rng;
 use crate::time::Instant;
+use crate::tls::Talk;
 use crate::wire::{dns, icmp};
 
 /// Names a checker; never used twice.
@@ -78,12 +80,20 @@ pub(super) struct Probe {
     failures: u32,
     doing: Doing,
     speaker: Option<Speaker>,
+    /// The cover of what is said, where there is one.
+    talk: Option<Box<Talk>>,
+    /// What waits behind the write in flight.
+    out: Buffer,
+    is_sending: bool,
     /// When the next attempt begins.
     next: Instant,
     /// When the last one began.
     began: Instant,
     /// Number of the question that is out.
     sequence: u16,
+    /// Attempts that came to something, and those that failed.
+    pub(super) attempts: u64,
+    pub(super) failed: u64,
 }
 
 /// What an attempt came to.
@@ -115,8 +125,9 @@ impl Probe {
         };
         let warmup = u64::try_from(warmup.as_nanos()).unwrap_or(u64::MAX);
         let speaker = match &plan.check {
-            Check::Http { urls, version } => {
-                Some(Speaker::Http(http::Pages::new(urls.clone(), *version, plan.address)))
+            Check::Http { urls, version, cover } => {
+                let pages = http::Pages::new(urls.clone(), *version, *cover, plan.address);
+                Some(Speaker::Http(pages))
             }
             Check::Redis(asked) => {
                 Some(Speaker::Redis(redis::Questions::new(asked.clone(), plan.address)))
@@ -136,9 +147,14 @@ impl Probe {
             failures: 0,
             doing: Doing::Resting,
             speaker,
+            talk: None,
+            out: Buffer::new(),
+            is_sending: false,
             next: now + Duration::from_nanos(rng.below(warmup)),
             began: now,
             sequence: 0,
+            attempts: 0,
+            failed: 0,
             plan,
         }
     }
@@ -271,7 +287,7 @@ impl Probe {
         if !matches!(self.doing, Doing::Connecting(known) if known == conn) {
             return None;
         }
-        let buffer = match &self.speaker {
+        let request = match &self.speaker {
             None => {
                 effects.close_link(conn, CloseMode::Flush);
                 return self.finish(now, Ok("connected".to_owned()));
@@ -280,7 +296,61 @@ impl Probe {
             Some(Speaker::Redis(questions)) => questions.request(),
         };
         self.doing = Doing::Talking(conn);
-        effects.push(Output::Transmit { conn, buffer });
+        (self.talk, self.is_sending) = (None, false);
+        self.out.clear();
+        if let Err(why) = self.take_cover(effects) {
+            effects.close_link(conn, CloseMode::Abort);
+            return self.finish(now, Err(why));
+        }
+        self.say(conn, &request, effects);
+        None
+    }
+
+    /// Begins to encrypt what is said, if it is to be.
+    fn take_cover(&mut self, effects: &Effects) -> Result<(), String> {
+        let is_covered =
+            matches!(&self.plan.check, Check::Http { cover, .. } if *cover != Cover::Plain);
+        if !is_covered {
+            return Ok(());
+        }
+        let config = effects.cover.clone().ok_or("nothing can be encrypted here")?;
+        let name = match &self.speaker {
+            Some(Speaker::Http(pages)) => pages.name(),
+            Some(Speaker::Redis(_)) | None => None,
+        };
+        self.talk = Some(Box::new(Talk::begin(config, self.plan.address.ip(), name)?));
+        Ok(())
+    }
+
+    fn say(&mut self, conn: ConnId, bytes: &[u8], effects: &mut Effects) {
+        match &mut self.talk {
+            Some(talk) => talk.say(bytes),
+            None => self.out.extend_from_slice(bytes),
+        }
+        self.write(conn, effects);
+    }
+
+    /// Has what waits written, if nothing is being written.
+    fn write(&mut self, conn: ConnId, effects: &mut Effects) {
+        if self.is_sending {
+            return;
+        }
+        if let Some(talk) = &mut self.talk {
+            talk.write_to(&mut self.out);
+        }
+        if !self.out.is_empty() {
+            self.is_sending = true;
+            let buffer = std::mem::take(&mut self.out);
+            effects.push(Output::Transmit { conn, buffer });
+        }
+    }
+
+    /// Takes in that a write is done.
+    pub(super) fn sent(&mut self, conn: ConnId, effects: &mut Effects) -> Option<Verdict> {
+        if matches!(self.doing, Doing::Talking(known) if known == conn) {
+            self.is_sending = false;
+            self.write(conn, effects);
+        }
         None
     }
 
@@ -295,8 +365,25 @@ impl Probe {
         if !matches!(self.doing, Doing::Talking(known) if known == conn) {
             return None;
         }
+        let mut plain = Vec::new();
+        let heard = match (&mut self.talk, bytes) {
+            (Some(talk), Some(bytes)) => talk.hear(bytes, &mut plain),
+            (Some(_), None) | (None, _) => Ok(false),
+        };
+        let has_ended = match heard {
+            Ok(has_ended) => has_ended,
+            Err(why) => {
+                effects.close_link(conn, CloseMode::Abort);
+                return self.failed_talk(now, &why, effects);
+            }
+        };
+        self.write(conn, effects);
+        let bytes = if self.talk.is_some() { bytes.map(|_| plain.as_slice()) } else { bytes };
         let progress = match (&mut self.speaker, bytes) {
-            (Some(Speaker::Http(pages)), Some(bytes)) => pages.take(bytes),
+            (Some(Speaker::Http(pages)), Some(bytes)) => {
+                let progress = pages.take(bytes);
+                if has_ended && progress == Progress::More { pages.end() } else { progress }
+            }
             (Some(Speaker::Http(pages)), None) => pages.end(),
             (Some(Speaker::Redis(questions)), Some(bytes)) => questions.take(bytes),
             (Some(Speaker::Redis(_)), None) => {
@@ -306,8 +393,8 @@ impl Probe {
         };
         match progress {
             Progress::More => None,
-            Progress::Ask(buffer) => {
-                effects.push(Output::Transmit { conn, buffer });
+            Progress::Ask(question) => {
+                self.say(conn, &question, effects);
                 None
             }
             Progress::Anew => {
@@ -532,6 +619,9 @@ impl Probe {
     /// Ends an attempt; returns what is known after it, if it counts.
     fn finish(&mut self, now: Instant, result: Result<String, String>) -> Option<Verdict> {
         self.doing = Doing::Resting;
+        self.talk = None;
+        self.attempts += 1;
+        self.failed += u64::from(result.is_err());
         let Timings { delay_loop, before_retry } = self.timings();
         match result {
             Ok(detail) => {

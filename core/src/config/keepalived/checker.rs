@@ -77,6 +77,18 @@ pub enum HttpVersion {
     V1_1,
 }
 
+/// Whether what is said to a server is encrypted. Its certificate is not looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cover {
+    /// It is not.
+    #[default]
+    Plain,
+    /// It is: `SSL_GET`.
+    Tls,
+    /// It is, and the server is told which host is asked for before that: `enable_sni`.
+    TlsWithName,
+}
+
 /// Which role a Redis server must have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RedisRole {
@@ -115,6 +127,8 @@ pub enum Check {
         urls: Vec<Url>,
         /// How it is asked.
         version: HttpVersion,
+        /// Whether that is encrypted.
+        cover: Cover,
     },
     /// A program says so.
     Misc {
@@ -219,6 +233,7 @@ const KEYWORDS: &[&str] = &[
     "url",
     "virtualhost",
     "fast_recovery",
+    "enable_sni",
     "misc_path",
     "misc_timeout",
     "misc_dynamic",
@@ -256,6 +271,7 @@ struct Draft {
     port: Option<u16>,
     urls: Vec<Url>,
     version: HttpVersion,
+    sends_name: bool,
     command: Option<Command>,
     user: Option<super::model::User>,
     misc_timeout: Option<Duration>,
@@ -342,11 +358,18 @@ impl Reader<'_, '_> {
         match keyword.text.as_str() {
             "TCP_CHECK" => Some(Check::Tcp),
             "PING_CHECK" => Some(Check::Ping),
-            "HTTP_GET" if draft.urls.is_empty() => {
+            "HTTP_GET" | "SSL_GET" if draft.urls.is_empty() => {
                 self.warn("missing-url", &keyword.span, "there is no url, the check is ignored");
                 None
             }
-            "HTTP_GET" => Some(Check::Http { urls: draft.urls, version: draft.version }),
+            "HTTP_GET" | "SSL_GET" => {
+                let cover = match (keyword.text.as_str(), draft.sends_name) {
+                    ("HTTP_GET", _) => Cover::Plain,
+                    (_, false) => Cover::Tls,
+                    (_, true) => Cover::TlsWithName,
+                };
+                Some(Check::Http { urls: draft.urls, version: draft.version, cover })
+            }
             "DNS_CHECK" => Some(Check::Dns {
                 kind: draft.record.unwrap_or(RECORD_SOA),
                 name: draft.name.unwrap_or_else(|| ".".to_owned()),
@@ -370,7 +393,7 @@ impl Reader<'_, '_> {
                 Some(Check::File { path, weight: draft.weight })
             }
             "REDIS_CHECK" => self.redis_check(statement, draft.redis),
-            "SSL_GET" | "SMTP_CHECK" => {
+            "SMTP_CHECK" => {
                 let message = format!(
                     "{} is not spoken here: the server is up if it takes a connection",
                     keyword.text
@@ -415,6 +438,7 @@ impl Reader<'_, '_> {
                     self.warn("http-version", &inner.keyword.span, message);
                 }
             },
+            "enable_sni" => draft.sends_name = self.flag(inner),
             "misc_path" => {
                 if let Some(word) = first {
                     let rest = inner.arguments.iter().skip(1).map(|word| word.text.clone());

@@ -22,7 +22,9 @@ mod reader;
 mod script;
 mod virtual_server;
 
-pub use checker::{Check, Checker, HttpVersion, Pattern, RedisCheck, RedisRole, Timing, Url};
+pub use checker::{
+    Check, Checker, Cover, HttpVersion, Pattern, RedisCheck, RedisRole, Timing, Url,
+};
 pub use include::{Assembled, Matches, Source, assemble};
 pub use model::{
     Announcing, ChecksumForm, Command, Config, Fifo, File, Framed, Global, Group, HealthEffect,

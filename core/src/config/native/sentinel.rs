@@ -126,7 +126,10 @@ pub(super) fn read(
             reader.judge_quorum(&own.config, &own.hosts);
             Some(Watch::Own(Box::new(own)))
         }
-        Mode::Follow => Some(Watch::Follow(reader.follow(pools))),
+        Mode::Follow => {
+            reader.doubt_promises(pools);
+            Some(Watch::Follow(reader.follow(pools)))
+        }
     };
     if watch.is_some() {
         secrets.extend(found);
@@ -236,6 +239,25 @@ struct Reader<'r, 'a, 'c> {
 }
 
 impl Reader<'_, '_, '_> {
+    /// Warns of promises that Sentinels of others do not know of: they promote a replica that may
+    /// not have what was acknowledged.
+    fn doubt_promises(&mut self, pools: &[Pool]) {
+        for pool in pools.iter().filter(|pool| pool.failover.replicated.is_some()) {
+            let Some(note) = self.notes.get(&pool.name).and_then(|notes| notes.first()) else {
+                continue;
+            };
+            let message = format!(
+                "the pool {} promises that replicas have what was acknowledged, and Sentinels that \
+                 this process only follows may promote one that has not",
+                quoted(&pool.name)
+            );
+            let warning = self.out.warning("promise-void", &note.pool_span, message);
+            self.out.report(
+                warning.hint("\"mode: own\" on every host that votes, or leave \"replicated\" out"),
+            );
+        }
+    }
+
     fn own(&mut self, pools: &[Pool], listed: &[Listed<'_>]) -> Own {
         let hosts = self.section.words("hosts", self.out);
         let defaults = self.defaults(&hosts);

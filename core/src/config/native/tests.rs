@@ -337,6 +337,10 @@ fn what_would_fail_with_a_master_is_told_with_a_hint() {
         (watched("  listen: 0.0.0.0:22121\n", one), "duplicate-listen"),
         (watched("", one).replace("  mode: own\n", ""), "sentinel-without-mode"),
         (watched("", one).replace("own", "follow"), "nobody-to-follow"),
+        (
+            watched("", &format!("{one}    replicated: 1\n")).replace("own", "follow"),
+            "promise-void",
+        ),
     ];
     for (text, code) in cases {
         assert!(codes(&text).contains(&code), "{code}: {:?} for\n{text}", codes(&text));

@@ -119,7 +119,7 @@ Commit Durable -> ReconfSlaves: +promoted-slave(replica) +failover-state-reconf-
 Commit Superseded -> None: Finish
 Commit Timeout -> Commit: Commit
 ReconfSlaves Reconfigured -> UpdateConfig: +failover-end Switch
-ReconfSlaves Superseded -> None: Finish
+ReconfSlaves Superseded -> None: Switch Finish
 ReconfSlaves Timeout -> UpdateConfig: +failover-end-for-timeout ReconfigureAll +failover-end Switch
 UpdateConfig Switched -> None: Finish
 UpdateConfig Superseded -> None: Finish

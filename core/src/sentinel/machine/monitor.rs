@@ -243,6 +243,13 @@ impl Sentinel {
 
     /// Returns how often a server is asked for INFO.
     fn info_period(&self, master: &Master, node: Node) -> Duration {
+        let soon = self.periods.info.min(self.periods.ping);
+        // What it says of its history counts once it has loaded its data, and nobody could replace it
+        // before that is known.
+        let info = master.server(node).and_then(|server| server.info.as_ref());
+        if info.is_some_and(|(_, info)| info.is_loading) {
+            return soon;
+        }
         let Node::Replica(at) = node else { return self.periods.info };
         let is_promoted = master.promoted() == Some(at);
         match master.failover.state() {
@@ -263,11 +270,7 @@ impl Sentinel {
         let is_link_down = master.server(node).and_then(|server| server.replica_report());
         let is_link_down = is_link_down.is_some_and(|(_, r)| matches!(r.link, MasterLink::Down(_)));
         let is_busy = *master.failover.state() != State::None || master.server.watch.is_down();
-        if is_busy || is_link_down {
-            self.periods.info.min(self.periods.ping)
-        } else {
-            self.periods.info
-        }
+        if is_busy || is_link_down { soon } else { self.periods.info }
     }
 
     fn ask_info(&mut self, now: Instant, id: MasterId, node: Node, due: &mut Due) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::links::Node;
+use super::master::Server;
 use super::monitor::Due;
 use super::{MasterId, Sentinel};
 use crate::sentinel::event::Plain;
@@ -10,12 +11,19 @@ use crate::sentinel::failover::State;
 use crate::sentinel::instance::{Epoch, Role};
 use crate::time::Instant;
 
+/// How long a server has that was told whom to follow before it is told again.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 impl Sentinel {
     /// Tells strays whom to follow, once it is certain that nobody else has other plans.
     pub(super) fn repair(&mut self, now: Instant, id: MasterId, nodes: &[Node], due: &mut Due) {
         self.note_followers(id);
         let Some(master) = self.masters.get(&id) else { return };
         let is_idle = *master.failover.state() == State::None;
+        if is_idle && master.server.role == Role::Replica {
+            self.break_circle(now, id, due);
+            return;
+        }
         if !is_idle || !master.looks_sane(now, self.periods.info) {
             return;
         }
@@ -27,6 +35,57 @@ impl Sentinel {
                 self.bring_back(now, id, *node);
             }
         }
+    }
+
+    /// Makes a master a master again that came back with an old file and follows those who follow
+    /// it. Nobody of them gets data from anybody, so a fail-over finds nobody who could replace it.
+    fn break_circle(&mut self, now: Instant, id: MasterId, due: &mut Due) {
+        let Some(since) = self.circle_since(id) else { return };
+        if !self.is_agreed(id, since) {
+            return;
+        }
+        let Some(master) = self.masters.get_mut(&id) else { return };
+        if let Some(repaired) = master.server.repaired_at {
+            let again = repaired + AGAIN_AFTER;
+            if now < again {
+                due.at(again);
+                return;
+            }
+        }
+        master.server.repaired_at = Some(now);
+        master.server.wants_info = true;
+        let address = master.server.address.clone();
+        if self.send_slaveof(id, Node::Master, None) {
+            self.note(format!(
+                "The master at {address} followed its own replicas: it is told to be a master again"
+            ));
+        }
+    }
+
+    /// Returns since when it is known that a master follows itself by way of its replicas. Each of
+    /// them has said so since the master did: one that is promoted right now would say otherwise,
+    /// as it is promoted before others are told to follow it.
+    fn circle_since(&self, id: MasterId) -> Option<Instant> {
+        let master = self.masters.get(&id)?;
+        let is_heard = |server: &Server| self.links.is_open(server.commands);
+        let (_, report) = master.server.replica_report()?;
+        let mut upstream = report.master.as_ref()?;
+        let mut since = master.server.role_since.max(master.server.follows_since);
+        let said_since = since;
+        for _ in 0..=master.replicas.len() {
+            if self.is_same_place(upstream, &master.server.address) {
+                return is_heard(&master.server).then_some(since);
+            }
+            let mut replicas = master.replicas.values();
+            let next = replicas.find(|server| self.is_same_place(upstream, &server.address))?;
+            let (at, report) = next.replica_report()?;
+            if at <= said_since || !is_heard(next) {
+                return None;
+            }
+            since = since.max(at);
+            upstream = report.master.as_ref()?;
+        }
+        None
     }
 
     /// Notes who follows the master: what their files said does not matter any more.
@@ -72,7 +131,7 @@ impl Sentinel {
         let repaired = server.repaired_at.map_or(last_down, |at| last_down.max(at));
         // Told once, it has a while to do it.
         let patience = if server.repaired_at.is_some_and(|at| at >= last_down) {
-            patience.max(Duration::from_secs(1))
+            patience.max(AGAIN_AFTER)
         } else {
             patience
         };

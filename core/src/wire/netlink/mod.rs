@@ -1,10 +1,12 @@
-//! The few messages of the kernel's routing netlink that addresses and routes need.
+//! The few messages of the kernel's routing netlink that addresses and routes need, and those that
+//! reset connections.
 //!
 //! Numbers are in the byte order of the machine: they never leave it. Source: `linux/netlink.h`,
 //! `linux/rtnetlink.h`, `linux/if_addr.h`, `linux/if_link.h`.
 
 mod attribute;
 mod request;
+pub mod sockets;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -12,7 +12,7 @@ use crate::wire::ethernet::Mac;
 
 const FLAG_REQUEST: u16 = 1;
 const FLAG_ANSWER: u16 = 4;
-const FLAG_DUMP: u16 = 0x300;
+pub(super) const FLAG_DUMP: u16 = 0x300;
 const FLAG_REPLACE: u16 = 0x100;
 const FLAG_CREATE: u16 = 0x400;
 
@@ -80,7 +80,7 @@ fn octets(address: IpAddr, out: &mut Vec<u8>, kind: u16) {
 }
 
 /// Makes a request of its body.
-fn request(number: u32, kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+pub(super) fn request(number: u32, kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(HEADER_BYTES + body.len()).unwrap_or(u32::MAX);
     let mut out = Vec::with_capacity(HEADER_BYTES + body.len());
     out.extend(length.to_ne_bytes());

@@ -1,7 +1,8 @@
 //! Two routers, a client and the bridge between them, in network namespaces of their own.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -84,6 +85,12 @@ impl Job {
         Pid::from_child(&self.0)
     }
 
+    /// Tells whether it is this product.
+    pub fn is_ours(&self) -> bool {
+        fs::read_to_string(format!("/proc/{}/comm", self.pid().as_raw_nonzero()))
+            .is_ok_and(|name| name.starts_with("ringkeeper"))
+    }
+
     /// It and all that came of it, parents first.
     pub fn family(&self) -> Vec<Pid> {
         let mut family = vec![self.pid()];
@@ -135,6 +142,8 @@ pub struct Lab {
 pub struct Extras {
     /// Seconds between checks of the service; zero for none.
     pub check_every: u32,
+    /// Whether the process has a pool too, which a virtual server is for. Only with ours.
+    pub has_pool: bool,
 }
 
 impl Lab {
@@ -166,6 +175,19 @@ impl Lab {
     /// The path of a file of this run.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+
+    fn control(&self, letter: &str) -> PathBuf {
+        self.path(&format!("{letter}.sock"))
+    }
+
+    /// Gives the process on a router a command, without waiting for what comes of it.
+    pub fn tell(&self, letter: &str, words: &str) -> io::Result<()> {
+        let mut stream = UnixStream::connect(self.control(letter))?;
+        writeln!(stream, "{words}")?;
+        // Whoever asks and leaves is not obeyed.
+        std::thread::spawn(move || io::copy(&mut stream, &mut io::sink()));
+        Ok(())
     }
 
     /// Runs `ip` in a namespace.
@@ -220,6 +242,11 @@ impl Lab {
             Kind::Uring | Kind::Tokio => {
                 let mut command = self.command(letter, &self.ringkeeper);
                 command.args(["run", "--runtime", kind.name(), "--keepalived"]).arg(&config);
+                if extras.has_pool {
+                    let pools = self.path(&format!("{letter}.yml"));
+                    fs::write(&pools, POOLS)?;
+                    command.arg("-c").arg(pools).arg("--control").arg(self.control(letter));
+                }
                 command
             }
             Kind::Genuine => {
@@ -265,13 +292,25 @@ fn text(letter: &str, mode: Mode, extras: Extras) -> io::Result<String> {
         ),
     };
     let Mode { version, .. } = mode;
+    let number = if letter == "a" { 1 } else { 2 };
+    let served = match extras.has_pool {
+        true => format!(
+            "virtual_server {ADDRESS} 6379 {{\n protocol TCP\n delay_loop 60\n real_server \
+             10.77.0.{number} 22121 {{\n TCP_CHECK {{ }}\n }}\n}}\n"
+        ),
+        false => String::new(),
+    };
     Ok(format!(
         "global_defs {{\n router_id {letter}\n vrrp_version {version}\n script_user root\n \
          vrrp_rt_priority 50\n vrrp_rlimit_rttime 1000000\n}}\n{script}vrrp_instance VI {{\n \
          state BACKUP\n interface e0\n virtual_router_id 51\n priority {priority}\n advert_int \
-         {interval}\n virtual_ipaddress {{\n {ADDRESS}/24\n }}\n{track}}}\n"
+         {interval}\n virtual_ipaddress {{\n {ADDRESS}/24\n }}\n{track}}}\n{served}"
     ))
 }
+
+/// A pool with the service as its server, which takes connections and says nothing.
+const POOLS: &str = "alpha:\n  listen: 0.0.0.0:22121\n  redis: true\n  servers:\n   - \
+                     127.0.0.1:7778:1 one\n";
 
 /// Runs a program to its end; returns what it printed.
 fn run(program: &str, words: &str) -> io::Result<String> {

@@ -32,11 +32,14 @@ pub enum Scenario {
     Track1,
     /// It looks every two seconds.
     Track2,
+    /// The pool behind its virtual server is drained; with keepalived, which has no such word, the
+    /// service is killed that it looks at every second.
+    Drain,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::KillAll,
         Self::KillParent,
         Self::KillVrrp,
@@ -45,6 +48,7 @@ impl Scenario {
         Self::Stop,
         Self::Track1,
         Self::Track2,
+        Self::Drain,
     ];
 
     /// Its name in tables and options.
@@ -58,6 +62,7 @@ impl Scenario {
             Self::Stop => "sigstop",
             Self::Track1 => "track1",
             Self::Track2 => "track2",
+            Self::Drain => "drain",
         }
     }
 
@@ -71,7 +76,8 @@ impl Scenario {
             | Self::KillVrrp
             | Self::LinkDown
             | Self::Terminate
-            | Self::Stop => 0,
+            | Self::Stop
+            | Self::Drain => 0,
         }
     }
 
@@ -145,7 +151,10 @@ fn takeover(
     scenario: Scenario,
     number: usize,
 ) -> io::Result<Run> {
-    let extras = Extras { check_every: scenario.check_every() };
+    let is_ours = kind != Kind::Genuine;
+    let is_drain = scenario == Scenario::Drain;
+    let check_every = if is_drain && !is_ours { 1 } else { scenario.check_every() };
+    let extras = Extras { check_every, has_pool: is_drain && is_ours };
     for letter in ["a", "b"] {
         let _ = lab.ip(letter, &format!("addr del {ADDRESS}/24 dev e0"));
     }
@@ -164,7 +173,7 @@ fn takeover(
     let mut asking = lab.probe("c", "ask 12", Some("answers"))?;
     wait("an answer", Duration::from_secs(10), || first_answer(lab, 'A', 0).is_some())?;
     // At any phase of the timers, the same for every kind.
-    let phase = mode.interval() + Duration::from_secs(u64::from(scenario.check_every()));
+    let phase = mode.interval() + Duration::from_secs(u64::from(check_every));
     let part = (number as u32 * 7 + 3) % 20;
     std::thread::sleep(Duration::from_millis(100) + phase * part / 20);
     let since = now_ns();
@@ -206,10 +215,7 @@ fn happen(lab: &Lab, scenario: Scenario, first: &Job, service: &mut Job) -> io::
         }
         Scenario::KillParent => kill(Signal::KILL),
         Scenario::KillVrrp => {
-            let is_ours =
-                fs::read_to_string(format!("/proc/{}/comm", first.pid().as_raw_nonzero()))
-                    .is_ok_and(|name| name.starts_with("ringkeeper"));
-            let victim = if is_ours {
+            let victim = if first.is_ours() {
                 first.pid()
             } else {
                 family.last().copied().unwrap_or_else(|| first.pid())
@@ -224,7 +230,8 @@ fn happen(lab: &Lab, scenario: Scenario, first: &Job, service: &mut Job) -> io::
             }
             Ok(())
         }
-        Scenario::Track1 | Scenario::Track2 => {
+        Scenario::Drain if first.is_ours() => lab.tell("a", "drain node"),
+        Scenario::Track1 | Scenario::Track2 | Scenario::Drain => {
             kill_process(service.pid(), Signal::KILL)?;
             service.wait();
             Ok(())

@@ -1,6 +1,7 @@
 //! What runs in the namespaces besides the routers: a client that asks all the time, an echo on each
 //! router that answers with its letter, a service to be tracked, and the check of it.
 
+use std::collections::VecDeque;
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::ExitCode;
@@ -88,9 +89,17 @@ fn ask(seconds: i64) -> io::Result<()> {
     Ok(())
 }
 
+/// Connections of the service that stay open.
+const CONNECTIONS_KEPT: usize = 8;
+
 fn serve() -> io::Result<()> {
     let listener = TcpListener::bind(SERVICE)?;
+    // Who asks whether it is there need not be kept; a pool's connection goes on.
+    let mut kept = VecDeque::new();
     loop {
-        drop(listener.accept());
+        kept.push_back(listener.accept());
+        if kept.len() > CONNECTIONS_KEPT {
+            kept.pop_front();
+        }
     }
 }

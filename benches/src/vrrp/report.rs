@@ -1,0 +1,252 @@
+//! What was measured, as tables and as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::lab::{Kind, Mode};
+use super::runs::Scenario;
+use crate::figures::{difference, ends, interval, median};
+
+/// How far the wait for silence may be from the RFC's, milliseconds.
+const EXACT_MS: f64 = 2.0;
+
+/// One takeover.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// From what happened to the second router's first answer at the client.
+    pub answer_ms: f64,
+    /// From the last advert to the first of the second router, as that one saw it.
+    pub waited_ms: f64,
+    /// Whether a goodbye was said.
+    pub after_goodbye: bool,
+    /// Whether the first router still had the address at the end.
+    pub left: bool,
+}
+
+/// Shares of a core at 0.01 s.
+pub struct Cost {
+    /// Which program.
+    pub kind: Kind,
+    /// The Active router's.
+    pub active: f64,
+    /// The backup's.
+    pub backup: f64,
+}
+
+/// An undisturbed pair under load.
+pub struct Quiet {
+    /// Which program.
+    pub kind: Kind,
+    /// How long it was watched.
+    pub seconds: u64,
+    /// Takeovers that nothing called for.
+    pub spurious: usize,
+    /// The longest time between two adverts, milliseconds.
+    pub longest: f64,
+}
+
+/// All that was measured.
+pub struct Report {
+    load_before: String,
+    runs: BTreeMap<(Mode, Scenario, Kind), Vec<Run>>,
+    costs: Vec<Cost>,
+    quiets: Vec<Quiet>,
+    problems: Vec<String>,
+}
+
+fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
+}
+
+impl Report {
+    /// Notes how loaded the machine is before anything is measured.
+    pub fn begin() -> Self {
+        Self {
+            load_before: load(),
+            runs: BTreeMap::new(),
+            costs: Vec::new(),
+            quiets: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// Takes in one run.
+    pub fn add(&mut self, kind: Kind, mode: Mode, scenario: Scenario, run: Run) {
+        self.runs.entry((mode, scenario, kind)).or_default().push(run);
+    }
+
+    /// Takes in what could not be measured.
+    pub fn problem(&mut self, problem: String) {
+        eprintln!("{problem}");
+        self.problems.push(problem);
+    }
+
+    /// Takes in what a pair costs.
+    pub fn cost(&mut self, cost: Cost) {
+        self.costs.push(cost);
+    }
+
+    /// Takes in how a pair stood the load.
+    pub fn quiet(&mut self, quiet: Quiet) {
+        self.quiets.push(quiet);
+    }
+
+    /// Says how far it is.
+    pub fn progress(&self, mode: Mode, scenario: Scenario) {
+        eprintln!("{} {} is done, load {}", mode.name, scenario.name(), load());
+    }
+
+    fn answers(&self, mode: Mode, scenario: Scenario, kind: Kind) -> Vec<f64> {
+        let runs = self.runs.get(&(mode, scenario, kind));
+        runs.into_iter().flatten().map(|run| run.answer_ms).collect()
+    }
+
+    /// Writes the tables.
+    pub fn finish(&self) -> String {
+        let mut out = String::new();
+        let (before, after) = (&self.load_before, load());
+        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let _ =
+            writeln!(out, "{cores} cores; load of the machine {before} before, {after} after\n");
+        let _ = writeln!(
+            out,
+            "From what happened to the second router's first answer at the client, ms\n\n\
+             | mode | what | router | runs | median | 95 % | least | most | address left |\n\
+             | --- | --- | --- | ---: | ---: | --- | ---: | ---: | ---: |"
+        );
+        for (&(mode, scenario, kind), runs) in &self.runs {
+            let answers = self.answers(mode, scenario, kind);
+            let (low, high) = interval(&answers);
+            let (least, most) = ends(&answers);
+            let left = runs.iter().filter(|run| run.left).count();
+            let _ = writeln!(
+                out,
+                "| {} | {} | {} | {} | {:.1} | {low:.1} to {high:.1} | {least:.1} | {most:.1} | \
+                 {left} |",
+                mode.name,
+                scenario.name(),
+                kind.name(),
+                runs.len(),
+                median(&answers)
+            );
+        }
+        self.compare(&mut out);
+        self.exactness(&mut out);
+        self.calm(&mut out);
+        for problem in &self.problems {
+            let _ = writeln!(out, "not measured: {problem}");
+        }
+        out
+    }
+
+    fn compare(&self, out: &mut String) {
+        let _ = writeln!(
+            out,
+            "\nDifference of the medians to keepalived's, ms; below zero is quicker\n\n\
+             | mode | what | router | difference | 95 % | |\n| --- | --- | --- | ---: | --- | --- |"
+        );
+        for &(mode, scenario, kind) in self.runs.keys().filter(|(.., kind)| *kind != Kind::Genuine)
+        {
+            let ours = self.answers(mode, scenario, kind);
+            let theirs = self.answers(mode, scenario, Kind::Genuine);
+            if ours.is_empty() || theirs.is_empty() {
+                continue;
+            }
+            let (low, high) = difference(&ours, &theirs);
+            let verdict = if low > 0.0 {
+                "slower"
+            } else if high < 0.0 {
+                "quicker"
+            } else {
+                "no difference"
+            };
+            let _ = writeln!(
+                out,
+                "| {} | {} | {} | {:.1} | {low:.1} to {high:.1} | {verdict} |",
+                mode.name,
+                scenario.name(),
+                kind.name(),
+                median(&ours) - median(&theirs)
+            );
+        }
+    }
+
+    fn exactness(&self, out: &mut String) {
+        let _ = writeln!(
+            out,
+            "\nFrom the last advert that the second router saw to its first, less what the RFC \
+             says, ms\n\n\
+             | mode | what | router | RFC | median | most | within 2 ms |\n\
+             | --- | --- | --- | ---: | ---: | ---: | ---: |"
+        );
+        for (&(mode, scenario, kind), runs) in &self.runs {
+            let wanted = if scenario.is_silent() { mode.down_ms() } else { mode.skew_ms() };
+            let counted = runs.iter().filter(|run| run.after_goodbye != scenario.is_silent());
+            let off: Vec<f64> = counted.map(|run| run.waited_ms - wanted).collect();
+            if off.is_empty() {
+                continue;
+            }
+            let good = off.iter().filter(|off| off.abs() <= EXACT_MS).count();
+            let most = off.iter().copied().fold(0.0, |most: f64, off| most.max(off.abs()));
+            let _ = writeln!(
+                out,
+                "| {} | {} | {} | {wanted:.2} | {:+.2} | {most:.2} | {good} of {} |",
+                mode.name,
+                scenario.name(),
+                kind.name(),
+                median(&off),
+                off.len()
+            );
+        }
+    }
+
+    fn calm(&self, out: &mut String) {
+        if self.costs.is_empty() {
+            return;
+        }
+        let _ = writeln!(
+            out,
+            "\nAn undisturbed pair at 0.01 s\n\n\
+             | router | Active, % of a core | backup, % of a core | load | spurious takeovers | \
+             longest gap between adverts, ms |\n| --- | ---: | ---: | --- | ---: | ---: |"
+        );
+        for (cost, quiet) in self.costs.iter().zip(&self.quiets) {
+            let Quiet { seconds, spurious, longest, .. } = quiet;
+            let _ = writeln!(
+                out,
+                "| {} | {:.3} | {:.3} | 8 hogs, {seconds} s | {spurious} | {longest:.1} |",
+                cost.kind.name(),
+                cost.active * 100.0,
+                cost.backup * 100.0
+            );
+        }
+    }
+
+    /// Writes each run.
+    pub fn json(&self) -> String {
+        let cells = self.runs.iter().map(|((mode, scenario, kind), runs)| {
+            let runs: Vec<Value> = runs
+                .iter()
+                .map(|run| {
+                    json!({ "answer_ms": run.answer_ms, "waited_ms": run.waited_ms,
+                            "after_goodbye": run.after_goodbye, "left": run.left })
+                })
+                .collect();
+            json!({ "mode": mode.name, "what": scenario.name(), "router": kind.name(),
+                    "runs": runs })
+        });
+        let calm = self.costs.iter().zip(&self.quiets).map(|(cost, quiet)| {
+            json!({ "router": quiet.kind.name(), "active": cost.active, "backup": cost.backup,
+                    "seconds": quiet.seconds, "spurious": quiet.spurious,
+                    "longest_ms": quiet.longest })
+        });
+        let (cells, calm): (Vec<Value>, Vec<Value>) = (cells.collect(), calm.collect());
+        json!({ "load_before": self.load_before, "cells": cells, "calm": calm,
+                "problems": self.problems })
+        .to_string()
+    }
+}
