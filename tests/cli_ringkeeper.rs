@@ -110,6 +110,29 @@ fn check_speaks_json_a_line_a_file() {
     assert_eq!(reports[2]["diagnostics"][0]["code"], "unreadable");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn check_compares_the_routers_of_several_hosts() {
+    let scratch = Scratch::new();
+    for (name, id, address) in [("a", 51, 10), ("b", 51, 10), ("c", 51, 11), ("d", 52, 10)] {
+        let text = format!(
+            "vrrp_instance VI_{name} {{\n interface eth0\n virtual_router_id {id}\n \
+             virtual_ipaddress {{\n 192.0.2.{address}/24\n }}\n}}\n"
+        );
+        scratch.write(&format!("{name}.conf"), &text);
+    }
+    let check = |other: &str| {
+        let output = scratch.run("ringkeeper", &["check", "--strict", "a.conf", other]);
+        (output.status.code(), stderr(&output))
+    };
+    let (code, said) = check("b.conf");
+    assert_eq!(code, Some(0), "{said}");
+    for (other, wrong) in [("c.conf", "router-id-clash"), ("d.conf", "address-of-two-routers")] {
+        let (code, said) = check(other);
+        assert!(code == Some(2) && said.contains(wrong) && said.contains(other), "{said}");
+    }
+}
+
 #[test]
 fn route_tells_the_server_and_why() {
     let scratch = Scratch::new();

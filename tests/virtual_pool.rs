@@ -9,11 +9,12 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::JoinHandle;
 
 use rustix::process::Signal;
 use support::lab::{Redis, Runtime};
 use support::resp::{Client, Place, Reply};
-use support::{Process, Scratch, eventually, free_port, free_port_on};
+use support::{Process, Scratch, Successor, eventually, free_port, free_port_on};
 
 /// The program with a pool and a virtual server for it.
 struct Lab {
@@ -101,10 +102,11 @@ impl Lab {
         text.split_once("\r\n\r\n").unwrap().1.to_owned()
     }
 
-    fn command(&self, words: &[&str]) {
+    fn command(&self, words: &[&str]) -> String {
         let words: Vec<&str> = words.iter().copied().chain(["--control", "control"]).collect();
         let output = self.scratch.run("ringkeeper", &words);
         assert!(output.status.success(), "{}", support::stderr(&output));
+        support::stdout(&output)
     }
 }
 
@@ -120,11 +122,58 @@ fn keepalived(at: SocketAddr, pool: SocketAddr, extra: &str) -> String {
     )
 }
 
+/// Connects again and again.
+struct Caller {
+    is_over: Arc<AtomicBool>,
+    refused: Arc<AtomicU32>,
+    count: Arc<AtomicU32>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Caller {
+    fn start(at: SocketAddr) -> Self {
+        let (refused, count) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let is_over = Arc::new(AtomicBool::new(false));
+        let shared = (Arc::clone(&is_over), Arc::clone(&refused), Arc::clone(&count));
+        let thread = std::thread::spawn(move || {
+            let (is_over, refused, count) = shared;
+            while !is_over.load(Ordering::SeqCst) {
+                if TcpStream::connect(at).is_err() {
+                    refused.fetch_add(1, Ordering::SeqCst);
+                }
+                count.fetch_add(1, Ordering::SeqCst);
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        });
+        Self { is_over, refused, count, thread: Some(thread) }
+    }
+
+    /// Ends after a few connections more; nobody was refused.
+    fn judge(&self) {
+        let before = self.count.load(Ordering::SeqCst);
+        eventually("more clients", || {
+            (self.count.load(Ordering::SeqCst) > before + 5).then_some(())
+        });
+        let count = self.count.load(Ordering::SeqCst);
+        assert_eq!(self.refused.load(Ordering::SeqCst), 0, "of {count}");
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 on_every_runtime!(
     a_pool_has_the_virtual_address_itself_and_no_thread_is_started_for_it,
     a_reload_changes_who_serves_the_address_and_nobody_is_refused,
     a_drained_pool_is_gone_from_the_virtual_address_too,
     figures_of_a_relayed_server_are_shown,
+    an_upgrade_passes_the_virtual_address_on_whoever_serves_it,
 );
 
 fn a_pool_has_the_virtual_address_itself_and_no_thread_is_started_for_it(runtime: Runtime) {
@@ -145,24 +194,7 @@ fn a_reload_changes_who_serves_the_address_and_nobody_is_refused(runtime: Runtim
     let lab = Lab::start(runtime, &redis);
     let mut old = lab.client();
     assert_eq!(old.ask(&["SET", "a", "1"]), Reply::ok());
-    let (is_over, refused, count) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicU32::new(0)),
-        Arc::new(AtomicU32::new(0)),
-    );
-    let caller = {
-        let (at, is_over) = (lab.at, Arc::clone(&is_over));
-        let (refused, count) = (Arc::clone(&refused), Arc::clone(&count));
-        std::thread::spawn(move || {
-            while !is_over.load(Ordering::SeqCst) {
-                if TcpStream::connect(at).is_err() {
-                    refused.fetch_add(1, Ordering::SeqCst);
-                }
-                count.fetch_add(1, Ordering::SeqCst);
-                std::thread::sleep(std::time::Duration::from_millis(1));
-            }
-        })
-    };
+    let caller = Caller::start(lab.at);
     for _ in 0..3 {
         lab.reload("sorry_server 127.0.0.1 9", true);
         assert_eq!(old.ask(&["GET", "a"]), Reply::bulk("1"), "a client of the pool stays");
@@ -174,11 +206,7 @@ fn a_reload_changes_who_serves_the_address_and_nobody_is_refused(runtime: Runtim
             (client.try_ask(&["GET", "a"]).ok()? == Reply::bulk("1")).then_some(())
         });
     }
-    let before = count.load(Ordering::SeqCst);
-    eventually("more clients", || (count.load(Ordering::SeqCst) > before + 5).then_some(()));
-    is_over.store(true, Ordering::SeqCst);
-    caller.join().unwrap();
-    assert_eq!(refused.load(Ordering::SeqCst), 0, "of {}", count.load(Ordering::SeqCst));
+    caller.judge();
     assert_eq!(old.ask(&["GET", "a"]), Reply::bulk("1"));
 }
 
@@ -237,4 +265,24 @@ fn figures_of_a_relayed_server_are_shown(runtime: Runtime) {
         let line = format!("ringkeeper_balance_connections{real} 0");
         lab.page("/metrics").lines().any(|known| known == line).then_some(())
     });
+}
+
+fn an_upgrade_passes_the_virtual_address_on_whoever_serves_it(runtime: Runtime) {
+    need!("redis-server");
+    let redis = Redis::start();
+    for (extra, is_relayed) in [("", false), ("sorry_server 127.0.0.1 9", true)] {
+        let mut lab = Lab::start_with(runtime, &redis, extra);
+        let mut old = lab.client();
+        assert_eq!(old.ask(&["SET", "a", "1"]), Reply::ok());
+        let caller = Caller::start(lab.at);
+        let mut successor = Successor::default();
+        successor.take(&lab.command(&["upgrade"]));
+        lab.process.wait();
+        caller.judge();
+        assert_eq!(lab.client().ask(&["GET", "a"]), Reply::bulk("1"));
+        // A relay has a state that cannot be passed on.
+        if !is_relayed {
+            assert_eq!(old.ask(&["GET", "a"]), Reply::bulk("1"));
+        }
+    }
 }

@@ -16,7 +16,7 @@ use ringkeeper_core::io::{Change, Errand, Exit, Mail, PersistError, Program};
 use ringkeeper_core::limits::FILE_BYTES_MAX;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
-use crate::host::reason;
+use crate::host::{reason, sys};
 
 /// Why no file can be touched.
 const NOBODY: &str = "the thread for files is gone";
@@ -127,6 +127,7 @@ fn command(program: &Program) -> io::Result<Command> {
     let path = words.next().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut command = Command::new(path);
     command.args(words).stdin(Stdio::null());
+    sys::unblock_in(&mut command);
     command.envs(program.environment.iter().map(|(name, value)| (name, value)));
     if let Some((user, group)) = &program.user {
         let (uid, own_group) = account(&fs::read_to_string("/etc/passwd")?, user)?;

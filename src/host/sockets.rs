@@ -176,6 +176,7 @@ impl Sockets {
     }
 
     /// Returns what was opened before and nobody has taken.
+    #[cfg(target_os = "linux")]
     pub(crate) fn inherited(&self) -> &[Inherited] {
         &self.inherited
     }

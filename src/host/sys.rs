@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 #[cfg(target_os = "linux")]
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::process::Command;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
@@ -149,6 +150,25 @@ impl SignalSet {
             error => Err(io::Error::from_raw_os_error(error)),
         }
     }
+}
+
+/// Lets a program begin with no signal blocked, whatever whoever starts it has blocked: a program
+/// that does not know of masks could never be ended by SIGTERM.
+pub(crate) fn unblock_in(command: &mut Command) {
+    use std::os::unix::process::CommandExt as _;
+
+    let SignalSet(none) = SignalSet::new(&[]);
+    let unblock = move || {
+        // SAFETY: the set is the closure's own and initialised; a null old set is not wanted.
+        match unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()) }
+        {
+            0 => Ok(()),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    };
+    // SAFETY: what runs between fork and exec is one call that POSIX lists as async-signal-safe;
+    // it takes no lock and allocates nothing, also when it fails.
+    unsafe { command.pre_exec(unblock) };
 }
 
 /// Takes over a descriptor that this process was born with; none if there is no such one. To be
@@ -311,6 +331,18 @@ mod tests {
         if cfg!(target_os = "linux") {
             assert_eq!(set.wait(Duration::ZERO).unwrap(), None);
         }
+    }
+
+    #[test]
+    fn programs_begin_with_no_signal_blocked() {
+        // The mask belongs to this test's own thread.
+        SignalSet::new(&[libc::SIGTERM, libc::SIGUSR1]).block().unwrap();
+        let mut command = Command::new("sh");
+        // TERM ends the shell before it can say anything.
+        command.args(["-c", "kill -TERM $$; echo still here"]);
+        unblock_in(&mut command);
+        let output = command.output().unwrap();
+        assert!(output.stdout.is_empty() && !output.status.success(), "{output:?}");
     }
 
     #[test]

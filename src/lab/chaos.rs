@@ -140,7 +140,7 @@ fn apply(lab: &mut Lab, one: &Broken, is_broken: bool) -> Result<(), String> {
                 std::thread::sleep(TICK);
             }
             // A master that comes back at once, with nothing on disk, would empty its replicas.
-            let shard = shard_of(one.host).filter(|_| deployment.recipe.keeps_promise());
+            let shard = shard_of(one.host);
             let is_master = |shard| deployment.master(shard).is_none_or(|at| at == one.host);
             while shard.is_some_and(is_master) && since.elapsed() < PATIENCE {
                 std::thread::sleep(TICK);

@@ -176,13 +176,12 @@ impl Deployment {
 }
 
 /// What a genuine Sentinel runs when a master has moved: another address, another proxy, at once
-/// when the old one has given up its ports, which is a moment after its end. SIGTERM would end it
-/// just as abruptly, but is blocked in what the laboratory starts. It is started with: name, role,
-/// state, from, port, to, port.
+/// when the old one has given up its ports, which is a moment after its end. It is started with:
+/// name, role, state, from, port, to, port.
 const MOVED: &str = r#"#!/bin/sh
 place=$(dirname "$0")
 sed -i "s/ $4:$5:/ $6:$7:/" "$place/nutcracker.yml"
-kill -KILL "$(cat "$place/nutcracker.pid")"
+kill "$(cat "$place/nutcracker.pid")"
 while ss -Hltn | grep -q -e ':6379 ' -e ':22222 '; do sleep 0.005; done
 nutcracker -c "$place/nutcracker.yml" -o "$place/nutcracker.log" < /dev/null > /dev/null 2>&1 &
 echo $! > "$place/nutcracker.pid"

@@ -7,6 +7,8 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::host::sys;
+
 /// Clients' port at the address that nodes share, and every server's.
 pub(super) const REDIS_PORT: u16 = 6379;
 
@@ -147,6 +149,7 @@ impl Network {
             }
         };
         command.arg(program).stdin(Stdio::null());
+        sys::unblock_in(&mut command);
         command
     }
 

@@ -32,7 +32,7 @@ Needs root (or `unshare -Urnm` with a tmpfs on /run), ip, tcpdump and keepalived
   --quick              3 runs, short looks at load and cost; for a look, not for a figure
   --modes A,B          of v2-1, v3-0.1, v3-0.01 (default: all)
   --scenarios A,B      of kill9-all, kill9-parent, kill9-vrrp, linkdown, sigterm, sigstop, track1,
-                       track2 (default: all); none for none
+                       track2, drain (default: all); none for none
   --kinds A,B          of uring, tokio, keepalived (default: uring, keepalived)
   --no-calm            leave out load and cost
   --ringkeeper FILE    this program, not target/release/ringkeeper, and build nothing

@@ -167,7 +167,8 @@ impl Proxy {
     /// master refuses because it is a replica had no effect.
     pub(crate) fn supersede(&mut self, key: SlabKey, is_planned: bool) {
         let Some(conn) = self.shared.conns.get_mut(key) else { return };
-        if conn.stage == Stage::Closing {
+        // Of one that was replaced before, replies are waited for already.
+        if conn.stage == Stage::Closing || conn.belief == Belief::Replaced {
             return;
         }
         let is_graceful = (is_planned || conn.is_streaming) && conn.is_asked();

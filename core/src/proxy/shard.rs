@@ -69,12 +69,11 @@ impl Following {
 /// Returns how a master is by our own clock: news may have lain about while the process stood
 /// still.
 fn condition_at(now: Instant, news: &ShardNews) -> ShardCondition {
-    match news.condition {
-        ShardCondition::Serving if news.valid_until.is_some_and(|until| until <= now) => {
-            ShardCondition::Fenced
-        }
-        condition => condition,
+    let is_over = news.valid_until.is_some_and(|until| until <= now);
+    if is_over && news.condition == ShardCondition::Serving {
+        return ShardCondition::Fenced;
     }
+    news.condition
 }
 
 /// The newest news of each shard, also of those that no pool has now.

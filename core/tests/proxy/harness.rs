@@ -163,7 +163,7 @@ impl Harness {
 
     /// Stands still for so long; then bytes are read before the timers run, as in any turn.
     pub(crate) fn stand_still(&mut self, time: Duration, conn: ConnId, bytes: impl AsRef<[u8]>) {
-        self.now = self.now + time;
+        self.now += time;
         self.worker.handle(self.now, Input::Received { conn, bytes: bytes.as_ref() });
         if self.worker.poll_timeout().is_some_and(|deadline| deadline.at <= self.now) {
             self.worker.handle_timeout(self.now);

@@ -335,6 +335,26 @@ fn a_reply_of_a_former_master_is_not_passed_on() {
 }
 
 #[test]
+fn news_of_the_new_master_do_not_end_the_wait_for_what_the_former_one_refuses() {
+    let mut h = followed(|_| ());
+    let key = key_at(&mut h, OLD, 0);
+    let client = h.client();
+    h.send(client, request(&["SET", &key, "1"]));
+    let old = h.server(OLD);
+    tell(&mut h, 0, OLD, Moving);
+    tell(&mut h, 1, NEW, Serving);
+    tell(&mut h, 1, NEW, Suspected);
+    tell(&mut h, 1, NEW, Serving);
+    tell(&mut h, 1, NEW, Serving);
+    assert!(!h.is_closed(old), "it may still refuse the write");
+    h.send(old, "-READONLY You can't write against a read only replica.\r\n");
+    let new = h.server(NEW);
+    assert_eq!(h.take(new), request(&["SET", &key, "1"]));
+    h.send(new, "+OK\r\n");
+    assert_eq!(h.take(client), "+OK\r\n");
+}
+
+#[test]
 fn a_former_master_that_says_nothing_is_not_waited_for_long() {
     let mut h = followed(|_| ());
     let key = key_at(&mut h, OLD, 0);

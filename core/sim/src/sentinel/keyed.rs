@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ringkeeper_core::time::Instant;
 
-use super::process::{Conn, Context};
+use super::process::{Conn, Context, command};
 use super::server::{Server, Use, Words, word};
 use crate::codec::Reply;
 use crate::stack::judge::Judge;
@@ -56,7 +56,7 @@ impl Keyed {
     pub(super) fn postpones(&self, words: &Words, now: Instant) -> bool {
         let is_write = || {
             let name = word(words, 0).to_ascii_uppercase();
-            matches!(name.as_str(), "SET" | "APPEND" | "PUBLISH" | "WAIT")
+            matches!(name.as_str(), "SET" | "APPEND" | "PUBLISH")
         };
         self.paused_until.is_some_and(|until| now < until) && is_write()
     }
@@ -146,8 +146,16 @@ impl Server {
         if let Some(client) = self.clients.get_mut(&conn) {
             client.blocked = Some(blocked);
         }
-        self.replicate(&["REPLCONF", "GETACK", "*"], ctx);
+        self.ask_copies(ctx);
         ctx.wake_in(time, ALARM_KEYED);
+    }
+
+    /// Asks the replicas how far they are; not while writes are put off, so that the history ends.
+    fn ask_copies(&mut self, ctx: &mut Context<'_>) {
+        let is_paused = self.keyed.paused_until.is_some_and(|until| ctx.now < until);
+        if !is_paused && self.clients.values().any(|client| client.blocked.is_some()) {
+            self.replicate(&["REPLCONF", "GETACK", "*"], ctx);
+        }
     }
 
     /// Counts replicas that have said that they are so far.
@@ -157,6 +165,13 @@ impl Server {
             Use::Normal | Use::PubSub => false,
         };
         self.clients.values().filter(|client| is_there(&client.kind)).count()
+    }
+
+    /// Tells the master how far we are.
+    pub(super) fn acknowledge(&self, ctx: &mut Context<'_>) {
+        if let Some(conn) = self.upstream_conn() {
+            ctx.send(conn, command(&["REPLCONF", "ACK", &self.offset.to_string()]));
+        }
     }
 
     /// Replicas have more than before, or time has passed.
@@ -191,11 +206,11 @@ impl Server {
 
     /// Puts writes off, or lets them through again.
     pub(super) fn pause_or_not(&mut self, what: &str, words: &Words, ctx: &mut Context<'_>) {
-        if let Some(judge) = &self.keyed.judge {
-            judge.borrow_mut().note(format!("{}: CLIENT {what}", self.address));
-        }
         match what {
             "PAUSE" => {
+                if let Some(judge) = &self.keyed.judge {
+                    judge.borrow_mut().note(format!("{} is paused", self.address));
+                }
                 let time = Duration::from_millis(word(words, 2).parse().unwrap_or(0));
                 self.keyed.paused_until = Some(ctx.now + time);
                 ctx.wake_in(time, ALARM_KEYED);
@@ -212,6 +227,7 @@ impl Server {
     /// Looks again at everybody who waits for something.
     pub(super) fn look_again(&mut self, ctx: &mut Context<'_>) {
         self.count_copies(ctx);
+        self.ask_copies(ctx);
         for conn in self.clients.keys().copied().collect::<Vec<_>>() {
             self.serve_all(conn, ctx);
         }

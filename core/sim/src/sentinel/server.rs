@@ -296,7 +296,7 @@ impl Server {
         }
     }
 
-    const fn upstream_conn(&self) -> Option<Conn> {
+    pub(super) const fn upstream_conn(&self) -> Option<Conn> {
         match self.upstream {
             Upstream::Idle => None,
             Upstream::Connecting(conn)
@@ -682,13 +682,6 @@ impl Server {
             client.kind = Use::Replica { port, address, acknowledged: done };
         }
         ctx.send(conn, answer.replace(" \r", "\r").into_bytes());
-    }
-
-    /// Tells the master how far it is.
-    fn acknowledge(&self, ctx: &mut Context<'_>) {
-        if let Some(conn) = self.upstream_conn() {
-            ctx.send(conn, command(&["REPLCONF", "ACK", &self.offset.to_string()]));
-        }
     }
 
     pub(super) fn status(&mut self, text: &str) {

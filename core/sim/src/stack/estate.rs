@@ -38,6 +38,8 @@ pub(crate) struct Estate {
     pub address: Option<SocketAddr>,
     /// Where each client believes it to be.
     neighbours: BTreeMap<NodeId, usize>,
+    /// How long a thread may take to be woken.
+    pub wakes_within: Duration,
     /// Mail keeps its order between two threads.
     mailed: BTreeMap<(NodeId, NodeId), Instant>,
 }
@@ -56,7 +58,8 @@ impl World {
     /// Leaves mail for a thread of the same process.
     pub(crate) fn mail(&mut self, at: Instant, from: NodeId, to: NodeId, mail: Mail) {
         // Threads are woken soon, now and then later.
-        let most = if self.rng.is_one_in(1, 40) { 2_000_000 } else { 50_000 };
+        let longest = self.estate.wakes_within.as_nanos() as u64;
+        let most = if self.rng.is_one_in(1, 40) { longest } else { 10_000 };
         let after = Duration::from_nanos(1_000 + self.rng.below(most));
         let last = self.estate.mailed.entry((from, to)).or_insert(at);
         let arrival = (at + after).max(*last);

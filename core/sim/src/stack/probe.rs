@@ -2,7 +2,7 @@
 //! defects back.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -44,9 +44,6 @@ pub(crate) struct Probe<D> {
     now: Instant,
     /// Bytes that may become the answer to a `WAIT`.
     partial: BTreeMap<ConnId, Vec<u8>>,
-    /// What was said of connections to servers lately, and which are over.
-    said: BTreeMap<ConnId, Vec<String>>,
-    over: BTreeSet<ConnId>,
 }
 
 impl<D: Drive> Probe<D> {
@@ -68,8 +65,6 @@ impl<D: Drive> Probe<D> {
             writes: 0,
             now,
             partial: BTreeMap::new(),
-            said: BTreeMap::new(),
-            over: BTreeSet::new(),
         }
     }
 
@@ -83,62 +78,17 @@ impl<D: Drive> Probe<D> {
     }
 
     fn listen(&mut self, input: &Input<'_>) {
-        let c = match input {
-            Input::Received { conn, .. }
-            | Input::Connected { conn, .. }
-            | Input::Eof { conn }
-            | Input::Sent { conn, .. }
-            | Input::Closed { conn, .. }
-                if conn.is_server() =>
-            {
-                Some(*conn)
-            }
-            _ => None,
-        };
-        if let Some(c) = c {
-            self.said.entry(c).or_default().push(format!(
-                "{:?} {:.60}",
-                self.now,
-                format!("{input:?}")
-            ));
-        }
         match input {
             Input::Notice(Notice::Shard(news)) => self.judge.borrow_mut().told(self.host, news),
             Input::Closed { conn, .. } => {
                 self.servers.remove(conn);
                 self.partial.remove(conn);
-                if conn.is_server() {
-                    self.over.insert(*conn);
-                }
             }
             _ => {}
         }
     }
 
     fn passed(&mut self, output: &Output) {
-        let c = match output {
-            Output::Connect { conn, .. }
-            | Output::Transmit { conn, .. }
-            | Output::PauseRead(conn)
-            | Output::ResumeRead(conn)
-            | Output::Close { conn, .. }
-                if conn.is_server() =>
-            {
-                Some(*conn)
-            }
-            _ => None,
-        };
-        if let Some(c) = c {
-            self.said.entry(c).or_default().push(format!(
-                "{:?} {:.70}",
-                self.now,
-                format!("{output:?}")
-            ));
-            if self.over.contains(&c) {
-                let l = self.said[&c].join("\n    ");
-                self.judge.borrow_mut().note(format!("OVER {l}"));
-            }
-        }
         match output {
             Output::Connect { conn, endpoint: Endpoint::Tcp(to), .. } => {
                 self.servers.insert(*conn, (*to, Bytes::default()));

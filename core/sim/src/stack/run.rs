@@ -139,6 +139,11 @@ impl Deployment {
         let checker = Checker::new(2, false, false);
         let mut world = World::new(seed ^ 0x7a11, checker, scenario.latency, count);
         world.paths.split_one_in = 8;
+        // Later than a packet only where something may fail at all.
+        world.estate.wakes_within = match scenario.weather {
+            Weather::Storm => Duration::from_millis(2),
+            Weather::Planned => scenario.latency / 2,
+        };
         let mut shards = BTreeMap::new();
         for (shard, name) in SHARDS.iter().enumerate() {
             for server in 0..SERVERS {

@@ -76,6 +76,8 @@ pub(super) struct Storm {
     pub struck: u64,
     /// When each shard may lose a server again, where promises are about how many fail together.
     spared_until: [Instant; SHARDS.len()],
+    /// When each shard was last to be moved by plan.
+    asked_for: [Instant; SHARDS.len()],
 }
 
 impl Storm {
@@ -93,7 +95,8 @@ impl Storm {
         let pause = Duration::from_millis(one_of(&[300, 1_000, 3_000]));
         let lasting = Duration::from_millis(one_of(&[600, 2_500, 8_000]));
         let spared_until = [Instant::START; SHARDS.len()];
-        Self { kinds, pause, lasting, is_over: false, struck: 0, spared_until }
+        let asked_for = spared_until;
+        Self { kinds, pause, lasting, is_over: false, struck: 0, spared_until, asked_for }
     }
 }
 
@@ -199,10 +202,13 @@ impl Deployment {
             Kind::Planned => {
                 let shard = self.world.rng.below(SHARDS.len() as u64) as usize;
                 let is_settled = self.judge.borrow().agreed(HOSTS, SHARDS[shard]).is_ok();
-                // An operator looks first.
-                if !is_settled || !self.is_settled(shard) {
+                // An operator looks first, and does not ask twice at once.
+                let is_early =
+                    self.world.now < self.storm.asked_for[shard] + Duration::from_secs(2);
+                if !is_settled || !self.is_settled(shard) || is_early {
                     return;
                 }
+                self.storm.asked_for[shard] = self.world.now;
                 let shard = SHARDS[shard];
                 let to = self.world.nodes[self.world.estate.hosts[host].control].address;
                 *self.errand.borrow_mut() = Some((to, shard.to_owned()));
@@ -284,7 +290,9 @@ impl Deployment {
     /// The operator wants no clients on a host, or wants them again.
     fn drain(&mut self, host: usize, is_drained: bool) {
         let [routers, control, worker] = self.world.estate.hosts[host].threads();
-        if self.world.nodes[worker].state != State::Running {
+        // One that stands still hears of it later; one that starts again knows of nothing.
+        let state = self.world.nodes[worker].state;
+        if state == State::Dead || is_drained && state == State::Paused {
             return;
         }
         let ill = Health::Ill { why: "it is drained".into() };

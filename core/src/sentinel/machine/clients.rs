@@ -202,6 +202,8 @@ impl Clients {
     }
 
     fn remove(&mut self, conn: ConnId) {
+        // What was to end it is a name too many.
+        self.out.retain(|output| !matches!(output, Output::Close { conn: of, .. } if *of == conn));
         self.slab.remove(ClientKey::of(conn).0);
     }
 

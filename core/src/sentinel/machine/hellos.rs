@@ -25,6 +25,10 @@ impl Sentinel {
     pub(super) fn tell_server(&mut self, now: Instant, id: MasterId, node: Node, due: &mut Due) {
         let Some(master) = self.masters.get(&id) else { return };
         let Some(server) = master.server(node) else { return };
+        // A master whose writes are paused puts this off, and with it the end of the pause.
+        if matches!(node, Node::Master) && master.planned.is_some() {
+            return;
+        }
         let at = server.published_at.map(|at| at + self.periods.publish);
         if let Some(at) = at.filter(|at| now < *at) {
             due.about(at, self.periods.publish);

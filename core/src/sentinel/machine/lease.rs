@@ -141,7 +141,8 @@ impl Lease {
     }
 
     fn give_up(&mut self, now: Instant) {
-        self.wanted_since = Some(now);
+        // One that was never asked for is not on its way.
+        self.wanted_since = (self.serial > 0).then_some(now);
         self.held.clear();
         self.held_for = None;
         self.asked_at = None;
@@ -264,7 +265,7 @@ impl Sentinel {
             due.at(at);
             return;
         }
-        if master.lease.asked_at.replace(now).is_none() {
+        if master.lease.asked_at.replace(now).is_none() && master.lease.serial > 0 {
             master.lease.wanted_since = Some(now);
         }
         master.lease.serial += 1;

@@ -242,6 +242,10 @@ impl Sentinel {
                 if conn.is_server() { self.links.sent(conn) } else { self.clients.sent(conn) }
             }
             Input::Closed { conn, reason } if conn.is_server() => {
+                // What was to end it is a name too many.
+                let is_about =
+                    |out: &Output| matches!(out, Output::Close { conn: of, .. } if *of == conn);
+                self.out.retain(|output| !is_about(output));
                 self.link_closed(now, conn, reason);
             }
             Input::Closed { conn, .. } | Input::Released { conn } => self.client_closed(conn),

@@ -144,7 +144,12 @@ fn condition(now: Instant, master: &Master, due: &mut Due) -> ShardCondition {
         return ShardCondition::Serving;
     }
     let state = master.failover.state();
-    if state.announced().is_some() {
+    if let Some(chosen) = state.announced() {
+        // Others may move on before the last replica has told us that it follows.
+        if master.lease.is_moving(now, chosen.epoch) {
+            due.at(now + MOVING_LOOK);
+            return ShardCondition::Moving;
+        }
         let promoted = master.promoted().and_then(|at| master.server(Node::Replica(at)));
         let is_down = promoted.is_some_and(|server| server.watch.is_down() || server.is_refused);
         return if is_down { ShardCondition::Suspected } else { ShardCondition::Serving };
