@@ -108,7 +108,9 @@ fn gate_of(failover: &Failover, condition: Option<ShardCondition>) -> Gate {
         (None, Fence::Strict) => Gate::Shut,
         (None | Some(ShardCondition::Serving), _) => Gate::Open,
         (Some(ShardCondition::Suspected | ShardCondition::Moving), _) => {
-            if failover.hold.is_some() { Gate::Shut } else { Gate::Open }
+            // Nobody has a lease then, so a strict fence lets nothing through even if nothing waits.
+            let is_shut = failover.hold.is_some() || failover.fence == Fence::Strict;
+            if is_shut { Gate::Shut } else { Gate::Open }
         }
         (Some(ShardCondition::Fenced), Fence::Off) => Gate::Open,
         (Some(ShardCondition::Fenced), Fence::BestEffort) => Gate::ReadsOnly,

@@ -489,6 +489,27 @@ fn a_best_effort_fence_refuses_writes_and_lets_reads_pass() {
 }
 
 #[test]
+fn a_strict_fence_without_waiting_refuses_while_a_master_moves() {
+    let mut h = followed(|pool| {
+        pool.failover.fence = Fence::Strict;
+        pool.failover.hold = None;
+    });
+    tell(&mut h, 0, OLD, Serving);
+    tell_of_the_other(&mut h);
+    let key = key_at(&mut h, OLD, 0);
+    let (client, old) = (h.client(), h.server(OLD));
+    for condition in [Moving, Suspected] {
+        tell(&mut h, 0, OLD, condition);
+        h.send(client, request(&["SET", &key, "1"]));
+        assert_eq!(h.take(old), "");
+        assert!(h.take(client).starts_with('-'), "{condition:?}");
+    }
+    tell(&mut h, 0, OLD, Serving);
+    h.send(client, request(&["SET", &key, "1"]));
+    assert_eq!(h.take(old), request(&["SET", &key, "1"]));
+}
+
+#[test]
 fn a_lease_ends_by_the_clock_of_the_worker_also_for_what_came_in_the_same_turn() {
     let mut h = followed(|pool| pool.failover.fence = Fence::Strict);
     tell(&mut h, 0, OLD, Serving);
