@@ -179,8 +179,7 @@ fn strict() -> Lively {
 #[test]
 fn nobody_writes_before_a_majority_promises() {
     let mut one = strict();
-    // Requests wait; it is too early to say that we are cut off.
-    assert_eq!(one.condition(), ShardCondition::Moving);
+    assert_eq!(one.condition(), ShardCondition::Fenced);
     // What was promised before the start is over only then.
     one.live(Duration::from_millis(1_900));
     assert_eq!(one.condition(), ShardCondition::Fenced);
