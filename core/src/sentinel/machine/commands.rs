@@ -99,9 +99,10 @@ impl Sentinel {
             ("ckquorum", [name]) => self.of_master(name, out, |this, id, out| {
                 this.usable(id).encode(out);
             }),
-            ("failover", [name]) => self.failover_command(now, name, false, out),
+            ("failover", [name]) => self.failover_command(now, name, out),
+            // Valkey's word for what ours always is: nothing acknowledged is lost.
             ("failover", [name, how]) if how.eq_ignore_ascii_case(b"coordinated") => {
-                self.failover_command(now, name, true, out);
+                self.failover_command(now, name, out);
             }
             ("reset", [glob]) => self.reset_command(now, glob, out),
             ("remove", [name]) => return self.remove_command(key, name, out),
@@ -313,13 +314,7 @@ impl Sentinel {
         }
     }
 
-    fn failover_command(
-        &mut self,
-        now: Instant,
-        name: &[u8],
-        needs_votes: bool,
-        out: &mut Vec<u8>,
-    ) {
+    fn failover_command(&mut self, now: Instant, name: &[u8], out: &mut Vec<u8>) {
         let Some(id) = self.find(name) else {
             encode::error(out, NO_SUCH_MASTER);
             return;
@@ -333,7 +328,7 @@ impl Sentinel {
             encode::error(out, NO_GOOD_REPLICA);
             return;
         }
-        match self.begin_forced(now, id, needs_votes) {
+        match self.begin_forced(now, id) {
             Ok(()) => encode::simple(out, "OK"),
             Err(StartError::NotDurable) => {
                 let text = "ERR Failed to save config file. Check server logs.";

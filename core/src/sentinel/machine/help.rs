@@ -53,7 +53,7 @@ pub(super) const SENTINEL: [&str; 55] = [
     "EXPLAIN <master-name>",
     "    Tell why no fail-over is under way, and who could be promoted.",
     "FAILOVER <master-name> [COORDINATED]",
-    "    Promote a replica though the master serves; with COORDINATED after an election.",
+    "    Promote a replica though the master serves; nothing it acknowledged is lost.",
     "FLUSHCONFIG",
     "    Write the configuration and what was learnt.",
     "FORGET <master-name> <runid|ip:port>",

@@ -191,12 +191,7 @@ impl Sentinel {
     }
 
     /// Begins a fail-over that an operator wants, without asking anybody.
-    pub(super) fn begin_forced(
-        &mut self,
-        now: Instant,
-        id: MasterId,
-        needs_votes: bool,
-    ) -> Result<(), StartError> {
+    pub(super) fn begin_forced(&mut self, now: Instant, id: MasterId) -> Result<(), StartError> {
         let Some(master) = self.masters.get_mut(&id) else {
             return Err(StartError::UnknownMaster);
         };
@@ -204,12 +199,10 @@ impl Sentinel {
             return Err(StartError::Busy);
         }
         let name = master.name().clone();
-        let (peers, quorum) =
-            if needs_votes { (master.peers.electors(), master.quorum()) } else { (Vec::new(), 1) };
         let ends = now + self.periods.election_timeout.min(master.failover_timeout());
         // An operator's word ends whatever kept us from standing.
         self.elections.unbar(&name);
-        self.elections.start(now, &name, peers, quorum, ends)?;
+        self.elections.start(now, &name, Vec::new(), 1, ends)?;
         master.is_forced = true;
         let message = format!("Executing user requested FAILOVER of '{name}'");
         self.note(message);

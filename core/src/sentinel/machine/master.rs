@@ -32,10 +32,14 @@ pub(super) struct Server {
     pub(super) run_id: Option<RunId>,
     /// The last INFO that could be understood.
     pub(super) info: Option<(Instant, Info)>,
+    /// When the last INFO that could be understood was asked for.
+    pub(super) info_of: Option<Instant>,
     /// The last INFO as it came.
     pub(super) info_text: Vec<u8>,
     /// When INFO was asked for; none while no answer is awaited.
     pub(super) info_asked: Option<Instant>,
+    /// When INFO was answered with something else, if it was so the last time.
+    pub(super) info_refused: Option<Instant>,
     /// Whether INFO is wanted without waiting for its period.
     pub(super) wants_info: bool,
     pub(super) published_at: Option<Instant>,
@@ -77,8 +81,10 @@ impl Server {
             channel,
             run_id: None,
             info: None,
+            info_of: None,
             info_text: Vec::new(),
             info_asked: None,
+            info_refused: None,
             wants_info: false,
             published_at: None,
             role: if kind == Kind::Master { Role::Master } else { Role::Replica },
@@ -185,6 +191,8 @@ pub(super) struct Master {
     pub(super) down_at: Option<Instant>,
     pub(super) failover: Failover,
     pub(super) failover_state_at: Instant,
+    /// Since when it is known to follow itself by way of its replicas.
+    pub(super) circle_since: Option<Instant>,
     pub(super) reconfiguration: Option<Reconfiguration>,
     pub(super) is_forced: bool,
     pub(super) planned: Option<Planned>,
@@ -270,6 +278,7 @@ impl Master {
             down_at: None,
             failover: Failover::new(now, ms(settings.failover_timeout_ms)),
             failover_state_at: now,
+            circle_since: None,
             reconfiguration: None,
             is_forced: false,
             planned: None,

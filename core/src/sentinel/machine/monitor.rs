@@ -247,7 +247,7 @@ impl Sentinel {
         // What it says of its history counts once it has loaded its data, and nobody could replace it
         // before that is known.
         let info = master.server(node).and_then(|server| server.info.as_ref());
-        if info.is_some_and(|(_, info)| info.is_loading) {
+        if info.is_some_and(|(_, info)| info.is_loading) || master.circle_since.is_some() {
             return soon;
         }
         let Node::Replica(at) = node else { return self.periods.info };
@@ -285,9 +285,11 @@ impl Sentinel {
         }
         let period = self.info_period(master, node);
         let last = server.info.as_ref().map(|(at, _)| *at);
-        let at = match last {
-            Some(last) if !server.wants_info => last + period,
-            Some(_) | None => now,
+        let at = match (server.info_refused, last) {
+            // It is busy or loads its data, and its history may be another one since.
+            (Some(refused), _) => refused + period.min(self.periods.ping),
+            (None, Some(last)) if !server.wants_info => last + period,
+            (None, Some(_) | None) => now,
         };
         if now < at {
             due.about(at, period);

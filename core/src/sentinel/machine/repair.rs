@@ -18,7 +18,10 @@ impl Sentinel {
     /// Tells strays whom to follow, once it is certain that nobody else has other plans.
     pub(super) fn repair(&mut self, now: Instant, id: MasterId, nodes: &[Node], due: &mut Due) {
         self.note_followers(id);
-        let Some(master) = self.masters.get(&id) else { return };
+        let Some(master) = self.masters.get_mut(&id) else { return };
+        if master.server.role == Role::Master {
+            master.circle_since = None;
+        }
         let is_idle = *master.failover.state() == State::None;
         if is_idle && master.server.role == Role::Replica {
             self.break_circle(now, id, due);
@@ -40,8 +43,18 @@ impl Sentinel {
     /// Makes a master a master again that came back with an old file and follows those who follow
     /// it. Nobody of them gets data from anybody, so a fail-over finds nobody who could replace it.
     fn break_circle(&mut self, now: Instant, id: MasterId, due: &mut Due) {
-        let Some(since) = self.circle_since(id) else { return };
-        if !self.is_agreed(id, since) {
+        let is_circle = self.is_circle(id, |_| true);
+        let Some(master) = self.masters.get_mut(&id) else { return };
+        if !is_circle {
+            master.circle_since = None;
+            return;
+        }
+        let since = *master.circle_since.get_or_insert(now);
+        // What was asked for before, or long ago, may have lain about while this process stood
+        // still: somebody may have been promoted since.
+        let fresh = self.periods.ping * 3;
+        let is_fresh = |asked: Instant| asked > since && now.since(asked) < fresh;
+        if !self.is_circle(id, is_fresh) || !self.is_agreed(id, since) {
             return;
         }
         let Some(master) = self.masters.get_mut(&id) else { return };
@@ -53,7 +66,6 @@ impl Sentinel {
             }
         }
         master.server.repaired_at = Some(now);
-        master.server.wants_info = true;
         let address = master.server.address.clone();
         if self.send_slaveof(id, Node::Master, None) {
             self.note(format!(
@@ -62,30 +74,31 @@ impl Sentinel {
         }
     }
 
-    /// Returns since when it is known that a master follows itself by way of its replicas. Each of
-    /// them has said so since the master did: one that is promoted right now would say otherwise,
-    /// as it is promoted before others are told to follow it.
-    fn circle_since(&self, id: MasterId) -> Option<Instant> {
-        let master = self.masters.get(&id)?;
-        let is_heard = |server: &Server| self.links.is_open(server.commands);
-        let (_, report) = master.server.replica_report()?;
-        let mut upstream = report.master.as_ref()?;
-        let mut since = master.server.role_since.max(master.server.follows_since);
-        let said_since = since;
+    /// Whether a master follows itself by way of its replicas, by what each of them said when asked
+    /// at a time that counts. One that is being promoted says otherwise: that comes before others
+    /// are told to follow it.
+    fn is_circle(&self, id: MasterId, counts: impl Fn(Instant) -> bool) -> bool {
+        let upstream = |server: &Server| {
+            let is_heard =
+                self.links.is_open(server.commands) && server.info_of.is_some_and(&counts);
+            let (_, report) = server.replica_report().filter(|_| is_heard)?;
+            report.master.clone()
+        };
+        let Some(master) = self.masters.get(&id) else { return false };
+        let mut at = &master.server;
         for _ in 0..=master.replicas.len() {
-            if self.is_same_place(upstream, &master.server.address) {
-                return is_heard(&master.server).then_some(since);
+            let Some(to) = upstream(at) else { return false };
+            if self.is_same_place(&to, &master.server.address) {
+                return true;
             }
             let mut replicas = master.replicas.values();
-            let next = replicas.find(|server| self.is_same_place(upstream, &server.address))?;
-            let (at, report) = next.replica_report()?;
-            if at <= said_since || !is_heard(next) {
-                return None;
-            }
-            since = since.max(at);
-            upstream = report.master.as_ref()?;
+            let Some(next) = replicas.find(|server| self.is_same_place(&to, &server.address))
+            else {
+                return false;
+            };
+            at = next;
         }
-        None
+        false
     }
 
     /// Notes who follows the master: what their files said does not matter any more.

@@ -296,11 +296,17 @@ impl Sentinel {
     fn handle_info(&mut self, now: Instant, id: MasterId, node: Node, frame: &[u8]) {
         let master = self.masters.get_mut(&id);
         let Some(server) = master.and_then(|master| master.server_mut(node)) else { return };
-        server.info_asked = None;
+        let asked = server.info_asked.take();
+        let text = info_content(frame);
+        let Some((text, info)) = text.and_then(|text| Some((text, Info::parse(text).ok()?))) else {
+            server.info_refused = Some(now);
+            self.mark(id);
+            return;
+        };
         self.mark(id);
-        let Some(text) = info_content(frame) else { return };
-        let Ok(info) = Info::parse(text) else { return };
         if let Some(server) = self.masters.get_mut(&id).and_then(|m| m.server_mut(node)) {
+            server.info_refused = None;
+            server.info_of = asked;
             server.info_text.clear();
             server.info_text.extend_from_slice(text);
         }

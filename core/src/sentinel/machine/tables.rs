@@ -142,6 +142,7 @@ impl Sentinel {
         master.agreement.handle_switch(to, epoch);
         master.down_at = None;
         master.has_conflict = false;
+        master.circle_since = None;
         master.stands_at = None;
         master.attempts = 0;
         master.waits_for_replica = false;
