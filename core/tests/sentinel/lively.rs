@@ -257,8 +257,8 @@ fn who_was_promised_to_is_promised_nothing_else_and_a_vote_ends_promises() {
     assert_eq!(unknown, "-ERR No such master with that name\r\n");
 }
 
-#[test]
-fn writes_are_paused_for_a_planned_failover_once_the_hosts_of_peers_hold() {
+/// Begins a planned failover while peers do not answer.
+fn planned_beside_silent_peers() -> Lively {
     let mut setup = setup(1, 30_000);
     setup.tells_workers = true;
     let mut one = Lively::new(setup);
@@ -268,6 +268,12 @@ fn writes_are_paused_for_a_planned_failover_once_the_hosts_of_peers_hold() {
     let client = one.bench.client();
     assert_eq!(one.bench.ask(client, "SENTINEL FAILOVER m0"), "+OK\r\n");
     one.respond();
+    one
+}
+
+#[test]
+fn writes_are_paused_for_a_planned_failover_once_the_hosts_of_peers_hold() {
+    let mut one = planned_beside_silent_peers();
     one.live(Duration::from_millis(100));
     assert!(one.said.contains("LEFT") && !one.said.contains("PAUSE"), "{}", one.said);
     assert_eq!(one.condition(), ShardCondition::Moving);
@@ -278,15 +284,7 @@ fn writes_are_paused_for_a_planned_failover_once_the_hosts_of_peers_hold() {
 
 #[test]
 fn a_peer_that_does_not_answer_holds_a_planned_failover_up_only_for_a_moment() {
-    let mut setup = setup(1, 30_000);
-    setup.tells_workers = true;
-    let mut one = Lively::new(setup);
-    one.live(Duration::from_secs(3));
-    one.said.clear();
-    one.stalls = true;
-    let client = one.bench.client();
-    assert_eq!(one.bench.ask(client, "SENTINEL FAILOVER m0"), "+OK\r\n");
-    one.respond();
+    let mut one = planned_beside_silent_peers();
     one.live(Duration::from_millis(300));
     assert!(one.said.contains("PAUSE"), "{}", one.said);
 }
