@@ -178,6 +178,7 @@ impl Report {
             }
         }
         self.write_verdicts(&mut text);
+        self.write_shared(&mut text);
         for problem in &self.problems {
             let _ = writeln!(text, "problem: {problem}");
         }
@@ -279,6 +280,34 @@ impl Report {
         }
     }
 
+    /// What it costs to have load and servers on the same two cores, next to a core of one's own.
+    fn write_shared(&self, text: &mut String) {
+        let pairs = [
+            (Kind::NutcrackerApart, Kind::Nutcracker),
+            (Kind::UringApart, Kind::Uring),
+            (Kind::UringPair, Kind::Uring),
+            (Kind::TokioApart, Kind::Tokio),
+            (Kind::TokioPair, Kind::Tokio),
+        ];
+        let at = Placement::Saturated;
+        let mut lines = String::new();
+        for workload in at.workloads() {
+            for (two, one) in pairs {
+                if let Some(Spread { median, least, most }) = self.ratio(at, workload, two, one) {
+                    let (workload, what) = (workload.name, format!("{two} / {one}"));
+                    let _ = writeln!(
+                        lines,
+                        "  {workload:<2} {what:<30}{median:>7.3} ({least:.3}..{most:.3})"
+                    );
+                }
+            }
+        }
+        if !lines.is_empty() {
+            let _ =
+                write!(text, "\n== both cores with the load on them / a core of its own\n{lines}");
+        }
+    }
+
     fn verdicts(&self) -> Vec<Verdict> {
         let mut verdicts = Vec::new();
         let at = Placement::Saturated;
@@ -299,13 +328,11 @@ impl Report {
                 let (must, aim) = (TOKIO_MUST, TOKIO_AIM);
                 verdicts.push(Verdict { workload, what, ratio, must, aim });
             }
-            for (pair, one, what) in [
-                (Kind::UringPair, Kind::Uring, "two io_uring workers / 1"),
-                (Kind::TokioPair, Kind::Tokio, "two tokio workers / 1"),
+            for (pair, apart, what) in [
                 (Kind::UringPair, Kind::UringApart, "two io_uring w. / 1 + 1"),
                 (Kind::TokioPair, Kind::TokioApart, "two tokio w. / 1 + 1"),
             ] {
-                if let Some(ratio) = self.ratio(at, workload, pair, one) {
+                if let Some(ratio) = self.ratio(at, workload, pair, apart) {
                     let (workload, ratio) = (workload.name, ratio.median);
                     let (must, aim) = (PAIR_MUST, PAIR_AIM);
                     verdicts.push(Verdict { workload, what, ratio, must, aim });

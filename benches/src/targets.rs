@@ -40,6 +40,8 @@ pub enum Kind {
     UringApart,
     /// The same on tokio.
     TokioApart,
+    /// Two nutcrackers there: what the same cores cost a program that shares nothing at all.
+    NutcrackerApart,
     /// Any other program that reads the same file.
     Other(&'static Other),
 }
@@ -58,7 +60,7 @@ impl Kind {
         [Self::Nutcracker, Self::Uring, Self::UringBare, Self::Tokio, Self::Direct];
 
     /// Those, and what is measured when it is asked for.
-    pub const NAMED: [Self; 9] = [
+    pub const NAMED: [Self; 10] = [
         Self::Nutcracker,
         Self::Uring,
         Self::UringBare,
@@ -68,14 +70,17 @@ impl Kind {
         Self::TokioPair,
         Self::UringApart,
         Self::TokioApart,
+        Self::NutcrackerApart,
     ];
 
     /// The cores that the program may use.
     fn cores(self) -> &'static [usize] {
         match self {
-            Self::UringPair | Self::TokioPair | Self::UringApart | Self::TokioApart => {
-                &[LOAD_CPU, PROXY_CPU]
-            }
+            Self::UringPair
+            | Self::TokioPair
+            | Self::UringApart
+            | Self::TokioApart
+            | Self::NutcrackerApart => &[LOAD_CPU, PROXY_CPU],
             Self::Direct
             | Self::Nutcracker
             | Self::Uring
@@ -97,8 +102,22 @@ impl Kind {
             Self::TokioPair => "tokio-2",
             Self::UringApart => "uring-apart",
             Self::TokioApart => "tokio-apart",
+            Self::NutcrackerApart => "nutcracker-apart",
             Self::Other(other) => &other.name,
         }
+    }
+
+    /// How many processes it is.
+    fn processes(self) -> usize {
+        match self {
+            Self::UringApart | Self::TokioApart | Self::NutcrackerApart => 2,
+            _ => 1,
+        }
+    }
+
+    /// Whether it is ringkeeper, which has to be built.
+    pub fn is_ringkeeper(self) -> bool {
+        !matches!(self, Self::Direct | Self::Nutcracker | Self::NutcrackerApart | Self::Other(_))
     }
 
     /// Reads `NAME=PROGRAM ARGUMENT...`, words separated by blanks.
@@ -146,9 +165,8 @@ impl Target {
             let address = *servers.first().ok_or_else(|| io::Error::other("no server"))?;
             return Ok(Self { kind, addresses: vec![address], programs: Vec::new() });
         }
-        let count = if matches!(kind, Kind::UringApart | Kind::TokioApart) { 2 } else { 1 };
         let mut target = Self { kind, addresses: Vec::new(), programs: Vec::new() };
-        for _ in 0..count {
+        for _ in 0..kind.processes() {
             let (address, program) = Self::start_one(kind, servers, folder, engine)?;
             target.addresses.push(address);
             target.programs.push(program);
@@ -229,7 +247,7 @@ pub fn pool(listen: SocketAddr, servers: &[SocketAddr], protocol: Protocol) -> S
 
 fn command(kind: Kind, file: &Path) -> io::Result<Command> {
     let missing = |what: &str| io::Error::new(io::ErrorKind::NotFound, what.to_owned());
-    if kind == Kind::Nutcracker {
+    if matches!(kind, Kind::Nutcracker | Kind::NutcrackerApart) {
         let program = find(NUTCRACKER).ok_or_else(|| {
             missing("/usr/sbin/nutcracker is missing: install the package nutcracker")
         })?;
@@ -256,9 +274,12 @@ fn command(kind: Kind, file: &Path) -> io::Result<Command> {
         Kind::TokioPair => ("tokio", "2"),
         Kind::UringBare | Kind::UringApart => ("uring", "1"),
         Kind::TokioApart => ("tokio", "1"),
-        Kind::Direct | Kind::Nutcracker | Kind::Uring | Kind::Tokio | Kind::Other(_) => {
-            (kind.name(), "1")
-        }
+        Kind::Direct
+        | Kind::Nutcracker
+        | Kind::NutcrackerApart
+        | Kind::Uring
+        | Kind::Tokio
+        | Kind::Other(_) => (kind.name(), "1"),
     };
     command.arg("run").arg("-c").arg(file).args(["--admin", "off"]);
     command.args(["--runtime", runtime, "--threads", threads]);
@@ -293,7 +314,7 @@ pub fn build_ringkeeper() -> io::Result<()> {
 pub fn version(kind: Kind) -> String {
     let output = match kind {
         Kind::Direct | Kind::Other(_) => return String::new(),
-        Kind::Nutcracker => Command::new(NUTCRACKER).arg("-V").output(),
+        Kind::Nutcracker | Kind::NutcrackerApart => Command::new(NUTCRACKER).arg("-V").output(),
         Kind::Uring
         | Kind::UringBare
         | Kind::Tokio

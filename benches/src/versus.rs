@@ -29,7 +29,8 @@ cargo bench --bench versus -- [OPTIONS]
   --only a,c,b,...     these workloads only
   --targets A,B        of nutcracker, uring, uring-bare (--figures off), tokio, direct (default:
                        all of these), and uring-2, tokio-2: two workers on both cores;
-                       uring-apart, tokio-apart: two processes of one worker there
+                       uring-apart, tokio-apart: two processes of one worker there;
+                       nutcracker-apart: two nutcrackers there
   --target-command NAME=COMMAND
                        one more target; {conf} in the command is the configuration file, which
                        it must serve as nutcracker would (again for each further one)
@@ -137,7 +138,7 @@ fn run(mut options: Options) -> io::Result<()> {
     }
     raise_file_limit(4096)?;
     let mut report = Report::default();
-    if options.build && options.targets.iter().any(|kind| is_ringkeeper(*kind)) {
+    if options.build && options.targets.iter().any(|kind| kind.is_ringkeeper()) {
         build_ringkeeper()?;
     }
     pin(LOAD_CPU)?;
@@ -166,10 +167,6 @@ fn run(mut options: Options) -> io::Result<()> {
         }
     }
     write(&options, &report)
-}
-
-fn is_ringkeeper(kind: Kind) -> bool {
-    !matches!(kind, Kind::Direct | Kind::Nutcracker | Kind::Other(_))
 }
 
 /// Starts every target afresh; one that does not start is left out from then on.
