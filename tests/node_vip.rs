@@ -12,12 +12,13 @@
 mod support;
 
 use std::fs::File;
+use std::net::SocketAddr;
 
 use rustix::process::Signal;
 
 use support::lab::{Runtime, program};
-use support::resp::request;
-use support::segment::{Host, Segment};
+use support::resp::{Client, request};
+use support::segment::{Host, Kind, Segment};
 use support::{Process, eventually};
 
 const ADDRESS: &str = "10.77.0.100";
@@ -83,9 +84,62 @@ fn start_redis(segment: &Segment, host: Host) -> Process {
     process
 }
 
+/// Starts a host, waits until it has the address, then another one that has not.
+fn pair(segment: &Segment, runtime: Runtime) -> (Node, Node) {
+    let a = Node::start(segment, Host::A, runtime);
+    segment.wait_for(Host::A, ADDRESS);
+    let b = Node::start(segment, Host::B, runtime);
+    eventually("the other host is a backup", || {
+        std::fs::read_to_string(segment.path("b.log")).unwrap().contains("BACKUP").then_some(())
+    });
+    (a, b)
+}
+
+fn entry() -> SocketAddr {
+    format!("{ADDRESS}:22121").parse().unwrap()
+}
+
+/// Nobody retransmits anything for them: a connection that nobody ends would stay for hours.
+struct Clients {
+    idle: Client,
+    /// Waits for a reply that does not come.
+    waiting: Client,
+}
+
+impl Clients {
+    /// Connects to the virtual address, which `host` has.
+    fn of(segment: &Segment, host: Host) -> Self {
+        let mut idle = segment.connect(Host::C, entry());
+        assert_eq!(idle.ask(&["SET", "key", "1"]).text(), "OK");
+        let mut waiting = segment.connect(Host::C, entry());
+        assert_eq!(waiting.ask(&["GET", "key"]).text(), "1");
+        let mut redis = segment.connect(host, "127.0.0.1:6379".parse().unwrap());
+        assert_eq!(redis.ask(&["CLIENT", "PAUSE", "600000", "WRITE"]).text(), "OK");
+        waiting.send(&request(&["SET", "key", "2"])).unwrap();
+        // A server that has the request is as far as it gets.
+        eventually("the request waits", || {
+            redis.ask(&["INFO", "clients"]).text().contains("blocked_clients:1").then_some(())
+        });
+        Self { idle, waiting }
+    }
+
+    /// They have heard that the address is another host's, and find it there.
+    fn judge(mut self, segment: &Segment) {
+        assert!(self.idle.is_ended(), "who has nothing to send would never learn of it");
+        assert!(self.waiting.is_ended(), "who waits for a reply would wait for ever");
+        let mut again = segment.connect(Host::C, entry());
+        assert_eq!(again.ask(&["SET", "key", "3"]).text(), "OK");
+    }
+}
+
 on_every_runtime!(
     an_address_goes_where_clients_can_be_served,
     clients_of_a_killed_host_are_told_at_once,
+    clients_of_a_drained_host_are_told,
+    clients_of_a_host_that_ends_are_told,
+    clients_of_a_host_with_an_ill_pool_are_told,
+    clients_are_told_when_a_better_host_comes_and_those_of_other_addresses_stay,
+    clients_of_a_relay_are_told,
 );
 
 fn an_address_goes_where_clients_can_be_served(runtime: Runtime) {
@@ -118,33 +172,84 @@ fn an_address_goes_where_clients_can_be_served(runtime: Runtime) {
     assert!(b.process.wait().success());
 }
 
-/// Nobody retransmits anything here: a connection that nobody ends would stay for hours.
 fn clients_of_a_killed_host_are_told_at_once(runtime: Runtime) {
     need!("redis-server", "ss");
     let Some(segment) = Segment::make() else { return };
-    let a = Node::start(&segment, Host::A, runtime);
-    segment.wait_for(Host::A, ADDRESS);
-    let _b = Node::start(&segment, Host::B, runtime);
-    eventually("the other host is a backup", || {
-        std::fs::read_to_string(segment.path("b.log")).unwrap().contains("BACKUP").then_some(())
-    });
-    let entry = format!("{ADDRESS}:22121").parse().unwrap();
-    let mut idle = segment.connect(Host::C, entry);
-    assert_eq!(idle.ask(&["SET", "key", "1"]).text(), "OK");
-    let mut waiting = segment.connect(Host::C, entry);
-    assert_eq!(waiting.ask(&["GET", "key"]).text(), "1");
-    let mut redis = segment.connect(Host::A, "127.0.0.1:6379".parse().unwrap());
-    assert_eq!(redis.ask(&["CLIENT", "PAUSE", "600000", "WRITE"]).text(), "OK");
-    waiting.send(&request(&["SET", "key", "2"])).unwrap();
-    // A server that has the request is as far as it gets.
-    eventually("the request waits", || {
-        redis.ask(&["INFO", "clients"]).text().contains("blocked_clients:1").then_some(())
-    });
-
+    let (a, _b) = pair(&segment, runtime);
+    let clients = Clients::of(&segment, Host::A);
     a.process.signal(Signal::KILL);
     segment.wait_for(Host::B, ADDRESS);
+    clients.judge(&segment);
+}
+
+fn clients_of_a_drained_host_are_told(runtime: Runtime) {
+    need!("redis-server", "ss");
+    let Some(segment) = Segment::make() else { return };
+    let (a, _b) = pair(&segment, runtime);
+    let clients = Clients::of(&segment, Host::A);
+    a.tell(&segment, "drain node");
+    segment.wait_for(Host::B, ADDRESS);
+    clients.judge(&segment);
+}
+
+fn clients_of_a_host_that_ends_are_told(runtime: Runtime) {
+    need!("redis-server", "ss");
+    let Some(segment) = Segment::make() else { return };
+    let (mut a, _b) = pair(&segment, runtime);
+    let clients = Clients::of(&segment, Host::A);
+    a.process.signal(Signal::TERM);
+    segment.wait_for(Host::B, ADDRESS);
+    clients.judge(&segment);
+    assert!(a.process.wait().success());
+}
+
+/// The pool does not close its clients: it has to serve again as soon as it can.
+fn clients_of_a_host_with_an_ill_pool_are_told(runtime: Runtime) {
+    need!("redis-server", "ss");
+    let Some(segment) = Segment::make() else { return };
+    let (mut a, _b) = pair(&segment, runtime);
+    let mut idle = segment.connect(Host::C, entry());
+    assert_eq!(idle.ask(&["SET", "key", "1"]).text(), "OK");
+    a.redis = None;
+    segment.wait_for(Host::B, ADDRESS);
     assert!(idle.is_ended(), "who has nothing to send would never learn of it");
-    assert!(waiting.is_ended(), "who waits for a reply would wait for ever");
-    let mut again = segment.connect(Host::C, entry);
+    let mut again = segment.connect(Host::C, entry());
     assert_eq!(again.ask(&["SET", "key", "3"]).text(), "OK");
+}
+
+fn clients_are_told_when_a_better_host_comes_and_those_of_other_addresses_stay(runtime: Runtime) {
+    need!("redis-server", "ss");
+    let Some(segment) = Segment::make() else { return };
+    let _b = Node::start(&segment, Host::B, runtime);
+    segment.wait_for(Host::B, ADDRESS);
+    let mut other = segment.connect(Host::C, "10.77.0.2:22121".parse().unwrap());
+    assert_eq!(other.ask(&["SET", "mine", "1"]).text(), "OK");
+    let clients = Clients::of(&segment, Host::B);
+    let _a = Node::start(&segment, Host::A, runtime);
+    segment.wait_for(Host::A, ADDRESS);
+    clients.judge(&segment);
+    assert_eq!(other.ask(&["PING"]).text(), "PONG");
+}
+
+/// Starts virtual routers with a virtual server, which is no pool of the process.
+fn start_relay(segment: &Segment, host: Host, runtime: Runtime, priority: u8) -> Process {
+    let config = format!(
+        "vrrp_instance VI {{\n state BACKUP\n interface e0\n virtual_router_id 51\n priority \
+         {priority}\n advert_int 0.1\n version 3\n virtual_ipaddress {{\n {ADDRESS}/24\n \
+         }}\n}}\nvirtual_server {ADDRESS} 22121 {{\n lb_algo rr\n lb_kind NAT\n protocol TCP\n \
+         real_server 127.0.0.1 6379 {{\n }}\n}}\n"
+    );
+    segment.start(host, Kind::Ours(runtime), &config)
+}
+
+fn clients_of_a_relay_are_told(runtime: Runtime) {
+    need!("redis-server", "ss");
+    let Some(segment) = Segment::make() else { return };
+    let _servers = (start_redis(&segment, Host::A), start_redis(&segment, Host::B));
+    let _b = start_relay(&segment, Host::B, runtime, 100);
+    segment.wait_for(Host::B, ADDRESS);
+    let clients = Clients::of(&segment, Host::B);
+    let _a = start_relay(&segment, Host::A, runtime, 150);
+    segment.wait_for(Host::A, ADDRESS);
+    clients.judge(&segment);
 }

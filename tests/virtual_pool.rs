@@ -32,6 +32,16 @@ impl Lab {
 
     /// Starts it, `extra` being said of the virtual server.
     fn start_with(runtime: Runtime, redis: &Redis, extra: &str) -> Self {
+        Self::start_as(runtime, redis, extra, ("", "1"))
+    }
+
+    /// Starts it with so many workers, `limit` being said of the pool.
+    fn start_as(
+        runtime: Runtime,
+        redis: &Redis,
+        extra: &str,
+        (limit, threads): (&str, &str),
+    ) -> Self {
         let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let pool = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let virtual_ip = [127, 0, 0, 77];
@@ -40,7 +50,7 @@ impl Lab {
         let lines = redis.line("one");
         scratch.write(
             "nutcracker.yml",
-            &format!("alpha:\n  listen: {pool}\n  redis: true\n  servers:\n{lines}\n"),
+            &format!("alpha:\n  listen: {pool}\n  redis: true\n{limit}  servers:\n{lines}\n"),
         );
         scratch.write("keepalived.conf", &keepalived(at, pool, extra));
         let place = admin.to_string();
@@ -56,6 +66,8 @@ impl Lab {
             &place,
             "--runtime",
             runtime.name(),
+            "--threads",
+            threads,
         ];
         let process = scratch.start("ringkeeper", &arguments);
         let lab = Self { scratch, process, pool, at, admin };
@@ -174,7 +186,31 @@ on_every_runtime!(
     a_drained_pool_is_gone_from_the_virtual_address_too,
     figures_of_a_relayed_server_are_shown,
     an_upgrade_passes_the_virtual_address_on_whoever_serves_it,
+    clients_of_both_addresses_count_against_one_limit,
 );
+
+fn clients_of_both_addresses_count_against_one_limit(runtime: Runtime) {
+    need!("redis-server");
+    let redis = Redis::start();
+    for threads in ["1", "2"] {
+        let limit = ("  client_connections: 2\n", threads);
+        let lab = Lab::start_as(runtime, &redis, "", limit);
+        let served = |at: SocketAddr| {
+            eventually("room for a client", || {
+                let mut client = Client::connect(&Place::Tcp(at)).ok()?;
+                (client.try_ask(&["SET", "a", "1"]).ok()? == Reply::ok()).then_some(client)
+            })
+        };
+        // Whoever looked whether the address is served may not have left yet.
+        let _first = served(lab.pool);
+        let second = served(lab.at);
+        let third = |at: SocketAddr| Client::connect(&Place::Tcp(at)).unwrap().is_ended();
+        assert!(third(lab.at) && third(lab.pool), "{threads} workers");
+        drop(second);
+        let _other = served(lab.pool);
+        assert!(third(lab.at), "{threads} workers");
+    }
+}
 
 fn a_pool_has_the_virtual_address_itself_and_no_thread_is_started_for_it(runtime: Runtime) {
     need!("redis-server");

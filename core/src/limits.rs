@@ -374,6 +374,14 @@ pub const VRRP_REINSTATEMENTS_MAX: u32 = 5;
 /// The time in which [`VRRP_REINSTATEMENTS_MAX`] counts.
 pub const VRRP_REINSTATE_WINDOW: Duration = Duration::from_secs(60);
 
+/// How long virtual addresses may stay behind the goodbye of a router whose successor is not heard.
+/// Routers take over within an interval; a longer one must not keep a process from ending.
+pub const VRRP_LINGER_MAX: Duration = Duration::from_secs(1);
+
+/// How long the reset of an address's connections is waited for before the address goes: another
+/// router may answer for it by then.
+pub const VRRP_RESETS_TIME: Duration = Duration::from_millis(15);
+
 /// How often workers are asked whether their pools can serve, for virtual routers. What is told
 /// without being asked does not wait for it.
 pub const HEALTH_PERIOD: Duration = Duration::from_secs(1);

@@ -2,6 +2,7 @@
 //! there are: the kernel spreads connections over listeners by a hash, which gives four clients
 //! on two workers two each in three of eight cases only.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,11 +34,13 @@ pub(crate) struct Candidate {
     pub(crate) pulse: Arc<Pulse>,
 }
 
-/// A listener, and how many clients it may have in all.
+/// A listener of a pool, and how many clients the pool may have in all.
 pub(crate) struct Share {
     /// The listener.
     pub(crate) listener: Listener,
-    /// Clients of all workers together; `None` for no limit.
+    /// The pool's name.
+    pub(crate) pool: Arc<str>,
+    /// Clients of all its listeners and of all workers together; `None` for no limit.
     pub(crate) clients_max: Option<u32>,
 }
 
@@ -45,7 +48,7 @@ enum Order {
     Listen(Share),
     /// Answered when those who waited are with a worker.
     Unlisten(ListenerId, mpsc::Sender<()>),
-    Limit(ListenerId, Option<u32>),
+    Limit(ListenerId, Arc<str>, Option<u32>),
     Stop,
 }
 
@@ -75,6 +78,7 @@ impl Acceptor {
             orders: taken,
             is_stopping: Arc::clone(&is_stopping),
             open: Vec::new(),
+            pools: BTreeMap::new(),
         };
         let thread =
             std::thread::Builder::new().name("rk-accept".to_owned()).spawn(move || desk.run())?;
@@ -86,9 +90,9 @@ impl Acceptor {
         self.order(Order::Listen(share));
     }
 
-    /// Sets how many clients a listener may have.
-    pub(crate) fn limit(&self, id: ListenerId, clients_max: Option<u32>) {
-        self.order(Order::Limit(id, clients_max));
+    /// Sets whose a listener is, and how many clients that pool may have.
+    pub(crate) fn limit(&self, id: ListenerId, pool: Arc<str>, clients_max: Option<u32>) {
+        self.order(Order::Limit(id, pool, clients_max));
     }
 
     /// Closes a listener; returns when those who waited there are in the mailbox of a worker.
@@ -129,6 +133,8 @@ struct AcceptDesk {
     orders: mpsc::Receiver<Order>,
     is_stopping: Arc<AtomicBool>,
     open: Vec<Open>,
+    /// Whose each listener is, or was: clients stay when it closes.
+    pools: BTreeMap<ListenerId, Arc<str>>,
 }
 
 /// Whether a listener may have more clients waiting.
@@ -186,12 +192,15 @@ impl AcceptDesk {
         loop {
             match self.orders.try_recv() {
                 Ok(Order::Listen(share)) => {
+                    self.pools.insert(share.listener.id, Arc::clone(&share.pool));
                     self.open.push(Open { share, rests_until: None, has_refused: false });
                 }
-                Ok(Order::Limit(id, clients_max)) => {
+                Ok(Order::Limit(id, pool, clients_max)) => {
                     for open in self.open.iter_mut().filter(|open| open.share.listener.id == id) {
+                        open.share.pool = Arc::clone(&pool);
                         open.share.clients_max = clients_max;
                     }
+                    self.pools.insert(id, pool);
                 }
                 Ok(Order::Unlisten(id, done)) => {
                     while self.accept_some(id) == More::Maybe {}
@@ -212,7 +221,7 @@ impl AcceptDesk {
             match open.share.listener.socket.accept() {
                 Ok((client, _)) => {
                     if configure(&client, open.share.listener.tcp_keepalive).is_ok()
-                        && has_room(&self.workers, open)
+                        && has_room(&self.workers, &self.pools, open)
                     {
                         self.hand_over(id, client);
                     }
@@ -274,11 +283,18 @@ fn configure(client: &Socket, tcp_keepalive: bool) -> io::Result<()> {
     client.set_keepalive(tcp_keepalive)
 }
 
-/// Tells whether the listener may have another client, of all workers together.
-fn has_room(workers: &[Candidate], open: &mut Open) -> bool {
-    let Share { listener, clients_max } = &open.share;
+/// Tells whether the listener's pool may have another client, of all its listeners and of all
+/// workers together.
+fn has_room(
+    workers: &[Candidate],
+    pools: &BTreeMap<ListenerId, Arc<str>>,
+    open: &mut Open,
+) -> bool {
+    let Share { listener, pool, clients_max } = &open.share;
     let Some(most) = clients_max else { return true };
-    let clients: u32 = workers.iter().map(|worker| worker.pulse.load(listener.id).0).sum();
+    let ids = pools.iter().filter(|(_, of)| *of == pool).map(|(&id, _)| id);
+    let of_worker = |id| workers.iter().map(move |worker| worker.pulse.load(id).0);
+    let clients: u32 = ids.flat_map(of_worker).sum();
     let has_room = clients < *most;
     if !has_room && !open.has_refused {
         let address = SockRef::from(&listener.socket).local_addr().ok();

@@ -15,7 +15,7 @@ use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockFilter, Socket, Type};
 
-use crate::host::{guardian, sys, watch};
+use crate::host::{guardian, reset, sys, watch};
 
 /// Ethernet's number of IPv6.
 const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -74,6 +74,7 @@ impl Channels {
             ChannelSpec::WatchProcess { program } => watch::process(program),
             ChannelSpec::Udp { to } => udp(*to).map(OwnedFd::from),
             ChannelSpec::Ping { to } => ping(*to).map(OwnedFd::from),
+            ChannelSpec::Resets => reset::start(),
             ChannelSpec::Guardian => self.guardians.spawn(),
         }
     }

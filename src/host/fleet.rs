@@ -146,10 +146,10 @@ impl Fleet {
         self.control.sender().mail(Mail::Command(Command::HandOver { limit }));
     }
 
-    /// Sets how many clients a listener may have.
-    pub(crate) fn limit(&self, id: ListenerId, clients_max: Option<u32>) {
+    /// Sets whose a listener is, and how many clients that pool may have.
+    pub(crate) fn limit(&self, id: ListenerId, pool: &str, clients_max: Option<u32>) {
         if let Some(acceptor) = &self.acceptor {
-            acceptor.limit(id, clients_max);
+            acceptor.limit(id, pool.into(), clients_max);
         }
     }
 

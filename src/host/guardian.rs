@@ -23,7 +23,7 @@ use rustix::process::{PidfdFlags, Signal, getppid, pidfd_open, set_parent_proces
 use socket2::{SockFilter, Socket};
 
 use crate::host::channels;
-use crate::host::reset::Resets;
+use crate::host::reset::{ENDING_MAX, Resets};
 use crate::host::sys::SignalSet;
 
 /// The name that the process goes by.
@@ -31,11 +31,6 @@ pub(crate) const NAME: &str = "ringkeeper-guardian";
 
 /// Bytes of the largest will: hundreds of addresses.
 const WILL_BYTES_MAX: usize = 256 * 1024;
-
-/// How long addresses may stay after the goodbye, so that clients are told that their connections
-/// have ended. Another router may answer for them by then, so it must not be long; in this time some
-/// thousand connections are reset.
-const ENDING_MAX: Duration = Duration::from_millis(10);
 
 /// Starts guardians, on a thread that does nothing else.
 ///

@@ -29,7 +29,7 @@ use crate::host::masters::MastersLaunch;
 use crate::host::memory::Trimmer;
 use crate::host::notify::{self, Watchdog};
 use crate::host::routers::Routers;
-use crate::host::runtime::{self, Choice};
+use crate::host::runtime::{self, Choice, Listener};
 use crate::host::signal::{Persona, Signal, Signals};
 use crate::host::sockets::{self, Fresh, Serves, Sockets};
 use crate::host::store::Store;
@@ -252,12 +252,10 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
     let line = routers.as_ref().map(Routers::line).unwrap_or_default();
     let fleet = Fleet::start(selected, &Arc::new(plan), host.threads, (control, encryption), line)?;
     for fresh in fresh {
-        if matches!(fresh.serves, Serves::Fixed(_)) {
-            fleet.listen_control(fresh.listener);
-            continue;
+        match fresh.serves {
+            Serves::Fixed(_) => fleet.listen_control(fresh.listener),
+            Serves::Pool(pool) => fleet.listen(share(&launch.config, &pool, fresh.listener)),
         }
-        let clients_max = clients_max(&launch.config, &fresh.serves);
-        fleet.listen(Share { listener: fresh.listener, clients_max });
     }
     // When all listen: an address must not come without those who serve it.
     if let Some(routers) = &mut routers {
@@ -291,11 +289,11 @@ pub(crate) fn start(launch: Launch) -> anyhow::Result<Service> {
     })
 }
 
-/// Returns how many clients a listener may have, of all workers together.
-fn clients_max(config: &Config, serves: &Serves) -> Option<u32> {
-    let Serves::Pool(name) = serves else { return None };
-    let pool = config.pools.iter().find(|pool| pool.name == *name)?;
-    pool.client_connections.map(NonZeroU32::get)
+/// Returns a listener with what its pool may have.
+fn share(config: &Config, pool: &str, listener: Listener) -> Share {
+    let found = config.pools.iter().find(|one| one.name == pool);
+    let clients_max = found.and_then(|pool| pool.client_connections).map(NonZeroU32::get);
+    Share { listener, pool: pool.into(), clients_max }
 }
 
 fn policy(persona: Persona) -> Policy {
@@ -541,13 +539,11 @@ impl Service {
         let result = self.fleet.reload(&Arc::new(plan), self.host.limits.drain_timeout);
         let fresh = self.sockets.commit(change);
         for fresh in fresh {
-            if let Ok(at) = listen::endpoint(&fresh.listener.socket)
-                && let Serves::Pool(pool) = &fresh.serves
-            {
+            let Serves::Pool(pool) = fresh.serves else { continue };
+            if let Ok(at) = listen::endpoint(&fresh.listener.socket) {
                 tracing::info!(pool, address = %at, "listening");
             }
-            let clients_max = clients_max(&config, &fresh.serves);
-            self.fleet.listen(Share { listener: fresh.listener, clients_max });
+            self.fleet.listen(share(&config, &pool, fresh.listener));
         }
         if let Some(routers) = &mut self.routers {
             routers.apply(&lent);
@@ -555,7 +551,8 @@ impl Service {
         drop(lent);
         for pool in &config.pools {
             for id in self.sockets.of_pool(&pool.name) {
-                self.fleet.limit(id, pool.client_connections.map(NonZeroU32::get));
+                let clients_max = pool.client_connections.map(NonZeroU32::get);
+                self.fleet.limit(id, &pool.name, clients_max);
             }
         }
         if let Err(late) = result {

@@ -67,6 +67,9 @@ pub enum ChannelSpec {
         /// Which.
         to: IpAddr,
     },
+    /// Who resets the TCP connections of addresses: takes orders (`vrrp::keeper::Order`), and answers
+    /// each with its number when it is carried out, or cannot be.
+    Resets,
     /// A process that outlives this one and acts on the last datagram then.
     Guardian,
 }
@@ -82,6 +85,7 @@ impl ChannelSpec {
             | Self::WatchProcess { .. }
             | Self::Udp { .. }
             | Self::Ping { .. }
+            | Self::Resets
             | Self::Guardian => true,
             Self::Frames { .. } | Self::Fifo { .. } => false,
         }

@@ -17,7 +17,7 @@ use ringkeeper_core::io::{ChannelSpec, Command, Event, Input, Output, Trouble};
 use ringkeeper_core::rng::Rng;
 use ringkeeper_core::time::Instant;
 use ringkeeper_core::vrrp::Phase;
-use ringkeeper_core::vrrp::keeper::{Keeper, Will};
+use ringkeeper_core::vrrp::keeper::{Keeper, Order, Will};
 use ringkeeper_core::wire::ethernet::Mac;
 use ringkeeper_core::wire::netlink::{self, AddressChange, Message, News};
 
@@ -240,6 +240,10 @@ impl Link {
                 Some(ChannelSpec::RawIp { .. }) => self.send(number, &bytes),
                 Some(ChannelSpec::Guardian) => host.will = Will::parse(&bytes).unwrap(),
                 Some(ChannelSpec::Frames { .. }) => {}
+                Some(ChannelSpec::Resets) => {
+                    let answer = Order::parse(&bytes).unwrap().answer().to_vec();
+                    host.waiting.push_back((channel, answer));
+                }
                 other => panic!("sent to {other:?}"),
             },
             Output::Event(Event::Drained) => host.keeper = None,

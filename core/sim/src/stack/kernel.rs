@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use ringkeeper_core::id::ChannelId;
 use ringkeeper_core::io::{ChannelSpec, Output};
-use ringkeeper_core::vrrp::keeper::Will;
+use ringkeeper_core::vrrp::keeper::{Order, Will};
 use ringkeeper_core::wire::ethernet::Mac;
 use ringkeeper_core::wire::netlink::{self, AddressChange, Message, News};
 
@@ -119,6 +119,11 @@ impl Kernel {
                     Vec::new()
                 }
                 Some(ChannelSpec::Frames { .. }) => vec![Asked::Announced],
+                Some(ChannelSpec::Resets) => {
+                    let order = Order::parse(&bytes).expect("an order that can be read");
+                    let bytes = order.answer().to_vec();
+                    vec![Asked::Told(Happening::Datagram { channel, bytes })]
+                }
                 other => panic!("sent to {other:?}"),
             },
             other => panic!("{other:?} is no channel's"),

@@ -87,7 +87,7 @@ impl Keeper {
             match action {
                 Action::SendAdvert(priority) => self.send_advert(place, priority),
                 Action::AddAddresses => self.add_addresses(place),
-                Action::RemoveAddresses => self.remove_addresses(place),
+                Action::RemoveAddresses => self.part(place),
                 Action::Announce { copies } => self.announce(place, copies),
                 Action::AnnounceSource => self.announce_source(place),
                 Action::Notify(notification) => self.notify(place, notification),
@@ -114,7 +114,11 @@ impl Keeper {
 
     // Addresses and routes.
 
-    fn address_change(&self, slot: &Slot, one: &VirtualAddress) -> Option<AddressChange> {
+    pub(super) fn address_change(
+        &self,
+        slot: &Slot,
+        one: &VirtualAddress,
+    ) -> Option<AddressChange> {
         Some(AddressChange {
             interface: self.device(slot, one)?,
             address: one.address,
@@ -145,6 +149,7 @@ impl Keeper {
     }
 
     pub(super) fn add_addresses(&mut self, place: usize) {
+        self.keep(place);
         let Some(slot) = self.slots.get(place) else { return };
         let changes: Vec<_> =
             slot.addresses().filter_map(|one| self.address_change(slot, one)).collect();
@@ -165,32 +170,34 @@ impl Keeper {
         self.is_will_stale = true;
     }
 
-    /// Removes what was asked for, or what is there from somebody before us.
+    /// Removes what is there from somebody before us.
     pub(super) fn remove_addresses(&mut self, place: usize) {
         let Some(slot) = self.slots.get(place) else { return };
-        let held = slot.holds;
-        let routes: Vec<_> = match held {
-            true => slot.instance.routes.iter().map(|one| self.route_change(slot, one)).collect(),
-            false => Vec::new(),
-        };
-        let mut changes: Vec<_> =
-            slot.addresses().filter_map(|one| self.address_change(slot, one)).collect();
-        changes.retain(|one| held || self.kernel.has(one.interface, one.address));
+        let changes = slot.addresses().filter_map(|one| self.address_change(slot, one));
+        let is_there = |one: &AddressChange| self.kernel.has(one.interface, one.address);
+        let changes: Vec<_> = changes.filter(is_there).collect();
+        self.take_off(place, &[], &changes);
+        self.is_will_stale = true;
+    }
+
+    /// Has the kernel remove routes and addresses.
+    pub(super) fn take_off(
+        &mut self,
+        place: usize,
+        routes: &[RouteChange],
+        addresses: &[AddressChange],
+    ) {
         for one in routes.iter().rev() {
             let what = "remove a route".to_owned();
             self.ask(change(place, what, true), |number| netlink::delete_route(number, one));
         }
-        for mut one in changes {
+        for one in addresses {
             // What is there may be of another network than what the file says.
             let there = self.kernel.prefix(one.interface, one.address);
-            one.prefix = there.unwrap_or(one.prefix);
+            let one = AddressChange { prefix: there.unwrap_or(one.prefix), ..one.clone() };
             let what = format!("remove the address {}", one.address);
             self.ask(change(place, what, true), |number| netlink::delete_address(number, &one));
         }
-        if let Some(slot) = self.slots.get_mut(place) {
-            (slot.holds, slot.lost) = (false, None);
-        }
-        self.is_will_stale = true;
     }
 
     /// Has addresses put back that somebody removed.
@@ -455,6 +462,7 @@ impl Keeper {
                 will.requests.push(netlink::delete_route(1, &self.route_change(slot, one)));
             }
         }
+        will.requests.extend(self.requests_of_partings());
         will
     }
 
@@ -479,19 +487,20 @@ impl Keeper {
             let signal = limits::SIGTERM;
             self.outputs.push_back(Output::Errand(Errand::Kill { job, signal }));
         }
+        let until = self.now + notify::STOP_PATIENCE;
+        self.stage = Stage::Stopping(until.max(self.partings_end().unwrap_or(until)));
+    }
+
+    /// Runs the last program when the addresses are gone.
+    pub(super) fn close_frame(&mut self) {
+        let is_time = matches!(self.stage, Stage::Stopping(_)) && self.partings.is_empty();
+        if !is_time || std::mem::replace(&mut self.has_closed_frame, true) {
+            return;
+        }
         let framed = self.run_shutdown();
         if !framed.is_zero() {
             let patience = framed + limits::SCRIPT_KILL_DELAY;
             self.stage = Stage::Stopping(self.now + patience.max(notify::STOP_PATIENCE));
-        }
-    }
-
-    /// Removes the interface that was made for a router.
-    pub(super) fn remove_above(&mut self, place: usize) {
-        let Some(slot) = self.slots.get(place) else { return };
-        if let Some(index) = slot.above.filter(|_| slot.instance.virtual_mac.is_some()) {
-            let asked = change(place, "remove its interface".to_owned(), true);
-            self.ask(asked, |number| netlink::delete_link(number, index));
         }
     }
 
@@ -508,6 +517,7 @@ impl Keeper {
     }
 
     pub(super) fn finish(&mut self) {
+        self.finish_partings();
         self.stage = Stage::Over;
         self.hand_will_over();
         self.outputs.push_back(Output::Event(Event::Drained));

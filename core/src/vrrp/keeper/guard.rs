@@ -73,12 +73,12 @@ impl Will {
     }
 }
 
-fn count(number: usize, out: &mut Vec<u8>) {
+pub(super) fn count(number: usize, out: &mut Vec<u8>) {
     // Lists and packets of a few thousand at most.
     out.extend(u16::try_from(number).unwrap_or(u16::MAX).to_be_bytes());
 }
 
-fn address(address: IpAddr, out: &mut Vec<u8>) {
+pub(super) fn address(address: IpAddr, out: &mut Vec<u8>) {
     match address {
         IpAddr::V4(address) => {
             out.push(4);
@@ -91,13 +91,13 @@ fn address(address: IpAddr, out: &mut Vec<u8>) {
     }
 }
 
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+pub(super) fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (head, tail) = rest.split_first_chunk()?;
     *rest = tail;
     Some(*head)
 }
 
-fn take_count(rest: &mut &[u8]) -> Option<u16> {
+pub(super) fn take_count(rest: &mut &[u8]) -> Option<u16> {
     take(rest).map(u16::from_be_bytes)
 }
 
@@ -108,7 +108,7 @@ fn take_bytes(rest: &mut &[u8]) -> Option<Vec<u8>> {
     Some(head.to_vec())
 }
 
-fn take_address(rest: &mut &[u8]) -> Option<IpAddr> {
+pub(super) fn take_address(rest: &mut &[u8]) -> Option<IpAddr> {
     match take(rest)? {
         [4] => take(rest).map(|octets: [u8; 4]| Ipv4Addr::from(octets).into()),
         [6] => take(rest).map(|octets: [u8; 16]| Ipv6Addr::from(octets).into()),

@@ -12,6 +12,7 @@ mod guard;
 mod health;
 mod kernel;
 mod notify;
+mod part;
 mod plan;
 mod reload;
 mod setup;
@@ -41,6 +42,7 @@ use notify::{Notifier, QueueId, Told};
 use plan::{Follows, Tracker};
 
 pub use guard::{Goodbye, Will};
+pub use part::Order;
 
 /// What the whole is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +166,11 @@ pub struct Keeper {
     sockets: Vec<Socket>,
     monitor: Option<ChannelId>,
     query: Option<ChannelId>,
+    /// Who resets connections.
+    resets: Option<ChannelId>,
+    /// What is on its way off the host.
+    partings: Vec<part::Parting>,
+    next_order: u32,
     asked: BTreeMap<u32, Asked>,
     is_listed: bool,
     /// Addresses that were there before a new list was asked for.
@@ -180,6 +187,8 @@ pub struct Keeper {
     handlers: Vec<(Option<JobId>, Instant)>,
     /// The program that is run before the start, or behind the end.
     framing: Option<framing::Framing>,
+    /// Whether the last program was run, or there is none.
+    has_closed_frame: bool,
     telling: figures::Telling,
     next_check: u32,
     outputs: VecDeque<Output>,
@@ -208,6 +217,9 @@ impl Keeper {
             sockets: Vec::new(),
             monitor: None,
             query: None,
+            resets: None,
+            partings: Vec::new(),
+            next_order: 1,
             asked: BTreeMap::new(),
             is_listed: false,
             stale: Vec::new(),
@@ -220,6 +232,7 @@ impl Keeper {
             is_will_stale: false,
             handlers: Vec::new(),
             framing: None,
+            has_closed_frame: false,
             telling: figures::Telling::default(),
             next_check: 0,
             outputs: VecDeque::new(),
@@ -331,6 +344,7 @@ impl Keeper {
             self.health.next(),
             self.framing.as_ref().and_then(framing::Framing::next),
             self.next_handler(),
+            self.next_parting(),
             match self.stage {
                 Stage::Preparing if self.start_at > self.now => Some(self.start_at),
                 Stage::Stopping(until) => Some(until),
@@ -357,12 +371,15 @@ impl Keeper {
         self.settle_groups();
         self.start_programs();
         self.settle_figures();
+        self.settle_partings();
+        self.close_frame();
         if std::mem::take(&mut self.is_will_stale) {
             self.hand_will_over();
         }
         if let Stage::Stopping(_) = self.stage
             && self.notifier.is_idle()
             && self.framing.is_none()
+            && self.partings.is_empty()
         {
             self.finish();
         }
@@ -397,6 +414,7 @@ impl Keeper {
             ChannelSpec::Overhear { .. } => self.packet_v6(channel, bytes),
             ChannelSpec::WatchFile { .. } => self.file_changed(channel, bytes),
             ChannelSpec::WatchProcess { .. } => self.processes_changed(channel, bytes),
+            ChannelSpec::Resets => self.order_done(bytes),
             ChannelSpec::Frames { .. }
             | ChannelSpec::Netlink { .. }
             | ChannelSpec::Fifo { .. }
@@ -473,6 +491,9 @@ impl Keeper {
         let is_leaving = arrival.received.advert.priority == Priority::LEAVING;
         match router.handle_advert(self.now, arrival) {
             Ok(accepted) => {
+                if !is_leaving {
+                    self.successor_heard(channel, vrid);
+                }
                 if let Some(slot) = self.slots.get_mut(place) {
                     slot.tally.received += 1;
                     slot.tally.goodbyes_received += u64::from(is_leaving);

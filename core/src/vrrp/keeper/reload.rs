@@ -1,8 +1,10 @@
 //! A new configuration while the virtual routers run: only what differs is touched.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::setup::change;
+use super::start::bare;
 use super::{Keeper, Slot, Stage};
 use crate::config::keepalived::{Config, Fifo, Instance, VirtualAddress};
 use crate::io::{ChannelSpec, Errand, Output, RouterNews};
@@ -156,8 +158,17 @@ impl Keeper {
             let asked = change(place, "remove a route".to_owned(), true);
             self.ask(asked, |number| netlink::delete_route(number, route));
         }
+        let mut gone = Vec::new();
         for &(interface, address, prefix) in old.iter().filter(|one| !new.contains(one)) {
-            self.remove_address(place, interface, address, prefix);
+            if new.iter().any(|one| one.1 == address) {
+                // The address stays, and so do its clients.
+                self.remove_address(place, interface, address, prefix);
+            } else {
+                gone.push(bare(interface, address, prefix));
+            }
+        }
+        if !gone.is_empty() {
+            self.begin_parting(place, gone, Vec::new(), Duration::ZERO);
         }
         if new.iter().any(|one| !old.contains(one)) || routes != old_routes {
             self.add_addresses(place);

@@ -75,6 +75,7 @@ impl Keeper {
         let groups = GROUP_LINK | GROUP_IPV4_ADDRESS | GROUP_IPV6_ADDRESS;
         self.monitor = Some(self.channel(ChannelSpec::Netlink { groups }));
         self.query = Some(self.channel(ChannelSpec::Netlink { groups: 0 }));
+        self.resets = Some(self.channel(ChannelSpec::Resets));
         if self.has_guardian {
             self.channel(ChannelSpec::Guardian);
         }
@@ -231,7 +232,8 @@ impl Keeper {
             | ChannelSpec::WatchFile { .. }
             | ChannelSpec::WatchProcess { .. }
             | ChannelSpec::Udp { .. }
-            | ChannelSpec::Ping { .. } => {}
+            | ChannelSpec::Ping { .. }
+            | ChannelSpec::Resets => {}
         }
     }
 
@@ -256,6 +258,7 @@ impl Keeper {
             ChannelSpec::WatchFile { .. } => "watch of a tracked file",
             ChannelSpec::WatchProcess { .. } => "watch of a tracked process",
             ChannelSpec::Udp { .. } | ChannelSpec::Ping { .. } => "socket",
+            ChannelSpec::Resets => "thread that resets connections",
             ChannelSpec::Guardian => "guardian process",
         };
         if was_open {
@@ -406,6 +409,7 @@ impl Keeper {
                 | ChannelSpec::WatchProcess { .. }
                 | ChannelSpec::Udp { .. }
                 | ChannelSpec::Ping { .. }
+                | ChannelSpec::Resets
                 | ChannelSpec::Guardian => false,
             })
             .map(|socket| socket.channel)

@@ -9,7 +9,7 @@ use crate::io::RouterNews;
 use crate::vrrp::keeper::checks::Check;
 use crate::vrrp::keeper::plan::Follows;
 use crate::vrrp::track::Reading;
-use crate::wire::netlink::{self, Address};
+use crate::wire::netlink::{self, Address, AddressChange};
 
 impl Keeper {
     /// Starts the routers once everything that can be known is known.
@@ -73,21 +73,14 @@ impl Keeper {
         address: IpAddr,
         prefix: u8,
     ) {
-        let gone = netlink::AddressChange {
-            interface,
-            address,
-            prefix,
-            scope: 0,
-            label: None,
-            broadcast: None,
-            has_no_prefix_route: false,
-        };
+        let gone = bare(interface, address, prefix);
         let asked = change(place, format!("remove the address {address}"), true);
         self.ask(asked, |number| netlink::delete_address(number, &gone));
     }
 
     /// Starts one router.
     pub(super) fn start(&mut self, place: usize) {
+        self.keep(place);
         self.first_readings(place);
         if let Some(slot) = self.slots.get_mut(place) {
             let rule = slot.instance.health.as_ref();
@@ -155,5 +148,18 @@ impl Keeper {
             device.is_some_and(|device| self.kernel.is_ours(device, address.address))
         };
         slot.addresses().next().is_some() && slot.addresses().all(is_there)
+    }
+}
+
+/// Names an address that is to be removed.
+pub(super) const fn bare(interface: u32, address: IpAddr, prefix: u8) -> AddressChange {
+    AddressChange {
+        interface,
+        address,
+        prefix,
+        scope: 0,
+        label: None,
+        broadcast: None,
+        has_no_prefix_route: false,
     }
 }

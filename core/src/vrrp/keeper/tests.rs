@@ -45,6 +45,10 @@ struct Host {
     above_asked: usize,
     /// Routes added and removed.
     routes: (usize, usize),
+    /// Who has had connections reset, and whether that is answered.
+    orders: Vec<Order>,
+    is_deaf: bool,
+    links_removed: usize,
 }
 
 fn change(address: &str) -> AddressChange {
@@ -99,6 +103,9 @@ impl Host {
             refused: None,
             above_asked: 0,
             routes: (0, 0),
+            orders: Vec::new(),
+            is_deaf: false,
+            links_removed: 0,
         };
         host.addresses.insert("10.77.0.1".parse().unwrap(), 0);
         for address in left {
@@ -155,6 +162,14 @@ impl Host {
             Some(ChannelSpec::RawIp { .. }) => self.adverts.push((self.now, bytes)),
             Some(ChannelSpec::Frames { .. }) => self.frames += 1,
             Some(ChannelSpec::Guardian) => self.wills.push(Will::parse(&bytes).unwrap()),
+            Some(ChannelSpec::Resets) => {
+                let order = Order::parse(&bytes).unwrap();
+                let answer = order.answer();
+                self.orders.push(order);
+                if !self.is_deaf {
+                    self.input(Input::Datagram { channel, bytes: &answer });
+                }
+            }
             Some(ChannelSpec::Fifo { .. }) => self.lines += &String::from_utf8(bytes).unwrap(),
             other => panic!("sent to {other:?}"),
         }
@@ -203,6 +218,10 @@ impl Host {
             }
             (16, _) => {
                 self.above_asked += 1;
+                self.input(Input::Datagram { channel: query, bytes: &answer(2, request, 0) });
+            }
+            (17, _) => {
+                self.links_removed += 1;
                 self.input(Input::Datagram { channel: query, bytes: &answer(2, request, 0) });
             }
             (24 | 25, _) => {
@@ -290,8 +309,11 @@ fn a_router_alone_takes_the_address_and_gives_it_back_when_it_stops() {
     assert_eq!((will.goodbyes.len(), will.requests.len()), (1, 1));
     assert_eq!(will.goodbyes[0].bytes[22], 0, "priority zero");
     host.input(Input::Command(Command::Drain { limit: Duration::ZERO }));
-    assert!(!host.has(VIRTUAL) && host.has("10.77.0.1"));
     assert_eq!(host.goodbyes(), 1);
+    host.run(99);
+    assert!(host.has(VIRTUAL), "another may take it over until then");
+    host.run(1);
+    assert!(!host.has(VIRTUAL) && host.has("10.77.0.1"));
     assert!(host.wills.last().unwrap().is_empty());
     assert_eq!(host.events.last(), Some(&Event::Drained));
 }
@@ -380,7 +402,9 @@ fn a_check_without_weight_decides_whether_the_router_takes_part() {
     assert_eq!(host.phase(), Phase::Active);
     let conn = host.connects.pop().unwrap();
     host.input(Input::Closed { conn, reason: CloseReason::Refused });
-    assert_eq!((host.phase(), host.has(VIRTUAL)), (Phase::Fault, false));
+    assert_eq!((host.phase(), host.goodbyes()), (Phase::Fault, 2));
+    host.hear(100);
+    assert!(!host.has(VIRTUAL));
 }
 
 #[test]
@@ -496,7 +520,7 @@ fn an_ill_pool_makes_its_router_leave_in_the_same_turn() {
     host.input(health("pool alpha", crate::io::Health::Well));
     host.run(1000);
     host.input(health("pool alpha", ill()));
-    assert_eq!((host.phase(), host.has(VIRTUAL), host.goodbyes()), (Phase::Backup, false, 1));
+    assert_eq!((host.phase(), host.goodbyes()), (Phase::Backup, 1));
     assert_eq!(host.adverts.last().unwrap().0, host.now);
     // Another takes over, of lower priority: it is left alone.
     for _ in 0..20 {
@@ -667,6 +691,8 @@ fn what_frames_everything_is_waited_for_but_not_for_ever() {
     host.run(1000);
     assert_eq!(host.phase(), Phase::Active);
     host.input(Input::Command(Command::Drain { limit: Duration::ZERO }));
+    assert!(!ran(&host, "/bin/last") && host.has(VIRTUAL));
+    host.hear(100);
     assert!(ran(&host, "/bin/last") && !host.has(VIRTUAL));
     assert_ne!(host.events.last(), Some(&Event::Drained));
     host.run(2900);
@@ -686,4 +712,100 @@ fn what_a_reload_removes_is_told_as_deleted_where_that_is_asked_for() {
         assert!(host.lines.ends_with(&format!("INSTANCE \"VI\" {word} 150\n")), "{}", host.lines);
         assert_eq!(host.goodbyes(), 1);
     }
+}
+
+#[test]
+fn an_address_stays_until_its_next_router_is_heard_and_its_clients_are_told_first() {
+    let mut host = Host::new(usual("", ""), &[]);
+    host.run(1000);
+    host.input(health("pool alpha", ill()));
+    assert_eq!((host.phase(), host.goodbyes()), (Phase::Backup, 1));
+    assert!(host.has(VIRTUAL), "who connects meanwhile must not be unheard");
+    let will = host.wills.last().unwrap();
+    assert_eq!((will.goodbyes.len(), will.requests.len()), (0, 1), "somebody has to remove it");
+    host.run(60);
+    host.hear(0);
+    assert!(host.has(VIRTUAL) && host.orders.is_empty(), "who leaves has taken nothing over");
+    host.is_deaf = true;
+    host.hear(100);
+    let addresses: Vec<IpAddr> = vec![VIRTUAL.parse().unwrap()];
+    let order = Order { number: 1, addresses };
+    assert_eq!(host.orders, [order.clone()]);
+    assert!(host.has(VIRTUAL), "nothing can be said from an address that is gone");
+    let is_resets = |spec: &ChannelSpec| matches!(spec, ChannelSpec::Resets);
+    let channel = *host.open.iter().find(|(_, spec)| is_resets(spec)).unwrap().0;
+    host.input(Input::Datagram { channel, bytes: &[0, 0, 0, 9] });
+    assert!(host.has(VIRTUAL), "that was not the answer");
+    host.input(Input::Datagram { channel, bytes: &order.answer() });
+    assert!(!host.has(VIRTUAL));
+    assert!(host.wills.last().unwrap().is_empty());
+    host.input(Input::Datagram { channel, bytes: &order.answer() });
+    host.hear(100);
+    assert_eq!(host.orders.len(), 1);
+}
+
+#[test]
+fn an_address_goes_without_an_answer_and_at_once_where_another_has_it() {
+    let mut host = Host::new(usual("", ""), &[]);
+    host.run(1000);
+    host.is_deaf = true;
+    host.hear(200);
+    assert_eq!((host.phase(), host.orders.len()), (Phase::Backup, 1));
+    host.run(14);
+    assert!(host.has(VIRTUAL));
+    host.run(1);
+    assert!(!host.has(VIRTUAL));
+}
+
+#[test]
+fn an_address_that_nobody_takes_over_is_left_for_a_moment_and_taken_again() {
+    let mut host = Host::new(usual("", ""), &[]);
+    host.run(1000);
+    host.input(health("pool alpha", ill()));
+    host.run(100);
+    assert_eq!((host.has(VIRTUAL), host.orders.len()), (false, 1));
+    host.run(400);
+    assert_eq!((host.phase(), host.has(VIRTUAL)), (Phase::Active, true));
+    // Nothing that is left over removes it later.
+    host.run(1000);
+    assert!(host.has(VIRTUAL));
+}
+
+#[test]
+fn without_the_means_to_reset_an_address_goes_in_the_same_turn() {
+    let mut host = Host::new(usual("", ""), &[]);
+    host.run(1000);
+    let is_resets = |spec: &ChannelSpec| matches!(spec, ChannelSpec::Resets);
+    let channel = *host.open.iter().find(|(_, spec)| is_resets(spec)).unwrap().0;
+    host.input(Input::Trouble { channel, trouble: Trouble::Ended(0) });
+    host.input(health("pool alpha", ill()));
+    assert_eq!((host.phase(), host.has(VIRTUAL)), (Phase::Backup, false));
+}
+
+#[test]
+fn a_reload_that_gives_an_address_to_another_router_takes_it_from_nobody() {
+    let mut host = Host::new(usual("", ""), &[]);
+    host.run(1000);
+    host.is_deaf = true;
+    let text = "vrrp_instance OTHER {\n interface e0\n virtual_router_id 52\n priority 150\n \
+                version 3\n advert_int 0.1\n virtual_ipaddress {\n 10.77.0.100/24\n }\n}\n";
+    host.keeper.replace(host.now, config(text));
+    host.turn();
+    host.run(1000);
+    assert!(host.has(VIRTUAL) && host.phase() == Phase::Active);
+}
+
+#[test]
+fn an_interface_with_a_virtual_mac_goes_after_the_addresses_on_it() {
+    let mut host = Host::new(usual(" use_vmac\n", ""), &[]);
+    host.above_is(true);
+    host.run(1000);
+    host.is_deaf = true;
+    host.input(Input::Command(Command::Drain { limit: Duration::ZERO }));
+    host.hear(100);
+    let (orders, removed) = (host.orders.len(), host.links_removed);
+    assert_eq!((orders, removed, host.has(VIRTUAL)), (1, 0, true));
+    host.run(15);
+    assert_eq!((host.links_removed, host.has(VIRTUAL)), (1, false));
+    assert_eq!(host.events.last(), Some(&Event::Drained));
 }
