@@ -730,7 +730,7 @@ fn an_address_stays_until_its_next_router_is_heard_and_its_clients_are_told_firs
     host.hear(100);
     let addresses: Vec<IpAddr> = vec![VIRTUAL.parse().unwrap()];
     let order = Order { number: 1, addresses };
-    assert_eq!(host.orders, [order.clone()]);
+    assert_eq!(host.orders, std::slice::from_ref(&order));
     assert!(host.has(VIRTUAL), "nothing can be said from an address that is gone");
     let is_resets = |spec: &ChannelSpec| matches!(spec, ChannelSpec::Resets);
     let channel = *host.open.iter().find(|(_, spec)| is_resets(spec)).unwrap().0;
