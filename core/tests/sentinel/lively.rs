@@ -30,6 +30,8 @@ struct Lively {
     stalled: Vec<(ConnId, String)>,
     /// Everything that was said.
     said: String,
+    /// How long an answer is on its way.
+    latency: Duration,
 }
 
 impl Lively {
@@ -43,6 +45,7 @@ impl Lively {
             stalls: false,
             stalled: Vec::new(),
             said: String::new(),
+            latency: Duration::ZERO,
         };
         lively.bench.save(true);
         lively.respond();
@@ -75,6 +78,9 @@ impl Lively {
             }
             if writes.is_empty() {
                 return;
+            }
+            if !self.latency.is_zero() {
+                self.bench.pass(self.latency);
             }
             for (conn, text) in writes {
                 let Some(at) = self.at.get(&conn).copied() else { continue };
@@ -287,6 +293,24 @@ fn a_peer_that_does_not_answer_holds_a_planned_failover_up_only_for_a_moment() {
     let mut one = planned_beside_silent_peers();
     one.live(Duration::from_millis(300));
     assert!(one.said.contains("PAUSE"), "{}", one.said);
+}
+
+#[test]
+fn a_planned_failover_waits_for_answers_and_for_no_timer() {
+    let mut setup = setup(1, 30_000);
+    setup.tells_workers = true;
+    let mut one = Lively::new(setup);
+    one.live(Duration::from_secs(3));
+    one.said.clear();
+    one.latency = Duration::from_micros(100);
+    let began = one.bench.now;
+    let client = one.bench.client();
+    assert_eq!(one.bench.ask(client, "SENTINEL FAILOVER m0"), "+OK\r\n");
+    while !one.said.contains("NO\r\n$3\r\nONE") {
+        assert!(one.bench.now.since(began) < Duration::from_millis(2), "{}", one.said);
+        one.respond();
+        one.bench.pass(one.latency);
+    }
 }
 
 #[test]
