@@ -32,6 +32,8 @@ struct Lively {
     said: String,
     /// The port of the replica that was told to be a master.
     promoted: Option<u16>,
+    /// How long an answer is on its way.
+    latency: Duration,
 }
 
 impl Lively {
@@ -46,6 +48,7 @@ impl Lively {
             stalled: Vec::new(),
             said: String::new(),
             promoted: None,
+            latency: Duration::ZERO,
         };
         lively.bench.save(true);
         lively.respond();
@@ -78,6 +81,9 @@ impl Lively {
             }
             if writes.is_empty() {
                 return;
+            }
+            if !self.latency.is_zero() {
+                self.bench.pass(self.latency);
             }
             for (conn, text) in writes {
                 let Some(at) = self.at.get(&conn).copied() else { continue };
@@ -337,6 +343,24 @@ fn requests_wait_while_somebody_else_moves_a_master_that_was_moved_a_moment_ago(
     one.live(Duration::from_millis(400));
     assert_eq!(one.condition(), ShardCondition::Serving);
     assert_eq!(count(&one), (1, 0), "{:?}", one.bench.events);
+}
+
+#[test]
+fn a_planned_failover_waits_for_answers_and_for_no_timer() {
+    let mut setup = setup(1, 30_000);
+    setup.tells_workers = true;
+    let mut one = Lively::new(setup);
+    one.live(Duration::from_secs(3));
+    one.said.clear();
+    one.latency = Duration::from_micros(100);
+    let began = one.bench.now;
+    let client = one.bench.client();
+    assert_eq!(one.bench.ask(client, "SENTINEL FAILOVER m0"), "+OK\r\n");
+    while !one.said.contains("NO\r\n$3\r\nONE") {
+        assert!(one.bench.now.since(began) < Duration::from_millis(2), "{}", one.said);
+        one.respond();
+        one.bench.pass(one.latency);
+    }
 }
 
 #[test]
