@@ -198,7 +198,7 @@ pub fn wait_for_quiet(
 }
 
 /// Ticks of all cores since boot: those that were not idle, and all.
-fn busy_and_all_ticks() -> io::Result<(u64, u64)> {
+pub(crate) fn busy_and_all_ticks() -> io::Result<(u64, u64)> {
     let text = fs::read_to_string("/proc/stat")?;
     let line = text.lines().next().unwrap_or_default();
     let ticks: Vec<u64> =
