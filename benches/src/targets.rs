@@ -111,7 +111,14 @@ impl Kind {
     fn processes(self) -> usize {
         match self {
             Self::UringApart | Self::TokioApart | Self::NutcrackerApart => 2,
-            _ => 1,
+            Self::Direct
+            | Self::Nutcracker
+            | Self::Uring
+            | Self::UringBare
+            | Self::Tokio
+            | Self::UringPair
+            | Self::TokioPair
+            | Self::Other(_) => 1,
         }
     }
 

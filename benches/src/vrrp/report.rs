@@ -55,11 +55,15 @@ pub struct Quiet {
 }
 
 /// How the runs were made.
-struct Lanes {
-    count: usize,
-    /// Of the time of all cores, how much was used, by whomever.
-    share: f64,
-    lasted: Duration,
+pub struct Lanes {
+    /// Labs at work at a time.
+    pub count: usize,
+    /// Of the time of all cores, how much this program and what it started used.
+    pub own: f64,
+    /// How much was used by whomever.
+    pub all: f64,
+    /// How long it took.
+    pub lasted: Duration,
 }
 
 /// All that was measured.
@@ -140,9 +144,9 @@ impl Report {
         }
     }
 
-    /// Notes how the runs were made: in so many labs, with this share of the cores.
-    pub fn note_lanes(&mut self, count: usize, share: f64, lasted: Duration) {
-        self.lanes = Some(Lanes { count, share, lasted });
+    /// Notes how the runs were made.
+    pub fn note_lanes(&mut self, lanes: Lanes) {
+        self.lanes = Some(lanes);
     }
 
     /// Takes in what a pair costs.
@@ -166,11 +170,13 @@ impl Report {
         let (before, after) = (&self.load_before, load());
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let _ = writeln!(out, "{cores} cores; load of the machine {before} before, {after} after");
-        if let Some(Lanes { count, share, lasted }) = &self.lanes {
+        if let Some(Lanes { count, own, all, lasted }) = &self.lanes {
             let _ = writeln!(
                 out,
-                "{count} labs at a time used {:.0} % of the cores for {:.1} minutes",
-                share * 100.0,
+                "{count} labs at a time used {:.0} % of the cores, {:.0} % with everybody else, for \
+                 {:.1} minutes",
+                own * 100.0,
+                all * 100.0,
                 lasted.as_secs_f64() / 60.0
             );
         }
@@ -309,7 +315,7 @@ impl Report {
         });
         let (cells, calm): (Vec<Value>, Vec<Value>) = (cells.collect(), calm.collect());
         let lanes = self.lanes.as_ref().map(|lanes| {
-            json!({ "count": lanes.count, "share": lanes.share,
+            json!({ "count": lanes.count, "own": lanes.own, "all": lanes.all,
                     "seconds": lanes.lasted.as_secs_f64() })
         });
         json!({ "load_before": self.load_before, "lanes": lanes, "cells": cells, "calm": calm,

@@ -11,8 +11,8 @@ use super::Options;
 use super::capture::{self, Seen, Takeover};
 use super::lab::{Ender, Extras, Job, Kind, Lab, Mode, wait};
 use super::probe::now_ns;
-use super::report::{Cost, Quiet, Report, Run};
-use crate::process::{busy_and_all_ticks, metered};
+use super::report::{Cost, Lanes, Quiet, Report, Run};
+use crate::process::{busy_and_all_ticks, metered, own_ticks};
 
 /// What happens to the first router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -157,7 +157,7 @@ pub fn rounds(options: &Options) -> Vec<Round> {
 pub fn takeovers(labs: &[Lab], options: &Options, report: &Mutex<Report>) -> io::Result<()> {
     let rounds = rounds(options);
     lock(report).expect(&rounds);
-    let before = (Instant::now(), busy_and_all_ticks()?);
+    let (since, before, own_before) = (Instant::now(), busy_and_all_ticks()?, own_ticks()?);
     let work = |lane: usize, lab: &Lab| -> io::Result<()> {
         std::thread::sleep(STAGGER * u32::try_from(lane).unwrap_or(0));
         let mut service = lab.serve("a")?;
@@ -184,8 +184,13 @@ pub fn takeovers(labs: &[Lab], options: &Options, report: &Mutex<Report>) -> io:
         joined.collect::<io::Result<Vec<()>>>()
     })?;
     let after = busy_and_all_ticks()?;
-    let share = (after.0 - before.1.0) as f64 / (after.1 - before.1.1).max(1) as f64;
-    lock(report).note_lanes(labs.len(), share, before.0.elapsed());
+    let share = |ticks: u64| ticks as f64 / (after.1 - before.1).max(1) as f64;
+    lock(report).note_lanes(Lanes {
+        count: labs.len(),
+        own: share(own_ticks()? - own_before),
+        all: share(after.0 - before.0),
+        lasted: since.elapsed(),
+    });
     Ok(())
 }
 
