@@ -121,3 +121,26 @@ impl Line {
         self.lock().post = None;
     }
 }
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_to_leave_waits_for_nobody_who_may_be_oneself() {
+        let (sender, told) = std::sync::mpsc::channel();
+        let line = Line::default();
+        line.connect(Arc::new(move |mail| drop(sender.send(mail))));
+        let barred = line.lock();
+        assert!(!line.try_leave());
+        drop(barred);
+        assert!(told.try_recv().is_err());
+        assert!(line.try_leave());
+        line.leave();
+        for _ in 0..2 {
+            let mail = told.try_recv().unwrap();
+            assert!(matches!(mail, Some(Mail::Command(Command::Drain { .. }))));
+        }
+    }
+}

@@ -152,8 +152,8 @@ pub fn rounds(options: &Options) -> Vec<Round> {
     rounds
 }
 
-/// Makes all runs, kinds taking turns. Each lab has every so manieth round, all of its kinds, so
-/// that what the labs do to each other is the same for every kind.
+/// Makes all runs, kinds taking turns. Rounds are dealt out to the labs in turn, each with all of its
+/// kinds, so that what the labs do to each other is the same for every kind.
 pub fn takeovers(labs: &[Lab], options: &Options, report: &Mutex<Report>) -> io::Result<()> {
     let rounds = rounds(options);
     lock(report).expect(&rounds);
