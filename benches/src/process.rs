@@ -197,8 +197,17 @@ pub fn wait_for_quiet(
     Ok(())
 }
 
+/// Ticks that this process has used, with all its children that have ended.
+pub(crate) fn own_ticks() -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/self/stat")?;
+    // What follows the name, which may have spaces: the eleventh field is the first of four times.
+    let rest = text.rsplit(')').next().unwrap_or_default();
+    let times = rest.split_ascii_whitespace().skip(11).take(4);
+    Ok(times.filter_map(|ticks| ticks.parse::<u64>().ok()).sum())
+}
+
 /// Ticks of all cores since boot: those that were not idle, and all.
-fn busy_and_all_ticks() -> io::Result<(u64, u64)> {
+pub(crate) fn busy_and_all_ticks() -> io::Result<(u64, u64)> {
     let text = fs::read_to_string("/proc/stat")?;
     let line = text.lines().next().unwrap_or_default();
     let ticks: Vec<u64> =

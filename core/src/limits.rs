@@ -132,6 +132,10 @@ pub const REPLICATED_MAX: u32 = 32;
 /// Default of `replicated_timeout`. A replica confirms within a round trip, or it is in trouble.
 pub const REPLICATED_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
 
+/// Withheld replies of one connection, bytes, from which on those are dropped whose clients are gone.
+/// The others count among what their clients have not read, and are bounded with it.
+pub const WITHHELD_PACK_BYTES: usize = 256 * 1024;
+
 /// Length of the name that `CLIENT SETNAME` keeps, bytes.
 pub const CLIENT_NAME_BYTES_MAX: usize = 64;
 

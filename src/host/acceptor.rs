@@ -14,7 +14,9 @@ use ringkeeper_core::id::ListenerId;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, Socket};
 
+use crate::host::alarm::Alarm;
 use crate::host::pulse::Pulse;
+use crate::host::routers::Line;
 use crate::host::runtime::{Listener, Sender};
 
 /// Clients of one listener that are taken before the others are looked at again.
@@ -57,16 +59,18 @@ pub(crate) struct Acceptor {
     orders: mpsc::Sender<Order>,
     bell: UnixStream,
     is_stopping: Arc<AtomicBool>,
+    alarm: Arc<Alarm>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Acceptor {
-    /// Starts the thread.
+    /// Starts the thread. `routers` is the way to the virtual routers, which leave if it ends
+    /// unasked.
     ///
     /// # Errors
     ///
     /// The system refuses a thread or two descriptors.
-    pub(crate) fn start(workers: Vec<Candidate>) -> io::Result<Self> {
+    pub(crate) fn start(workers: Vec<Candidate>, routers: Line) -> io::Result<Self> {
         let (bell, rung) = UnixStream::pair()?;
         bell.set_nonblocking(true)?;
         rung.set_nonblocking(true)?;
@@ -80,9 +84,17 @@ impl Acceptor {
             open: Vec::new(),
             pools: BTreeMap::new(),
         };
-        let thread =
-            std::thread::Builder::new().name("rk-accept".to_owned()).spawn(move || desk.run())?;
-        Ok(Self { orders, bell, is_stopping, thread: Some(thread) })
+        let alarm = Alarm::new(Some(routers));
+        let rings = Arc::clone(&alarm);
+        let thread = std::thread::Builder::new()
+            .name("rk-accept".to_owned())
+            .spawn(move || rings.run(|| desk.run()))?;
+        Ok(Self { orders, bell, is_stopping, alarm, thread: Some(thread) })
+    }
+
+    /// Tells whether the thread has ended, which without being dropped it has no reason to.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.alarm.has_ended()
     }
 
     /// Begins to accept at a listener.
@@ -112,6 +124,7 @@ impl Acceptor {
 
 impl Drop for Acceptor {
     fn drop(&mut self) {
+        self.alarm.expect_end();
         self.is_stopping.store(true, Ordering::Relaxed);
         self.order(Order::Stop);
         if let Some(thread) = self.thread.take() {

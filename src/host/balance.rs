@@ -21,6 +21,7 @@ use ringkeeper_core::node::balance::BalanceWorker;
 use ringkeeper_core::tls::{self, Versions};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::host::alarm::{Alarm, Watched};
 use crate::host::channels::Channels;
 use crate::host::errands::Errands;
 use crate::host::events;
@@ -87,6 +88,7 @@ impl Host for Desk {
 /// The virtual servers, on a thread of their own.
 pub(crate) struct Running {
     thread: JoinHandle<io::Result<()>>,
+    alarm: Arc<Alarm>,
     sender: Sender,
     plan: Arc<Plan>,
     /// Further handles on its sockets.
@@ -200,27 +202,28 @@ fn spawn(
     let start = Instant::now();
     let is_drained = Arc::new(AtomicBool::new(false));
     let mut channels = Channels::default();
+    let alarm = Alarm::new(line.clone());
     let (thread, sender) = match selected {
         #[cfg(feature = "uring")]
         Selected::Uring => {
             let (sender, mut mailbox) = rt_uring::mailbox()?;
             mailbox.set_opener(rt_uring::Opener::new(move |spec| channels.open(spec)));
             let sender = Sender::Uring(sender);
-            let desk = desk(&sender, &is_drained, line)?;
+            let desk = Watched::new(desk(&sender, &is_drained, line)?, Arc::clone(&alarm));
             let run = move || rt_uring::run(worker, start, Vec::new(), mailbox, desk);
-            (thread(run)?, sender)
+            (thread(&alarm, run)?, sender)
         }
         Selected::Tokio => {
             let (sender, mut mailbox) = rt_tokio::mailbox()?;
             mailbox.set_opener(rt_tokio::Opener::new(move |spec| channels.open(spec)));
             let sender = Sender::Tokio(sender);
-            let desk = desk(&sender, &is_drained, line)?;
+            let desk = Watched::new(desk(&sender, &is_drained, line)?, Arc::clone(&alarm));
             let run = move || rt_tokio::run(worker, start, Vec::new(), mailbox, desk);
-            (thread(run)?, sender)
+            (thread(&alarm, run)?, sender)
         }
     };
     listeners.into_iter().for_each(|listener| sender.listen(listener));
-    Ok(Running { thread, sender, plan, sockets: BTreeMap::new(), is_drained })
+    Ok(Running { thread, alarm, sender, plan, sockets: BTreeMap::new(), is_drained })
 }
 
 fn desk(sender: &Sender, is_drained: &Arc<AtomicBool>, line: Option<Line>) -> io::Result<Desk> {
@@ -230,25 +233,17 @@ fn desk(sender: &Sender, is_drained: &Arc<AtomicBool>, line: Option<Line>) -> io
 }
 
 fn thread(
+    alarm: &Arc<Alarm>,
     body: impl FnOnce() -> io::Result<()> + Send + 'static,
 ) -> io::Result<JoinHandle<io::Result<()>>> {
-    std::thread::Builder::new().name("rk-balance".to_owned()).spawn(move || {
-        // Also when `body` panics, so that the main thread does not wait for nobody.
-        struct Farewell;
-        impl Drop for Farewell {
-            fn drop(&mut self) {
-                signal::call_for_attention();
-            }
-        }
-        let _farewell = Farewell;
-        body()
-    })
+    let alarm = Arc::clone(alarm);
+    std::thread::Builder::new().name("rk-balance".to_owned()).spawn(move || alarm.run(body))
 }
 
 impl Running {
     /// Tells whether the thread has ended without being asked to.
     pub(crate) fn has_ended(&self) -> bool {
-        self.thread.is_finished()
+        self.alarm.has_ended()
     }
 
     /// Returns further handles on all sockets.
@@ -290,9 +285,10 @@ impl Running {
 
     /// Leaves: clients are closed, programs told; then the thread is ended.
     pub(crate) fn leave(self) {
+        self.alarm.expect_end();
         self.sender.mail(Mail::Command(Command::Drain { limit: Duration::ZERO }));
         let since = Instant::now();
-        while !self.is_drained.load(Ordering::Acquire) && !self.thread.is_finished() {
+        while !self.is_drained.load(Ordering::Acquire) && !self.alarm.has_ended() {
             if since.elapsed() > LEAVE_LIMIT {
                 tracing::error!("the virtual servers do not leave in time");
                 break;

@@ -73,7 +73,7 @@ fn covers(pool: &Pool, at: SocketAddr) -> bool {
 }
 
 /// Returns where a pool listens; none if that is a name or a path.
-fn place(pool: &Pool) -> Option<SocketAddr> {
+pub(super) fn place(pool: &Pool) -> Option<SocketAddr> {
     match &pool.listen.address {
         ListenAddress::Tcp(at) => Some(SocketAddr::new(at.host.parse().ok()?, at.port)),
         ListenAddress::Unix { .. } => None,

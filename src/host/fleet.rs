@@ -71,7 +71,7 @@ impl Fleet {
                 switchboard: Arc::clone(&switchboard),
             };
             let name = format!("rk-data-{}", worker.0);
-            let running = runtime::start(selected, name, drive, start, desk)
+            let running = runtime::start(selected, name, drive, start, desk, routers.clone())
                 .context("the worker's thread could not start")?;
             workers.push(running);
             pulses.push(pulse);
@@ -82,13 +82,13 @@ impl Fleet {
         let errands = Errands::start(move |answer| answers.mail_control(answer))
             .context("no thread to write files")?;
         let desk = ControlDesk { switchboard: Arc::clone(&switchboard), errands };
-        let name = "rk-watch".to_owned();
+        let (name, line) = ("rk-watch".to_owned(), routers.clone());
         let control = match encryption {
             Some(plan) => {
                 let drive = Tls::new(drive, plan, ringkeeper_core::time::Instant::START);
-                runtime::start(selected, name, drive, start, desk)
+                runtime::start(selected, name, drive, start, desk, line)
             }
-            None => runtime::start(selected, name, drive, start, desk),
+            None => runtime::start(selected, name, drive, start, desk, line),
         };
         let control = control.context("the thread that watches the workers could not start")?;
         switchboard.connect_control(control.sender().clone());
@@ -99,7 +99,8 @@ impl Fleet {
                 sender: worker.sender().clone(),
                 pulse: Arc::clone(pulse),
             });
-            Some(Acceptor::start(candidates.collect()).context("no thread to accept clients")?)
+            let acceptor = Acceptor::start(candidates.collect(), routers);
+            Some(acceptor.context("no thread to accept clients")?)
         } else {
             None
         };
@@ -226,9 +227,12 @@ impl Fleet {
         self.drained.len() == self.workers.len()
     }
 
-    /// Returns whether any worker has ended, which without [`Fleet::stop`] is a failure.
+    /// Returns whether any worker, or who accepts for them, has ended, which without
+    /// [`Fleet::stop`] is a failure.
     pub(crate) fn has_ended(&self) -> bool {
-        self.workers.iter().any(Running::has_ended) || self.control.has_ended()
+        self.workers.iter().any(Running::has_ended)
+            || self.control.has_ended()
+            || self.acceptor.as_ref().is_some_and(Acceptor::has_ended)
     }
 
     /// Returns whether every worker turned when it was last looked at.

@@ -2,6 +2,7 @@
 
 pub(crate) mod acceptor;
 pub(crate) mod admin;
+mod alarm;
 #[cfg(target_os = "linux")]
 pub(crate) mod balance;
 mod changes;
@@ -23,6 +24,8 @@ pub(crate) mod memory;
 pub(crate) mod notify;
 pub(crate) mod pidfile;
 pub(crate) mod pulse;
+#[cfg(target_os = "linux")]
+mod redirect;
 #[cfg(target_os = "linux")]
 mod reset;
 pub(crate) mod routers;

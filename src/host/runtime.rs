@@ -10,6 +10,7 @@ use ringkeeper_core::id::{ListenerId, WorkerId};
 use ringkeeper_core::io::{Drive, Errand, Event, Host, Mail, Notice, Parcel, Recipient};
 use socket2::Socket;
 
+use crate::host::alarm::{Alarm, Watched};
 use crate::host::errands::Errands;
 use crate::host::events::{self, EventLog};
 use crate::host::routers::Line;
@@ -415,6 +416,7 @@ impl Host for ControlDesk {
 pub(crate) struct Running {
     thread: JoinHandle<io::Result<()>>,
     sender: Sender,
+    alarm: Arc<Alarm>,
 }
 
 impl Running {
@@ -425,7 +427,7 @@ impl Running {
 
     /// Returns whether the thread has ended, which without [`Running::stop`] is a failure.
     pub(crate) fn has_ended(&self) -> bool {
-        self.thread.is_finished()
+        self.alarm.has_ended()
     }
 
     /// Ends the worker at once and waits for its thread.
@@ -434,12 +436,14 @@ impl Running {
     ///
     /// What the runtime failed with, or that the thread panicked.
     pub(crate) fn stop(self) -> io::Result<()> {
+        self.alarm.expect_end();
         self.sender.stop();
         self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the worker panicked")))
     }
 }
 
-/// Starts the worker `drive` on a thread of this name; `start` is the zero of its clock.
+/// Starts the worker `drive` on a thread of this name; `start` is the zero of its clock. `routers`
+/// is the way to the virtual routers, which leave if the thread ends unasked.
 ///
 /// # Errors
 ///
@@ -450,40 +454,33 @@ pub(crate) fn start<D: Drive + Send + 'static>(
     drive: D,
     start: Instant,
     desk: impl Host + Send + 'static,
+    routers: Line,
 ) -> io::Result<Running> {
+    let alarm = Alarm::new(Some(routers));
+    let desk = Watched::new(desk, Arc::clone(&alarm));
     let (thread, sender) = match selected {
         #[cfg(all(feature = "uring", target_os = "linux"))]
         Selected::Uring => {
             let (sender, mailbox) = rt_uring::mailbox()?;
             let body = move || rt_uring::run(drive, start, Vec::new(), mailbox, desk);
-            (spawn(name, body)?, Sender::Uring(sender))
+            (spawn(name, &alarm, body)?, Sender::Uring(sender))
         }
         Selected::Tokio => {
             let (sender, mailbox) = rt_tokio::mailbox()?;
             let body = move || rt_tokio::run(drive, start, Vec::new(), mailbox, desk);
-            (spawn(name, body)?, Sender::Tokio(sender))
+            (spawn(name, &alarm, body)?, Sender::Tokio(sender))
         }
     };
-    Ok(Running { thread, sender })
+    Ok(Running { thread, sender, alarm })
 }
 
 fn spawn(
     name: String,
+    alarm: &Arc<Alarm>,
     body: impl FnOnce() -> io::Result<()> + Send + 'static,
 ) -> io::Result<JoinHandle<io::Result<()>>> {
-    std::thread::Builder::new().name(name).spawn(move || {
-        // Also when `body` panics, so that the main thread does not wait for nobody.
-        let _farewell = Farewell;
-        body()
-    })
-}
-
-struct Farewell;
-
-impl Drop for Farewell {
-    fn drop(&mut self) {
-        signal::call_for_attention();
-    }
+    let alarm = Arc::clone(alarm);
+    std::thread::Builder::new().name(name).spawn(move || alarm.run(body))
 }
 
 #[cfg(test)]

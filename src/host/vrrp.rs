@@ -18,6 +18,7 @@ use ringkeeper_core::node::vrrp::VrrpWorker;
 use rustix::mm::MlockAllFlags;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
+use crate::host::alarm::Alarm;
 use crate::host::balance;
 use crate::host::channels::Channels;
 use crate::host::errands::Errands;
@@ -93,6 +94,7 @@ impl Host for Desk {
 /// The virtual routers, on a thread of their own.
 struct Thread {
     handle: JoinHandle<io::Result<()>>,
+    alarm: Arc<Alarm>,
     post: Post,
     is_drained: Arc<AtomicBool>,
     /// How long it may take to leave.
@@ -204,6 +206,8 @@ fn spawn(
 ) -> io::Result<Thread> {
     let start = Instant::now();
     let mut channels = Channels::default();
+    // Who would be told is this thread itself; its guardian says goodbye.
+    let alarm = Alarm::new(None);
     match selected {
         #[cfg(feature = "uring")]
         Selected::Uring => {
@@ -214,12 +218,12 @@ fn spawn(
                 let _ = mail.send(rt_uring::Message::Mail(answer));
             })?;
             let run = move || rt_uring::run(worker, start, Vec::new(), mailbox, desk);
-            let handle = thread(scheduling, run)?;
+            let handle = thread(scheduling, &alarm, run)?;
             let post: Post = Arc::new(move |mail| {
                 let message = mail.map_or(rt_uring::Message::Stop, rt_uring::Message::Mail);
                 let _ = sender.send(message);
             });
-            Ok(Thread { handle, post, is_drained, patience })
+            Ok(Thread { handle, alarm, post, is_drained, patience })
         }
         Selected::Tokio => {
             let (sender, mut mailbox) = rt_tokio::mailbox()?;
@@ -229,31 +233,27 @@ fn spawn(
                 let _ = mail.send(rt_tokio::Message::Mail(answer));
             })?;
             let run = move || rt_tokio::run(worker, start, Vec::new(), mailbox, desk);
-            let handle = thread(scheduling, run)?;
+            let handle = thread(scheduling, &alarm, run)?;
             let post: Post = Arc::new(move |mail| {
                 let message = mail.map_or(rt_tokio::Message::Stop, rt_tokio::Message::Mail);
                 let _ = sender.send(message);
             });
-            Ok(Thread { handle, post, is_drained, patience })
+            Ok(Thread { handle, alarm, post, is_drained, patience })
         }
     }
 }
 
 fn thread(
     scheduling: Scheduling,
+    alarm: &Arc<Alarm>,
     body: impl FnOnce() -> io::Result<()> + Send + 'static,
 ) -> io::Result<JoinHandle<io::Result<()>>> {
+    let alarm = Arc::clone(alarm);
     std::thread::Builder::new().name("rk-vrrp".to_owned()).spawn(move || {
-        // Also when `body` panics, so that the main thread does not wait for nobody.
-        struct Farewell;
-        impl Drop for Farewell {
-            fn drop(&mut self) {
-                signal::call_for_attention();
-            }
-        }
-        let _farewell = Farewell;
-        take_priority(&scheduling);
-        body()
+        alarm.run(|| {
+            take_priority(&scheduling);
+            body()
+        })
     })
 }
 
@@ -261,7 +261,7 @@ impl Thread {
     /// Waits until a command that ends the work has been obeyed.
     fn wait(&self) {
         let since = Instant::now();
-        while !self.is_drained.load(Ordering::Acquire) && !self.handle.is_finished() {
+        while !self.is_drained.load(Ordering::Acquire) && !self.alarm.has_ended() {
             if since.elapsed() > self.patience {
                 tracing::error!("the virtual routers do not leave in time");
                 break;
@@ -291,7 +291,7 @@ impl Running {
 
     /// Tells whether a thread has ended without being asked to.
     pub(crate) fn has_ended(&self) -> bool {
-        self.routers.as_ref().is_some_and(|thread| thread.handle.is_finished())
+        self.routers.as_ref().is_some_and(|thread| thread.alarm.has_ended())
             || self.balance.as_ref().is_some_and(balance::Running::has_ended)
     }
 

@@ -188,6 +188,11 @@ mod tests {
     fn a_program_is_told_to_run_and_to_have_ended() {
         let mut sleeper = std::process::Command::new("sleep");
         let mut child = sleeper.arg0("rk-sleeper").arg("60").spawn().unwrap();
+        // A program that is just starting has no arguments yet.
+        let words = format!("/proc/{}/cmdline", child.id());
+        while !std::fs::read(&words).unwrap().starts_with(b"rk-sleeper") {
+            std::thread::yield_now();
+        }
         let end = process("rk-sleeper").unwrap();
         assert_eq!(next(&end), "1");
         child.kill().unwrap();

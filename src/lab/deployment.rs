@@ -170,8 +170,7 @@ impl Deployment {
         command.args(["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"]);
         command.args(["--replica-announce-ip", &address, "--repl-timeout", "10"]);
         command.args(["--maxmemory", "256mb", "--dir"]).arg(self.place(server));
-        let group = SERVERS.iter().find(|group| group.contains(&server));
-        if let Some(&master) = group.and_then(|group| group.first())
+        if let Some(master) = self.followed(server)
             && master != server
         {
             command.args(["--replicaof", &self.network.address(master).to_string(), &port]);
@@ -179,6 +178,15 @@ impl Deployment {
         let child = processes::start(command, &self.log(server))?;
         self.children.push((server, child));
         Ok(())
+    }
+
+    /// Returns whom a server is told to follow when it starts: the master with which everything begins.
+    fn followed(&self, server: Host) -> Option<Host> {
+        let shard = SERVERS.iter().position(|group| group.contains(&server))?;
+        // Genuine Sentinels wait eight seconds before they tell a former master whom to follow, and
+        // nobody measures that.
+        let now = if self.recipe.is_glued { self.master(shard) } else { None };
+        now.or_else(|| SERVERS.get(shard)?.first().copied())
     }
 
     /// Returns what all arguments of a host's programs have in common, and those of no other's.
@@ -356,15 +364,38 @@ impl Deployment {
             if self.network.shared().is_none() || self.recipe.has(node, Peer::Keepalived) {
                 continue;
             }
-            let wanted = format!(" {}", Self::priority(node));
-            let page = resp::page(self.network.socket(node, ADMIN_PORT), "/metrics");
-            let page = page.map_err(|error| format!("{}: {error}", node.name()))?;
-            let mut lines = page.lines();
-            if !lines.any(|line| line.starts_with(PRIORITY) && line.ends_with(&wanted)) {
-                return Err(format!("{} has another priority than{wanted}", node.name()));
+            let (wanted, found) = (Self::priority(node), self.priority_at(node)?);
+            if found != wanted {
+                return Err(format!("{} has the priority {found}, not {wanted}", node.name()));
             }
         }
         Ok(())
+    }
+
+    /// Returns how willing a node is to have the shared address.
+    ///
+    /// # Errors
+    ///
+    /// It does not say it.
+    fn priority_at(&self, node: Host) -> Result<usize, String> {
+        if self.recipe.has(node, Peer::Keepalived) {
+            return Ok(Self::priority(node));
+        }
+        let page = resp::page(self.network.socket(node, ADMIN_PORT), "/metrics");
+        let page = page.map_err(|error| format!("{}: {error}", node.name()))?;
+        let line = page.lines().find(|line| line.starts_with(PRIORITY));
+        let number = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+        number.ok_or_else(|| format!("{} has no priority", node.name()))
+    }
+
+    /// Returns how long the best of the other nodes waits after a goodbye, if there is an address to
+    /// have. Source: RFC 9568 section 6.1, the skew time.
+    pub(super) fn skew_without(&self, holder: Host) -> Option<Duration> {
+        self.network.shared()?;
+        let others = NODES.iter().filter(|node| **node != holder);
+        let best = others.filter_map(|node| self.priority_at(*node).ok()).max()?;
+        let steps = u32::try_from(256_usize.checked_sub(best)?).ok()?;
+        Some(self.recipe.advert * steps / 256)
     }
 
     /// Tells why a node's Sentinel does not see a shard whole.

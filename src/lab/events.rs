@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::deployment::Deployment;
-use super::network::{Host, Kind, REDIS_PORT};
+use super::network::{Host, Kind, Network, REDIS_PORT};
+use super::processes::has_ended;
 use super::recipe::{NODES, SERVERS, SHARDS};
 use super::resp::{self, Client, Reply};
 use super::traffic::{Counts, Traffic, Verdict, Window};
@@ -13,17 +14,24 @@ use super::traffic::{Counts, Traffic, Verdict, Window};
 /// How long anything may take to heal.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long nodes may take until they are all as willing to have the address as they may be: each
+/// relapse within a minute doubles how long one has to be well before that counts.
+const WILLING_PATIENCE: Duration = Duration::from_secs(70);
+
 /// How often is asked what is measured.
 pub(super) const QUICKLY: Duration = Duration::from_millis(10);
 
 /// How often is asked whether all is whole, which costs the machine something.
 pub(super) const CALMLY: Duration = Duration::from_millis(100);
 
+/// How often is looked whether what was killed is gone.
+const CLOSELY: Duration = Duration::from_micros(200);
+
 /// How long a cable is cut after others have taken over.
 const CUT_FOR: Duration = Duration::from_millis(1000);
 
 /// How long a master stands still after another was made.
-const STOPPED_FOR: Duration = Duration::from_secs(3);
+const STOPPED_FOR: Duration = Duration::from_secs(1);
 
 /// How long somebody may go on writing to a former master.
 const STALE_FOR: Duration = Duration::from_secs(15);
@@ -32,7 +40,7 @@ const STALE_FOR: Duration = Duration::from_secs(15);
 const STALE_PACE: Duration = Duration::from_millis(10);
 
 /// How long nothing happens, to see what commands cost.
-const CALM_FOR: Duration = Duration::from_secs(5);
+const CALM_FOR: Duration = Duration::from_secs(2);
 
 /// Something that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -51,11 +59,11 @@ pub(crate) enum Event {
     Reload,
     /// Every node is replaced by a new process.
     Upgrade,
-    /// A master stands still until another is made, and three seconds more: SIGSTOP, SIGCONT.
+    /// A master stands still until another is made, and a second more: SIGSTOP, SIGCONT.
     StopMaster,
     /// The program that clients talk to is killed, and nothing else of its node.
     KillProxy,
-    /// Nothing happens for five seconds, to see what commands cost.
+    /// Nothing happens for two seconds, to see what commands cost.
     Calm,
 }
 
@@ -138,6 +146,11 @@ pub(super) struct Outcome {
     pub(super) failover: Option<Duration>,
     /// From the event to the first good reply on a new connection to the shared address.
     pub(super) reached: Option<Duration>,
+    /// How long the best of the other nodes waits after a goodbye, where it was the address that had to
+    /// move.
+    pub(super) skew: Option<Duration>,
+    /// Commands to the shard that were under way when its master was killed.
+    pub(super) in_flight: Option<u64>,
     /// The longest that a client waited.
     pub(super) pause: Duration,
     pub(super) counts: Counts,
@@ -179,6 +192,8 @@ pub(super) struct Lab {
     pub(super) traffic: Traffic,
     /// Shards are hit in turns.
     turn: usize,
+    /// What clients talked to when it was killed.
+    killed: Vec<Pid>,
     cost: Option<Cost>,
     stale: Option<Stale>,
 }
@@ -221,7 +236,7 @@ pub(super) fn settle(
 
 impl Lab {
     pub(super) const fn new(deployment: Deployment, traffic: Traffic) -> Self {
-        Self { deployment, traffic, turn: 0, cost: None, stale: None }
+        Self { deployment, traffic, turn: 0, killed: Vec::new(), cost: None, stale: None }
     }
 
     /// Tells whether an event can happen on this network.
@@ -236,6 +251,15 @@ impl Lab {
         }
     }
 
+    /// Waits before an event that takes the address from a node until all are willing to have it:
+    /// those that were ill a moment ago wait longer, and two such ones take it at the same moment.
+    pub(super) fn await_willingness(&self, event: Event) {
+        if matches!(event, Event::KillNode | Event::CutNode | Event::KillProxy) {
+            // If it does not come about, what happens then shows it.
+            let _ = settle(WILLING_PATIENCE, CALMLY, || self.deployment.judge_priorities());
+        }
+    }
+
     /// Has an event happen, waits until others have taken over, brings back what was taken away,
     /// waits until all is as before, and reads back every acknowledged write.
     pub(super) fn play(&mut self, event: Event) -> Outcome {
@@ -245,6 +269,10 @@ impl Lab {
             Hit::All
         });
         let masters = self.masters();
+        let skew = match target {
+            Hit::Node(node) => self.deployment.skew_without(node),
+            Hit::Shard(..) | Hit::All => None,
+        };
         (self.cost, self.stale) = (None, None);
         self.traffic.open_window();
         let since = Instant::now();
@@ -268,7 +296,7 @@ impl Lab {
         let is_promised = recipe.keeps_promise();
         problem = problem.or_else(|| complaint(keeps_all || is_promised, verdict));
         let outcome = outcome(event, target, window, verdict, whole_after, problem);
-        Outcome { cost: self.cost, stale: self.stale, ..outcome }
+        Outcome { cost: self.cost, stale: self.stale, skew, ..outcome }
     }
 
     fn masters(&self) -> Vec<Option<Host>> {
@@ -298,23 +326,35 @@ impl Lab {
     fn strike(&mut self, event: Event, hit: Hit) -> Result<(), String> {
         let text = |error: std::io::Error| error.to_string();
         match (event, hit) {
-            (Event::KillMaster | Event::KillNode, Hit::Shard(_, host) | Hit::Node(host)) => {
+            (Event::KillMaster, Hit::Shard(_, host)) => {
+                let before = Instant::now();
                 self.deployment.signal(host, Signal::KILL);
-                self.traffic.mark();
+                self.traffic.mark(before);
+                // What it still gets until its sockets are closed is as good as under way.
+                self.wait_for_end(host, CLOSELY)?;
+                self.traffic.note_gone();
+                Ok(())
+            }
+            (Event::KillNode, Hit::Node(host)) => {
+                let before = Instant::now();
+                self.deployment.signal(host, Signal::KILL);
+                self.traffic.mark(before);
                 Ok(())
             }
             (Event::StopMaster, Hit::Shard(_, host)) => {
+                let before = Instant::now();
                 self.deployment.signal(host, Signal::STOP);
-                self.traffic.mark();
+                self.traffic.mark(before);
                 Ok(())
             }
             (Event::KillProxy, Hit::Node(host)) => {
-                let proxies = self.deployment.proxies(host);
-                for pid in proxies {
+                self.killed = self.deployment.proxies(host);
+                let before = Instant::now();
+                for pid in &self.killed {
                     // It may have ended this instant.
-                    let _ = kill_process(pid, Signal::KILL);
+                    let _ = kill_process(*pid, Signal::KILL);
                 }
-                self.traffic.mark();
+                self.traffic.mark(before);
                 Ok(())
             }
             (Event::Calm, _) => {
@@ -322,30 +362,22 @@ impl Lab {
                 Ok(())
             }
             (Event::CutNode | Event::CutMaster, Hit::Shard(_, host) | Hit::Node(host)) => {
-                self.deployment.network.set_cable(host, false).map_err(text)?;
-                self.traffic.mark();
+                let cut = Network::prepare_cut(host).map_err(text)?;
+                // If it is not up yet, its start is measured too.
+                std::thread::sleep(CALMLY);
+                let before = Instant::now();
+                cut.finish().map_err(text)?;
+                self.traffic.mark(before);
                 Ok(())
             }
-            (Event::Plan, Hit::Shard(shard, _)) => {
-                self.traffic.mark();
-                let name = SHARDS.get(shard).copied().unwrap_or_default();
-                let ask = |node: &Host| {
-                    let words = ["SENTINEL", "FAILOVER", name];
-                    self.deployment.ask_sentinel(*node, &words).map_err(text)
-                };
-                let reply = NODES
-                    .iter()
-                    .map(ask)
-                    .find(|reply| reply.as_ref().is_ok_and(|reply| reply.text() == "OK"));
-                reply.map(|_| ()).ok_or_else(|| "no Sentinel begins a failover".to_owned())
-            }
+            (Event::Plan, Hit::Shard(shard, _)) => self.plan(shard),
             (Event::Reload, _) => {
                 self.deployment.change_configuration().map_err(text)?;
-                self.traffic.mark();
+                self.traffic.mark(Instant::now());
                 NODES.iter().try_for_each(|node| self.deployment.tell(*node, "reload"))
             }
             (Event::Upgrade, _) => {
-                self.traffic.mark();
+                self.traffic.mark(Instant::now());
                 NODES.iter().try_for_each(|node| {
                     self.deployment.tell(*node, "upgrade")?;
                     // The next one leaves when this one can stand in for it.
@@ -354,6 +386,26 @@ impl Lab {
             }
             _ => Err("this cannot happen to that".to_owned()),
         }
+    }
+
+    /// Has a master replaced on purpose, by the first Sentinel that does it.
+    fn plan(&self, shard: usize) -> Result<(), String> {
+        self.traffic.mark(Instant::now());
+        let name = SHARDS.get(shard).copied().unwrap_or_default();
+        let words = ["SENTINEL", "FAILOVER", name];
+        let is_begun = NODES.iter().any(|node| {
+            let reply = self.deployment.ask_sentinel(*node, &words);
+            reply.is_ok_and(|reply| reply.text() == "OK")
+        });
+        if is_begun { Ok(()) } else { Err("no Sentinel begins a failover".to_owned()) }
+    }
+
+    /// Waits until no process of a host is left.
+    fn wait_for_end(&mut self, host: Host, every: Duration) -> Result<(), String> {
+        settle(PATIENCE, every, || match self.deployment.is_running(host) {
+            true => Err(format!("{} is still there", host.name())),
+            false => Ok(()),
+        })
     }
 
     /// Waits until clients are served again.
@@ -384,10 +436,7 @@ impl Lab {
         let text = |error: std::io::Error| error.to_string();
         match (event, hit) {
             (Event::KillMaster | Event::KillNode, Hit::Shard(_, host) | Hit::Node(host)) => {
-                settle(PATIENCE, QUICKLY, || match self.deployment.is_running(host) {
-                    true => Err(format!("{} is still there", host.name())),
-                    false => Ok(()),
-                })?;
+                self.wait_for_end(host, QUICKLY)?;
                 self.deployment.start(host).map_err(text)
             }
             (Event::StopMaster, Hit::Shard(shard, host)) => {
@@ -397,9 +446,11 @@ impl Lab {
                 Ok(())
             }
             (Event::KillProxy, Hit::Node(host)) => {
-                settle(PATIENCE, QUICKLY, || match self.deployment.proxies(host).is_empty() {
-                    true => Ok(()),
-                    false => Err(format!("the proxy of {} is still there", host.name())),
+                settle(PATIENCE, QUICKLY, || {
+                    match self.killed.iter().all(|pid| has_ended(*pid)) {
+                        true => Ok(()),
+                        false => Err(format!("the proxy of {} is still there", host.name())),
+                    }
                 })?;
                 self.deployment.start_proxy(host).map_err(text)
             }
@@ -512,12 +563,18 @@ fn outcome(
         (Hit::Node(_), Some(window)) => window.reached,
         (Hit::Shard(..) | Hit::Node(_) | Hit::All, _) => None,
     };
+    let in_flight = match (hit, &window) {
+        (Hit::Shard(shard, _), Some(window)) => window.in_flight(shard),
+        (Hit::Shard(..) | Hit::Node(_) | Hit::All, _) => None,
+    };
     Outcome {
         event,
         target: hit.name(),
         // A planned failover has no silence before it; there the pause says it.
         failover: failover.filter(|_| event != Event::Plan),
         reached,
+        skew: None,
+        in_flight,
         pause: window.as_ref().map_or(Duration::ZERO, |window| window.pause),
         counts: window.as_ref().map_or_else(Counts::default, |window| window.counts),
         verdict,

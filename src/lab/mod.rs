@@ -226,6 +226,7 @@ fn experiment(options: &Options, kind: Kind, doors: Vec<TcpListener>) -> io::Res
             for &event in (0..*rounds).flat_map(|_| events) {
                 let is_over = matches!(wakes.try_recv(), Ok(Wake::Leave)) || !report.is_good();
                 if lab.can_play(event) && !is_over {
+                    lab.await_willingness(event);
                     play(&mut lab, event, &mut report);
                 }
             }

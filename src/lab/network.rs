@@ -2,10 +2,10 @@
 //! loopback interface.
 #![cfg(target_os = "linux")]
 
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use crate::host::sys;
 
@@ -163,6 +163,18 @@ impl Network {
         ip(&format!("link set p-{} {state}", host.name()))
     }
 
+    /// Prepares to cut a host's cable, so that it takes no time when it is to happen.
+    ///
+    /// # Errors
+    ///
+    /// The program cannot be started.
+    pub(super) fn prepare_cut(host: Host) -> io::Result<Prepared> {
+        let mut command = tool("ip");
+        command.args(["-batch", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+        let line = format!("link set p-{} down\n", host.name());
+        Ok(Prepared { child: command.spawn()?, line })
+    }
+
     /// Begins or ends to drop a host's packets in one direction.
     ///
     /// # Errors
@@ -197,6 +209,31 @@ impl Network {
         let mut holders = nodes.iter().filter(has);
         let first = holders.next()?;
         holders.next().is_none().then_some(*first)
+    }
+}
+
+/// A program that runs and waits for the word.
+pub(super) struct Prepared {
+    child: Child,
+    line: String,
+}
+
+impl Prepared {
+    /// Has it do what it is there for, and waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// It fails; the text has what it said.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        if let Some(mut input) = self.child.stdin.take() {
+            input.write_all(self.line.as_bytes())?;
+        }
+        let output = self.child.wait_with_output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(io::Error::other(format!("ip {}: {}", self.line.trim(), said.trim())))
     }
 }
 

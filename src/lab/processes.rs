@@ -36,6 +36,17 @@ pub(super) fn find(part: &str) -> Vec<Pid> {
     numbers.filter_map(Pid::from_raw).filter(|pid| *pid != own).filter(has).collect()
 }
 
+/// Tells whether a process has given up all that it had. Its arguments are gone before its sockets are,
+/// and its first thread may end before others.
+pub(super) fn has_ended(pid: Pid) -> bool {
+    let place = format!("/proc/{}", pid.as_raw_nonzero());
+    let Ok(stat) = fs::read_to_string(format!("{place}/stat")) else { return true };
+    // Behind the name, which may have any character.
+    let is_zombie = stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z'));
+    let threads = fs::read_dir(format!("{place}/task")).map_or(0, Iterator::count);
+    is_zombie && threads <= 1
+}
+
 /// Returns the time that all threads of a process have had of a processor; none if it has ended.
 pub(super) fn spent(pid: Pid) -> Duration {
     let threads = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()));

@@ -48,7 +48,12 @@ impl Outcome {
             parts.push(format!("address {}", ms(time)));
         }
         parts.push(format!("pause {}", ms(self.pause)));
-        parts.push(format!("failed {}", self.counts.failed));
+        match self.in_flight {
+            Some(count) => {
+                parts.push(format!("failed {} of {count} under way", self.counts.failed));
+            }
+            None => parts.push(format!("failed {}", self.counts.failed)),
+        }
         parts.push(format!("held {}", self.counts.held));
         parts.push(format!("lost {}", self.verdict.lost));
         if let Some(stale) = self.stale {
@@ -164,6 +169,12 @@ fn event(json: &mut Json, of: &Outcome) {
     if let Some(time) = of.reached {
         json.key("address_ms").millis(time);
     }
+    if let Some(time) = of.skew {
+        json.key("skew_ms").millis(time);
+    }
+    if let Some(count) = of.in_flight {
+        json.key("in_flight").number(count);
+    }
     json.key("pause_ms").millis(of.pause);
     json.key("whole_after_ms").millis(of.whole_after);
     counts(json, of.counts);
@@ -197,6 +208,8 @@ mod tests {
             target: "redis-1".to_owned(),
             failover: Some(Duration::from_micros(34_567)),
             reached: None,
+            skew: None,
+            in_flight: Some(3),
             pause: Duration::from_micros(1_234),
             counts: Counts { sent: 10, answered: 9, failed: 1, held: 2 },
             verdict: Verdict { checked: 7, lost: 1, unread: 0 },
@@ -211,7 +224,10 @@ mod tests {
     #[test]
     fn a_line_tells_what_was_measured_and_whether_it_healed() {
         let line = outcome(None).line();
-        assert!(line.contains("failover 34 ms, pause 1.2 ms, failed 1, held 2, lost 1"), "{line}");
+        assert!(
+            line.contains("failover 34 ms, pause 1.2 ms, failed 1 of 3 under way, held 2, lost 1"),
+            "{line}"
+        );
         assert!(line.ends_with("whole after 2000 ms; healed"), "{line}");
         assert!(!line.contains("address"), "{line}");
         let line = outcome(Some("nobody answers")).line();

@@ -27,14 +27,18 @@ const CONNECT_PATIENCE: Duration = Duration::from_millis(50);
 /// How long a client waits for a reply.
 const REPLY_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long whoever only looks for the address waits for anything.
-const LOOK_PATIENCE: Duration = Duration::from_millis(15);
+/// How long whoever only looks for the address waits for a connection: less than until it is its turn
+/// again.
+const LOOK_PATIENCE: Duration = Duration::from_millis(10);
+
+/// How long it then waits for the answer.
+const LOOK_REPLY_PATIENCE: Duration = Duration::from_millis(50);
 
 /// Those who look for the address, so that one of them looks while another waits in vain.
-const LOOKERS: u32 = 5;
+const LOOKERS: u32 = 6;
 
 /// From one of them to the next.
-const LOOK_STEP: Duration = Duration::from_millis(3);
+const LOOK_STEP: Duration = Duration::from_millis(2);
 
 /// Latencies that are kept of one event.
 const LATENCIES_MAX: usize = 200_000;
@@ -65,8 +69,14 @@ pub(super) struct Counts {
 /// What clients saw of one event.
 #[derive(Clone, Debug)]
 pub(super) struct Window {
-    /// The moment from which times count.
+    /// The moment from which times count: just before it happened.
     mark: Instant,
+    /// The moment from which what is sent counts: just after.
+    after: Instant,
+    /// When what was killed had given everything up; none while it has not.
+    gone: Option<Instant>,
+    /// Commands that were sent before that and ended after the mark, per shard.
+    in_flight: [u64; 2],
     pub(super) counts: Counts,
     /// The longest that a client waited for a good reply, repetitions included.
     pub(super) pause: Duration,
@@ -80,14 +90,23 @@ pub(super) struct Window {
 
 impl Window {
     fn new() -> Self {
+        let now = Instant::now();
         Self {
-            mark: Instant::now(),
+            mark: now,
+            after: now,
+            gone: None,
+            in_flight: [0; 2],
             counts: Counts::default(),
             pause: Duration::ZERO,
             writes: [None; 2],
             reached: None,
             latencies: Vec::new(),
         }
+    }
+
+    /// Returns how many commands to a shard were under way when its master died, if one did.
+    pub(super) fn in_flight(&self, shard: usize) -> Option<u64> {
+        self.gone.and_then(|_| self.in_flight.get(shard).copied())
     }
 }
 
@@ -174,6 +193,11 @@ impl Tally {
         self.counts.add(counts);
         let Some(window) = &mut self.window else { return };
         window.counts.add(counts);
+        if let Some(count) = window.in_flight.get_mut(done.client % 2)
+            && window.gone.is_none_or(|gone| done.sent_at <= gone)
+        {
+            *count += 1;
+        }
         if counts.answered == 0 {
             return;
         }
@@ -181,7 +205,7 @@ impl Tally {
         if done.is_write && window.latencies.len() < LATENCIES_MAX {
             window.latencies.push(took);
         }
-        if done.is_write && done.sent_at >= window.mark {
+        if done.is_write && done.sent_at >= window.after {
             let since = now.saturating_duration_since(window.mark);
             if let Some(first) = window.writes.get_mut(done.client % 2) {
                 first.get_or_insert(since);
@@ -230,7 +254,7 @@ impl Traffic {
         for number in 0..LOOKERS {
             let shared = Arc::clone(&traffic.shared);
             let thread = std::thread::Builder::new().name("rk-look".to_owned());
-            traffic.threads.push(thread.spawn(move || look(&shared, LOOK_STEP * number))?);
+            traffic.threads.push(thread.spawn(move || look(&shared, number))?);
         }
         Ok(traffic)
     }
@@ -241,13 +265,22 @@ impl Traffic {
         tally.window = Some(Window::new());
     }
 
-    /// Says that the event has happened now: times count from here.
-    pub(super) fn mark(&self) {
+    /// Says that the event has happened: times count from `before`, and what is sent from here on.
+    pub(super) fn mark(&self, before: Instant) {
         let mut tally = lock(&self.shared.tally);
         if let Some(window) = &mut tally.window {
-            window.mark = Instant::now();
+            (window.mark, window.after) = (before, Instant::now());
             window.writes = [None; 2];
+            window.in_flight = [0; 2];
             window.reached = None;
+        }
+    }
+
+    /// Says that what was killed has given up its connections: whatever is sent from here on was not
+    /// under way.
+    pub(super) fn note_gone(&self) {
+        if let Some(window) = &mut lock(&self.shared.tally).window {
+            window.gone = Some(Instant::now());
         }
     }
 
@@ -454,39 +487,47 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// Connects anew all the time while an event waits for the first good reply; for each event a while
-/// after it.
-fn look(shared: &Shared, after: Duration) {
+/// Connects anew all the time while an event waits for the first good reply. All who look take
+/// turns: their attempts begin at even distances from the event.
+fn look(shared: &Shared, number: u32) {
     let mut turn = 0;
-    let mut seen = None;
     while !shared.is_over() {
         let mark = match &lock(&shared.tally).window {
             Some(Window { mark, reached: None, .. }) => Some(*mark),
             Some(_) | None => None,
         };
         let Some(mark) = mark else {
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(LOOK_STEP);
             continue;
         };
-        if seen.replace(mark) != Some(mark) {
-            std::thread::sleep(after);
-        }
+        std::thread::sleep(until_turn(mark.elapsed(), number));
         let Some(&at) = shared.entries.get(turn % shared.entries.len().max(1)) else { return };
         turn += 1;
         let began = Instant::now();
-        let reply = Client::connect(at, LOOK_PATIENCE, LOOK_PATIENCE)
+        let reply = Client::connect(at, LOOK_PATIENCE, LOOK_REPLY_PATIENCE)
             .and_then(|mut client| client.ask(&["PING"]));
         let is_good = matches!(reply, Ok(Reply::Text(_)));
         if let Some(window) = &mut lock(&shared.tally).window
             && is_good
             && window.mark == mark
-            && began >= mark
+            && began >= window.after
         {
             let since = mark.elapsed();
             window.reached.get_or_insert(since);
         }
-        std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Returns how long one who looks waits for its next turn, so long after an event.
+fn until_turn(since: Duration, number: u32) -> Duration {
+    let (round, first) = ((LOOK_STEP * LOOKERS).as_nanos(), (LOOK_STEP * number).as_nanos());
+    let late = since.as_nanos().saturating_sub(first) % round;
+    let wait = match since.as_nanos().checked_sub(first) {
+        None => first - since.as_nanos(),
+        Some(_) if late == 0 => 0,
+        Some(_) => round - late,
+    };
+    Duration::from_nanos(u64::try_from(wait).unwrap_or_default())
 }
 
 /// Whoever reads back.
@@ -533,7 +574,7 @@ mod tests {
         let now = Instant::now();
         Tally {
             counts: Counts::default(),
-            window: Some(Window { mark: now, ..Window::new() }),
+            window: Some(Window { mark: now, after: now, ..Window::new() }),
             wrong: 0,
             errors: BTreeMap::new(),
             last_good: vec![now; CLIENTS],
@@ -557,6 +598,31 @@ mod tests {
         assert!(window.writes[0].is_none() && window.writes[1].is_some());
         assert_eq!(window.counts, Counts { sent: 3, answered: 2, failed: 1, held: 1 });
         assert!(window.pause >= Duration::from_millis(50));
+    }
+
+    #[test]
+    fn in_flight_is_what_was_sent_before_the_end_and_ended_after_the_begin() {
+        let mut tally = tally();
+        let mark = tally.window.as_ref().unwrap().mark;
+        let before = mark.checked_sub(Duration::from_millis(1)).unwrap();
+        tally.note(write(2, before, Err("outcome unknown".to_owned())));
+        assert_eq!(tally.window.as_ref().unwrap().in_flight(0), None, "nobody was killed");
+        tally.window.as_mut().unwrap().gone = Some(mark);
+        tally.note(write(4, before, Ok(())));
+        tally.note(write(6, Instant::now(), Ok(())));
+        tally.note(write(1, before, Ok(())));
+        let window = tally.window.unwrap();
+        assert_eq!([0, 1].map(|shard| window.in_flight(shard)), [Some(2), Some(1)]);
+    }
+
+    #[test]
+    fn those_who_look_take_turns() {
+        let ms = Duration::from_millis;
+        assert_eq!(until_turn(ms(0), 0), ms(0));
+        assert_eq!(until_turn(ms(1), 2), ms(3));
+        assert_eq!(until_turn(ms(5), 2), ms(11));
+        assert_eq!(until_turn(ms(16), 2), ms(0));
+        assert_eq!(until_turn(ms(17), 5), ms(5));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Failovers as clients see them: this product beside nutcracker, redis-sentinel, keepalived and a
 //! script that joins them, on the same machine and in turns.
 //!
-//! Each run is a laboratory of its own, the one of `ringkeeper lab`: three nodes, six Redis servers
-//! and eight clients that write through the shared address and look for everything that was
-//! acknowledged. What is measured here can be had by hand: the commands are printed.
+//! Each run is a laboratory, the one of `ringkeeper lab`: three nodes, six Redis servers and eight
+//! clients that write through the shared address and look for everything that was acknowledged. What
+//! wants the same settings happens in one laboratory, in turns; each event begins when all has healed
+//! of the one before. What is measured here can be had by hand: the commands are printed.
 
 pub mod modes;
 pub mod report;
@@ -12,12 +13,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use serde_json::Value;
 
 use crate::process::find;
 use crate::targets::{build_ringkeeper, target_folder};
-use modes::{Mode, Stack};
+use modes::{Laboratory, Mode, Stack};
 use report::Report;
 
 const HELP: &str = "\
@@ -26,23 +28,24 @@ cargo bench --bench failover -- [OPTIONS]
 Needs redis-server, nutcracker, keepalived, iproute2 and iptables, and root or the right to make
 namespaces.
 
-  --rounds N           laboratories of each cell, in turns (default 5)
-  --events N           events in each of them (default 4; `replicated` has ten times as many)
-  --quick              one laboratory with one event each; for a look, not for a figure
-  --modes A,B          of fast, silence, plan, stop, proxy, host-0.01, host-0.1, replicated, cost
-                       (default: all)
+  --events N           events of each kind and stack (default 10)
+  --rounds N           laboratories that they are spread over, in which the stacks take turns (default 2)
+  --quick              one event of each kind; for a look, not for a figure
+  --only A,B           of fast, silence, plan, stop, proxy, host-0.01, host-0.1, replicated, cost
+                       (default: all); also --modes
   --stacks A,B         of uring, tokio, glued (default: all)
   --ringkeeper FILE    this program, not target/release/ringkeeper, and build nothing
 ";
 
+/// Laboratories that make up for what others did not come to, because something did not heal.
+const REPEATS_MAX: usize = 2;
+
 /// What the command line asks for.
 pub struct Options {
-    /// Laboratories of each cell.
+    /// Laboratories of each kind.
     pub rounds: usize,
-    /// Events in each.
+    /// Events of each mode and stack, in all of them together.
     pub events: usize,
-    /// Whether it is only for a look.
-    pub is_quick: bool,
     /// What is measured.
     pub modes: Vec<Mode>,
     /// Of whom.
@@ -66,41 +69,34 @@ fn pick<T: Copy>(
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let mut options = Self {
-            rounds: 5,
-            events: 4,
-            is_quick: false,
+            rounds: 2,
+            events: 10,
             modes: Mode::ALL.to_vec(),
             stacks: Stack::ALL.to_vec(),
             ringkeeper: None,
         };
         while let Some(name) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
-            let number = |text: String| text.parse().map_err(|_| format!("{name} needs a number"));
+            let number = |text: String| match text.parse::<usize>() {
+                Ok(number) if number > 0 => Ok(number),
+                Ok(_) | Err(_) => Err(format!("{name} needs a number")),
+            };
             match name.as_str() {
                 // Cargo adds it.
                 "--bench" => {}
                 "--help" | "-h" => return Ok(None),
                 "--rounds" => options.rounds = number(value()?)?,
                 "--events" => options.events = number(value()?)?,
-                "--quick" => (options.rounds, options.events, options.is_quick) = (1, 1, true),
-                "--modes" => options.modes = pick(&value()?, &Mode::ALL, |one| one.name())?,
+                "--quick" => (options.rounds, options.events) = (1, 1),
+                "--only" | "--modes" => {
+                    options.modes = pick(&value()?, &Mode::ALL, |one| one.name())?
+                }
                 "--stacks" => options.stacks = pick(&value()?, &Stack::ALL, |one| one.name())?,
                 "--ringkeeper" => options.ringkeeper = Some(value()?.into()),
                 _ => return Err(format!("unknown option {name}")),
             }
         }
         Ok(Some(options))
-    }
-
-    fn events_of(&self, mode: Mode) -> usize {
-        // One look at what commands cost is as good as several.
-        if mode == Mode::Cost {
-            1
-        } else if mode == Mode::Replicated && !self.is_quick {
-            10 * self.events
-        } else {
-            self.events
-        }
     }
 }
 
@@ -131,21 +127,20 @@ fn run(options: &Options) -> io::Result<()> {
     // Names of sockets must not be long.
     let folder = folder.canonicalize()?;
     let mut report = Report::begin();
-    for &mode in &options.modes {
-        for round in 0..options.rounds {
-            let mut cells: Vec<(Stack, bool)> =
-                options.stacks.iter().flat_map(|stack| mode.cells(*stack)).collect();
-            let turn = round % cells.len().max(1);
-            cells.rotate_left(turn);
-            for (stack, is_replicated) in cells {
-                let words = words(mode, stack, is_replicated, options.events_of(mode));
-                match laboratory(&ringkeeper, &folder, &words) {
-                    Ok(seen) => report.add(mode, stack, is_replicated, &seen),
-                    Err(error) => report.problem(format!("{words}: {error}")),
-                }
+    let mut laboratories = Laboratory::all(&options.modes, &options.stacks);
+    for round in 1..=options.rounds + REPEATS_MAX {
+        // After the last round what is still missing is made up for.
+        let wanted = (options.events * round).div_ceil(options.rounds).min(options.events);
+        for one in &laboratories {
+            let missing = wanted.saturating_sub(report.least(one));
+            if missing > 0 {
+                measure(&ringkeeper, &folder, one, missing, &mut report);
             }
         }
-        eprintln!("{} is done", mode.name());
+        // Whoever was first is last in the next round.
+        if !laboratories.is_empty() {
+            laboratories.rotate_left(1);
+        }
     }
     println!("{}", report.finish());
     let file = target_folder().join("failover.json");
@@ -154,15 +149,20 @@ fn run(options: &Options) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the words of a run's command.
-fn words(mode: Mode, stack: Stack, is_replicated: bool, events: usize) -> String {
-    let replicated = if is_replicated { " --replicated 1" } else { "" };
-    format!("lab --auto {} --rounds {events}{replicated}{}", mode.words(stack), stack.words())
+/// Runs a laboratory and takes in what it saw.
+fn measure(program: &Path, folder: &Path, one: &Laboratory, rounds: usize, report: &mut Report) {
+    let words = one.command(rounds);
+    eprintln!("ringkeeper {words}");
+    let since = Instant::now();
+    match laboratory(program, folder, &words) {
+        Ok(seen) => report.add(one, &seen),
+        Err(error) => report.problem(format!("{words}: {error}")),
+    }
+    eprintln!("  {} s", since.elapsed().as_secs());
 }
 
 /// Runs a laboratory; returns what it saw.
 fn laboratory(ringkeeper: &Path, folder: &Path, words: &str) -> io::Result<Value> {
-    eprintln!("ringkeeper {words}");
     let (place, result) = (folder.join("lab"), folder.join("result.json"));
     let _ = fs::remove_file(&result);
     let mut command = Command::new(ringkeeper);

@@ -79,6 +79,17 @@ impl Measure {
     }
 }
 
+/// What is promised of a time, milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Limit {
+    /// The median stays below.
+    Median(f64),
+    /// Each stays below.
+    Each(f64),
+    /// Each stays below the skew of the node that takes over and this.
+    AboveSkew(f64),
+}
+
 impl Mode {
     /// All of them.
     pub const ALL: [Self; 9] = [
@@ -123,16 +134,15 @@ impl Mode {
         }
     }
 
-    /// What is promised of this product, milliseconds.
-    pub const fn limit_ms(self) -> Option<f64> {
+    /// What is promised of this product.
+    pub const fn limit(self) -> Option<Limit> {
         match self {
-            Self::Fast => Some(80.0),
-            Self::Silence => Some(1180.0),
-            Self::Plan => Some(30.0),
-            // The skew of the last of the three priorities, 230, and 5 ms.
-            Self::Proxy => Some(15.2),
-            Self::HostQuick => Some(50.0),
-            Self::Host => Some(370.0),
+            Self::Fast => Some(Limit::Median(80.0)),
+            Self::Silence => Some(Limit::Median(1180.0)),
+            Self::Plan => Some(Limit::Each(30.0)),
+            Self::Proxy => Some(Limit::AboveSkew(5.0)),
+            Self::HostQuick => Some(Limit::Each(50.0)),
+            Self::Host => Some(Limit::Each(370.0)),
             Self::Stop | Self::Replicated | Self::Cost => None,
         }
     }
@@ -146,30 +156,116 @@ impl Mode {
         }
     }
 
-    /// Returns what is measured of a stack: with the promise of a replica, or without.
-    pub fn cells(self, stack: Stack) -> Vec<(Stack, bool)> {
-        match (self, stack) {
-            // It has neither.
-            (Self::Fast | Self::Replicated, Stack::Glued) => Vec::new(),
-            (Self::Replicated, _) => vec![(stack, true)],
-            (Self::Cost, Stack::Uring | Stack::Tokio) => vec![(stack, false), (stack, true)],
-            _ => vec![(stack, false)],
+    /// Its event: what a laboratory is told, and what it calls that.
+    pub const fn event(self) -> [&'static str; 2] {
+        match self {
+            Self::Fast | Self::Silence | Self::Replicated => ["kill-master", "kill a master"],
+            Self::Plan => ["plan", "plan a failover"],
+            Self::Stop => ["stop-master", "stop a master"],
+            Self::Proxy => ["kill-proxy", "kill the proxy"],
+            Self::HostQuick | Self::Host => ["cut-node", "cut a node's network"],
+            Self::Cost => ["calm", "nothing"],
         }
     }
 
-    /// What a laboratory is told.
-    pub fn words(self, stack: Stack) -> &'static str {
+    /// Under which settings it is measured of a stack; each is a table's line.
+    fn settings(self, stack: Stack) -> Vec<Setting> {
+        let plain = Setting { is_replicated: false, words: "" };
+        let replicated = Setting { is_replicated: true, words: " --replicated 1" };
+        let quick_adverts = " --advert 10";
         match (self, stack) {
-            (Self::Fast | Self::Replicated, _) | (Self::Silence, Stack::Glued) => {
-                "--only kill-master"
+            // It has neither.
+            (Self::Fast | Self::Replicated, Stack::Glued) => Vec::new(),
+            (Self::HostQuick, Stack::Glued) => vec![Setting { words: quick_adverts, ..plain }],
+            (Self::Cost, Stack::Uring | Stack::Tokio) => vec![plain, replicated],
+            (Self::Replicated, _) => vec![replicated],
+            // How often is announced says nothing about masters, nor the other way round.
+            (Self::Silence | Self::HostQuick, Stack::Uring | Stack::Tokio) => {
+                vec![Setting { words: " --no-fast-down --advert 10", ..plain }]
             }
-            (Self::Silence, _) => "--only kill-master --no-fast-down",
-            (Self::Plan, _) => "--only plan",
-            (Self::Stop, _) => "--only stop-master",
-            (Self::Proxy, _) => "--only kill-proxy",
-            (Self::HostQuick, _) => "--only cut-node --advert 10",
-            (Self::Host, _) => "--only cut-node",
-            (Self::Cost, _) => "--only calm",
+            _ => vec![plain],
         }
+    }
+}
+
+/// What can be chosen of a laboratory, beside the stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Setting {
+    is_replicated: bool,
+    words: &'static str,
+}
+
+/// One laboratory, in which everything happens that wants the same settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Laboratory {
+    /// Which programs.
+    pub stack: Stack,
+    /// Whether a replica has every write before it is acknowledged.
+    pub is_replicated: bool,
+    /// What happens, in turns.
+    pub modes: Vec<Mode>,
+    words: &'static str,
+}
+
+impl Laboratory {
+    /// Returns the laboratories that some modes need of some stacks; the stacks take turns.
+    pub fn all(modes: &[Mode], stacks: &[Stack]) -> Vec<Self> {
+        let mut all: Vec<(Setting, Self)> = Vec::new();
+        for &stack in stacks {
+            for &mode in modes {
+                for setting in mode.settings(stack) {
+                    let is_it = |(known, one): &&mut (Setting, Self)| {
+                        *known == setting && one.stack == stack
+                    };
+                    if let Some((_, one)) = all.iter_mut().find(is_it) {
+                        one.modes.push(mode);
+                        continue;
+                    }
+                    let Setting { is_replicated, words } = setting;
+                    all.push((setting, Self { stack, is_replicated, modes: vec![mode], words }));
+                }
+            }
+        }
+        all.sort_by_key(|(setting, one)| (*setting, one.stack));
+        all.into_iter().map(|(_, one)| one).collect()
+    }
+
+    /// Returns the words of its command.
+    pub fn command(&self, rounds: usize) -> String {
+        let events: Vec<&str> = self.modes.iter().map(|mode| mode.event()[0]).collect();
+        let (events, words, stack) = (events.join(","), self.words, self.stack.words());
+        format!("lab --auto --only {events} --rounds {rounds}{words}{stack}")
+    }
+
+    /// Returns which of its modes an event belongs to, by the name that the laboratory gives it.
+    pub fn mode_of(&self, event: &str) -> Option<Mode> {
+        self.modes.iter().copied().find(|mode| mode.event()[1] == event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_wants_the_same_settings_shares_a_laboratory() {
+        let all = Laboratory::all(&Mode::ALL, &[Stack::Uring, Stack::Glued]);
+        let commands: Vec<String> = all.iter().map(|one| one.command(5)).collect();
+        assert_eq!(
+            commands,
+            [
+                "lab --auto --only kill-master,plan,stop-master,kill-proxy,cut-node,calm --rounds 5 \
+                 --runtime uring",
+                "lab --auto --only kill-master,plan,stop-master,kill-proxy,cut-node,calm --rounds 5 \
+                 --glued",
+                "lab --auto --only cut-node --rounds 5 --advert 10 --glued",
+                "lab --auto --only kill-master,cut-node --rounds 5 --no-fast-down --advert 10 \
+                 --runtime uring",
+                "lab --auto --only kill-master,calm --rounds 5 --replicated 1 --runtime uring",
+            ]
+        );
+        assert_eq!(all[0].mode_of("kill a master"), Some(Mode::Fast));
+        assert_eq!(all[1].mode_of("kill a master"), Some(Mode::Silence));
+        assert_eq!(all[3].mode_of("plan a failover"), None);
     }
 }

@@ -1,15 +1,19 @@
 //! Two routers, a client and the bridge between them, in network namespaces of their own.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::probe::PROBE;
+
+/// Ends one thread of a process by taking away what it waits on, which works with any program.
+const END: &str = include_str!("../../../tests/support/end_thread.py");
 
 /// The virtual address.
 pub const ADDRESS: &str = "10.77.0.100";
@@ -87,8 +91,7 @@ impl Job {
 
     /// Tells whether it is this product.
     pub fn is_ours(&self) -> bool {
-        fs::read_to_string(format!("/proc/{}/comm", self.pid().as_raw_nonzero()))
-            .is_ok_and(|name| name.starts_with("ringkeeper"))
+        self.about("comm").starts_with("ringkeeper")
     }
 
     /// It and all that came of it, parents first.
@@ -106,10 +109,25 @@ impl Job {
     pub fn wait(&mut self) {
         let _ = self.0.wait();
     }
+
+    /// Tells whether it is over.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.0.try_wait(), Ok(None))
+    }
+
+    /// Reads one of its files under `/proc`; empty when it is gone.
+    fn about(&self, file: &str) -> String {
+        let path = format!("/proc/{}/{file}", self.pid().as_raw_nonzero());
+        fs::read_to_string(path).unwrap_or_default()
+    }
 }
 
 impl Drop for Job {
     fn drop(&mut self) {
+        // Its number may be somebody else's by now.
+        if self.has_ended() {
+            return;
+        }
         let family = self.family();
         // Children first: a guardian that is left alone speaks.
         for pid in family.iter().rev() {
@@ -130,12 +148,60 @@ fn children(pid: Pid) -> Vec<Pid> {
     numbers.into_iter().filter_map(Pid::from_raw).collect()
 }
 
+/// Somebody who can end a thread, until dropped.
+pub struct Ender {
+    _job: Job,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Ender {
+    /// Makes one for a thread of a process by its name.
+    pub fn new(process: Pid, thread: &str) -> io::Result<Self> {
+        let mut command = Command::new("python3");
+        command.args(["-c", END, &process.as_raw_nonzero().to_string(), thread]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn()?;
+        let gone = || io::Error::other("python3 has no pipe");
+        let input = child.stdin.take().ok_or_else(gone)?;
+        let output = BufReader::new(child.stdout.take().ok_or_else(gone)?);
+        let mut ender = Self { _job: Job(child), input, output };
+        match ender.hear()?.as_str() {
+            "ready" => Ok(ender),
+            other => Err(io::Error::other(format!("a thread can't be ended: {other}"))),
+        }
+    }
+
+    fn hear(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        Ok(line.trim_end().to_owned())
+    }
+
+    /// Ends the thread; returns when, nanoseconds of the clock that all processes share.
+    pub fn end(&mut self) -> io::Result<i64> {
+        self.input.write_all(b"go\n")?;
+        let said = self.hear()?;
+        said.parse().map_err(|_| io::Error::other(format!("a thread was not ended: {said}")))
+    }
+}
+
 /// The namespaces; they go with this value.
 pub struct Lab {
     prefix: String,
     folder: PathBuf,
     ringkeeper: PathBuf,
+    /// Whoever starts programs holds it, so that what the other labs wait for has a core.
+    hands: Arc<Mutex<()>>,
+    /// The echo of each router, which is there all the time.
+    echoes: Vec<(&'static str, Job)>,
 }
+
+/// The echo's socket, as the kernel lists it: 10.77.0.100, port 7777.
+const ECHO_PLACE: &str = "64004D0A:1E61";
+
+/// The service's: 127.0.0.1, port 7778, listening.
+const SERVICE_PLACE: &str = "0100007F:1E62 00000000:0000 0A";
 
 /// What a router is to do besides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -147,11 +213,19 @@ pub struct Extras {
 }
 
 impl Lab {
-    /// Makes them. `folder` gets configurations, logs and captures.
-    pub fn new(folder: &Path, ringkeeper: &Path) -> io::Result<Self> {
-        let prefix = format!("rkb{}", std::process::id());
-        fs::create_dir_all(folder)?;
-        let lab = Self { prefix, folder: folder.to_owned(), ringkeeper: ringkeeper.to_owned() };
+    /// Makes them. `folder` gets configurations, logs and captures, in a folder for each number;
+    /// labs that share `hands` start programs one at a time.
+    pub fn new(
+        folder: &Path,
+        ringkeeper: &Path,
+        number: usize,
+        hands: &Arc<Mutex<()>>,
+    ) -> io::Result<Self> {
+        let prefix = format!("rkb{}n{number}", std::process::id());
+        let folder = folder.join(number.to_string());
+        fs::create_dir_all(&folder)?;
+        let (ringkeeper, hands) = (ringkeeper.to_owned(), Arc::clone(hands));
+        let mut lab = Self { prefix, folder, ringkeeper, hands, echoes: Vec::new() };
         for letter in ["x", "a", "b", "c"] {
             run("ip", &format!("netns add {}{letter}", lab.prefix))?;
             lab.ip(letter, "link set lo up")?;
@@ -169,7 +243,18 @@ impl Lab {
             let sysctl = "sysctl -qw net.ipv4.ip_nonlocal_bind=1 net.ipv6.conf.all.accept_dad=0";
             run("ip", &format!("netns exec {there} {sysctl}"))?;
         }
+        for (letter, answer) in [("a", "echo A"), ("b", "echo B")] {
+            let echo = lab.probe(letter, answer, None)?;
+            lab.echoes.push((letter, echo));
+        }
+        let is_inside = |(_, echo): &(&str, Job)| echo.about("net/udp").contains(ECHO_PLACE);
+        wait("the echoes", Duration::from_secs(10), || lab.echoes.iter().all(is_inside))?;
         Ok(lab)
+    }
+
+    /// Waits until no other lab starts programs; they wait until the returned value is dropped.
+    pub fn hands(&self) -> MutexGuard<'_, ()> {
+        self.hands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The path of a file of this run.
@@ -197,8 +282,46 @@ impl Lab {
 
     /// Tells whether a router has the virtual address.
     pub fn has(&self, letter: &str) -> bool {
-        let shown = self.ip(letter, &format!("-4 -o addr show to {ADDRESS}"));
-        shown.is_ok_and(|text| !text.is_empty())
+        // Asked again and again: starting a program for it would load the machine.
+        let echo = self.echoes.iter().find(|(one, _)| *one == letter);
+        let table = echo.map(|(_, echo)| echo.about("net/fib_trie")).unwrap_or_default();
+        let place = format!("|-- {ADDRESS}");
+        let mut lines = table.lines();
+        while let Some(line) = lines.next() {
+            if line.trim_start() == place {
+                return lines.next().is_some_and(|kind| kind.contains("host LOCAL"));
+            }
+        }
+        false
+    }
+
+    /// Tells whether a router has said in its log what it has to say before it counts as a backup.
+    pub fn is_backup(&self, letter: &str) -> bool {
+        self.log(letter).contains("BACKUP")
+    }
+
+    /// Returns what a router has logged.
+    pub fn log(&self, letter: &str) -> String {
+        fs::read_to_string(self.path(&format!("{letter}.log"))).unwrap_or_default()
+    }
+
+    /// Starts the service that a router tracks, and waits until it listens.
+    pub fn serve(&self, letter: &str) -> io::Result<Job> {
+        let service = self.probe(letter, "serve", None)?;
+        wait("the service", Duration::from_secs(10), || {
+            service.about("net/tcp").contains(SERVICE_PLACE)
+        })?;
+        Ok(service)
+    }
+
+    /// Removes what the last run left behind.
+    pub fn clean(&self) -> io::Result<()> {
+        for letter in ["a", "b"] {
+            if self.has(letter) {
+                self.ip(letter, &format!("addr del {ADDRESS}/24 dev e0"))?;
+            }
+        }
+        self.ip("c", "neigh flush all").map(drop)
     }
 
     fn command(&self, letter: &str, program: &Path) -> Command {
@@ -232,6 +355,11 @@ impl Lab {
             fs::metadata(&path).is_ok_and(|found| found.len() >= 24)
         })?;
         Ok(job)
+    }
+
+    /// Returns how many bytes a recording has.
+    pub fn recorded(&self, name: &str) -> u64 {
+        fs::metadata(self.path(name)).map_or(0, |found| found.len())
     }
 
     /// Starts a router: `a` has priority 150, `b` 100.

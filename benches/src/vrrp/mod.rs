@@ -14,6 +14,7 @@ pub mod runs;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::process::find;
 use crate::targets::{build_ringkeeper, target_folder};
@@ -25,23 +26,34 @@ pub use probe::PROBE;
 const HELP: &str = "\
 cargo bench --bench vrrp -- [OPTIONS]
 
-Needs root (or `unshare -Urnm` with a tmpfs on /run), ip, tcpdump and keepalived.
+Needs root (or `unshare -Urnm` with a tmpfs on /run), ip, tcpdump, keepalived, and python3 for
+`worker`.
 
   --runs N             runs of each cell, interleaved (default 20; the first line of `silence`
                        has 40)
+  --lanes N            labs of two routers and a client each that are at work at a time (default 4);
+                       load and cost are measured with one when they are done
   --quick              3 runs, short looks at load and cost; for a look, not for a figure
   --modes A,B          of v2-1, v3-0.1, v3-0.01 (default: all)
   --scenarios A,B      of kill9-all, kill9-parent, kill9-vrrp, linkdown, sigterm, sigstop, track1,
-                       track2, drain (default: all); none for none
+                       track2, drain, worker (default: all); none for none
   --kinds A,B          of uring, tokio, keepalived (default: uring, keepalived)
   --no-calm            leave out load and cost
   --ringkeeper FILE    this program, not target/release/ringkeeper, and build nothing
 ";
 
+/// Labs at work at a time, if nothing else is said: two cores are idle for most of the time then.
+const LANES: usize = 4;
+
+/// More would measure each other.
+const LANES_MAX: usize = 16;
+
 /// What the command line asks for.
 pub struct Options {
     /// Runs of each cell.
     pub runs: usize,
+    /// Labs at work at a time.
+    pub lanes: usize,
     /// Protocols and timers.
     pub modes: Vec<Mode>,
     /// What happens.
@@ -70,6 +82,7 @@ impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let mut options = Self {
             runs: 20,
+            lanes: LANES,
             modes: Mode::ALL.to_vec(),
             scenarios: Scenario::ALL.to_vec(),
             kinds: vec![Kind::Uring, Kind::Genuine],
@@ -84,6 +97,12 @@ impl Options {
                 "--help" | "-h" => return Ok(None),
                 "--runs" => {
                     options.runs = value()?.parse().map_err(|_| "--runs needs a number")?;
+                }
+                "--lanes" => {
+                    options.lanes = value()?.parse().map_err(|_| "--lanes needs a number")?;
+                    if !(1..=LANES_MAX).contains(&options.lanes) {
+                        return Err(format!("--lanes needs a number from 1 to {LANES_MAX}"));
+                    }
                 }
                 "--quick" => (options.runs, options.calm) = (3, Some(Calm::QUICK)),
                 "--modes" => options.modes = pick(&value()?, &Mode::ALL, |one| one.name)?,
@@ -115,8 +134,11 @@ pub fn main() -> Result<(), String> {
 }
 
 fn run(options: &Options) -> io::Result<()> {
-    let missing: Vec<&str> =
-        ["ip", "tcpdump", "keepalived"].into_iter().filter(|name| find(name).is_none()).collect();
+    let mut needed = vec!["ip", "tcpdump", "keepalived"];
+    if options.scenarios.contains(&Scenario::Worker) {
+        needed.push("python3");
+    }
+    let missing: Vec<&str> = needed.into_iter().filter(|name| find(name).is_none()).collect();
     if !missing.is_empty() {
         return Err(io::Error::other(format!("needed and not here: {}", missing.join(", "))));
     }
@@ -128,10 +150,16 @@ fn run(options: &Options) -> io::Result<()> {
         }
     };
     let folder = target_folder().join("vrrp-bench");
-    let lab = Lab::new(&folder, &ringkeeper)?;
-    let mut report = report::Report::begin();
-    runs::takeovers(&lab, options, &mut report)?;
+    let hands = Arc::new(Mutex::new(()));
+    let report = Mutex::new(report::Report::begin());
+    {
+        let make = |number| Lab::new(&folder, &ringkeeper, number, &hands);
+        let labs = (0..options.lanes).map(make).collect::<io::Result<Vec<_>>>()?;
+        runs::takeovers(&labs, options, &report)?;
+    }
+    let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
     if let Some(calm) = options.calm {
+        let lab = Lab::new(&folder, &ringkeeper, options.lanes, &hands)?;
         runs::calm(&lab, options, calm, &mut report)?;
     }
     let text = report.finish();

@@ -61,8 +61,8 @@ fn echo(letter: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Asks once a millisecond; prints for each answer when it came, when it was asked for, and who
-/// answered.
+/// Asks once a millisecond; prints when an answer came, when it was asked for, and who answered,
+/// for the first answer and whenever somebody else answers than before.
 fn ask(seconds: i64) -> io::Result<()> {
     let socket = UdpSocket::bind("10.77.0.9:0")?;
     socket.set_nonblocking(true)?;
@@ -71,6 +71,7 @@ fn ask(seconds: i64) -> io::Result<()> {
     let start = now_ns();
     let mut next = start;
     let mut bytes = [0; 64];
+    let mut known = 0;
     while now_ns() - start < seconds * 1_000_000_000 {
         let now = now_ns();
         if now >= next {
@@ -83,6 +84,9 @@ fn ask(seconds: i64) -> io::Result<()> {
         while let Ok(length) = socket.recv(&mut bytes) {
             let [asked @ .., letter] = &bytes[..length] else { continue };
             let Ok(asked) = asked.try_into().map(i64::from_ne_bytes) else { continue };
+            if std::mem::replace(&mut known, *letter) == *letter {
+                continue;
+            }
             writeln!(out, "{} {asked} {}", now_ns(), char::from(*letter))?;
         }
     }

@@ -1,13 +1,17 @@
 //! What was measured, as tables and as JSON.
 
+mod promises;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::io;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::lab::{Kind, Mode};
-use super::runs::Scenario;
+use super::runs::{Round, Scenario};
 use crate::figures::{difference, ends, interval, median};
 
 /// How far the wait for silence may be from the RFC's, milliseconds.
@@ -46,11 +50,28 @@ pub struct Quiet {
     pub spurious: usize,
     /// The longest time between two adverts, milliseconds.
     pub longest: f64,
+    /// Whether it ran with the priority that it asks for.
+    pub is_realtime: bool,
+}
+
+/// How the runs were made.
+pub struct Lanes {
+    /// Labs at work at a time.
+    pub count: usize,
+    /// Of the time of all cores, how much this program and what it started used.
+    pub own: f64,
+    /// How much was used by whomever.
+    pub all: f64,
+    /// How long it took.
+    pub lasted: Duration,
 }
 
 /// All that was measured.
 pub struct Report {
     load_before: String,
+    lanes: Option<Lanes>,
+    /// Rounds of each cell that are still to come.
+    left: BTreeMap<(Mode, Scenario), usize>,
     runs: BTreeMap<(Mode, Scenario, Kind), Vec<Run>>,
     costs: Vec<Cost>,
     quiets: Vec<Quiet>,
@@ -62,11 +83,29 @@ fn load() -> String {
     text.split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
 
+/// How long the second router has to wait by the RFC, milliseconds.
+fn wanted_ms(mode: Mode, scenario: Scenario) -> f64 {
+    if scenario.is_silent() { mode.down_ms() } else { mode.skew_ms() }
+}
+
+/// By how much it waited longer than that.
+fn deviations(mode: Mode, scenario: Scenario, runs: &[Run]) -> Vec<f64> {
+    let counted = runs.iter().filter(|run| run.after_goodbye != scenario.is_silent());
+    counted.map(|run| run.waited_ms - wanted_ms(mode, scenario)).collect()
+}
+
+/// How many of them count as exact.
+fn exact(deviations: &[f64]) -> usize {
+    deviations.iter().filter(|off| off.abs() <= EXACT_MS).count()
+}
+
 impl Report {
     /// Notes how loaded the machine is before anything is measured.
     pub fn begin() -> Self {
         Self {
             load_before: load(),
+            lanes: None,
+            left: BTreeMap::new(),
             runs: BTreeMap::new(),
             costs: Vec::new(),
             quiets: Vec::new(),
@@ -74,15 +113,40 @@ impl Report {
         }
     }
 
-    /// Takes in one run.
-    pub fn add(&mut self, kind: Kind, mode: Mode, scenario: Scenario, run: Run) {
-        self.runs.entry((mode, scenario, kind)).or_default().push(run);
+    /// Notes what is going to be done.
+    pub fn expect(&mut self, rounds: &[Round]) {
+        for round in rounds {
+            *self.left.entry((round.mode, round.scenario)).or_default() += 1;
+        }
     }
 
-    /// Takes in what could not be measured.
-    pub fn problem(&mut self, problem: String) {
-        eprintln!("{problem}");
-        self.problems.push(problem);
+    /// Takes in one run, or why it could not be measured.
+    pub fn add(&mut self, kind: Kind, round: Round, run: io::Result<Run>) {
+        let Round { mode, scenario, number } = round;
+        match run {
+            Ok(run) => self.runs.entry((mode, scenario, kind)).or_default().push(run),
+            Err(error) => {
+                let (mode, scenario) = (mode.name, scenario.name());
+                let problem = format!("{mode} {scenario} {} run {number}: {error}", kind.name());
+                eprintln!("{problem}");
+                self.problems.push(problem);
+            }
+        }
+    }
+
+    /// Says how far it is, after each cell.
+    pub fn done(&mut self, round: Round) {
+        let Round { mode, scenario, .. } = round;
+        let Some(left) = self.left.get_mut(&(mode, scenario)) else { return };
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            eprintln!("{} {} is done, load {}", mode.name, scenario.name(), load());
+        }
+    }
+
+    /// Notes how the runs were made.
+    pub fn note_lanes(&mut self, lanes: Lanes) {
+        self.lanes = Some(lanes);
     }
 
     /// Takes in what a pair costs.
@@ -95,11 +159,6 @@ impl Report {
         self.quiets.push(quiet);
     }
 
-    /// Says how far it is.
-    pub fn progress(&self, mode: Mode, scenario: Scenario) {
-        eprintln!("{} {} is done, load {}", mode.name, scenario.name(), load());
-    }
-
     fn answers(&self, mode: Mode, scenario: Scenario, kind: Kind) -> Vec<f64> {
         let runs = self.runs.get(&(mode, scenario, kind));
         runs.into_iter().flatten().map(|run| run.answer_ms).collect()
@@ -110,8 +169,18 @@ impl Report {
         let mut out = String::new();
         let (before, after) = (&self.load_before, load());
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
-        let _ =
-            writeln!(out, "{cores} cores; load of the machine {before} before, {after} after\n");
+        let _ = writeln!(out, "{cores} cores; load of the machine {before} before, {after} after");
+        if let Some(Lanes { count, own, all, lasted }) = &self.lanes {
+            let _ = writeln!(
+                out,
+                "{count} labs at a time used {:.0} % of the cores, {:.0} % with everybody else, for \
+                 {:.1} minutes",
+                own * 100.0,
+                all * 100.0,
+                lasted.as_secs_f64() / 60.0
+            );
+        }
+        out.push('\n');
         let _ = writeln!(
             out,
             "From what happened to the second router's first answer at the client, ms\n\n\
@@ -137,6 +206,7 @@ impl Report {
         self.compare(&mut out);
         self.exactness(&mut out);
         self.calm(&mut out);
+        self.promises(&mut out);
         for problem in &self.problems {
             let _ = writeln!(out, "not measured: {problem}");
         }
@@ -184,13 +254,12 @@ impl Report {
              | --- | --- | --- | ---: | ---: | ---: | ---: |"
         );
         for (&(mode, scenario, kind), runs) in &self.runs {
-            let wanted = if scenario.is_silent() { mode.down_ms() } else { mode.skew_ms() };
-            let counted = runs.iter().filter(|run| run.after_goodbye != scenario.is_silent());
-            let off: Vec<f64> = counted.map(|run| run.waited_ms - wanted).collect();
+            let wanted = wanted_ms(mode, scenario);
+            let off = deviations(mode, scenario, runs);
             if off.is_empty() {
                 continue;
             }
-            let good = off.iter().filter(|off| off.abs() <= EXACT_MS).count();
+            let good = exact(&off);
             let most = off.iter().copied().fold(0.0, |most: f64, off| most.max(off.abs()));
             let _ = writeln!(
                 out,
@@ -242,10 +311,14 @@ impl Report {
         let calm = self.costs.iter().zip(&self.quiets).map(|(cost, quiet)| {
             json!({ "router": quiet.kind.name(), "active": cost.active, "backup": cost.backup,
                     "seconds": quiet.seconds, "spurious": quiet.spurious,
-                    "longest_ms": quiet.longest })
+                    "longest_ms": quiet.longest, "is_realtime": quiet.is_realtime })
         });
         let (cells, calm): (Vec<Value>, Vec<Value>) = (cells.collect(), calm.collect());
-        json!({ "load_before": self.load_before, "cells": cells, "calm": calm,
+        let lanes = self.lanes.as_ref().map(|lanes| {
+            json!({ "count": lanes.count, "own": lanes.own, "all": lanes.all,
+                    "seconds": lanes.lasted.as_secs_f64() })
+        });
+        json!({ "load_before": self.load_before, "lanes": lanes, "cells": cells, "calm": calm,
                 "problems": self.problems })
         .to_string()
     }

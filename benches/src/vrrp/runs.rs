@@ -2,16 +2,17 @@
 
 use std::fs;
 use std::io;
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 
 use super::Options;
-use super::capture::{self, Takeover};
-use super::lab::{ADDRESS, Extras, Job, Kind, Lab, Mode, wait};
+use super::capture::{self, Seen, Takeover};
+use super::lab::{Ender, Extras, Job, Kind, Lab, Mode, wait};
 use super::probe::now_ns;
-use super::report::{Cost, Quiet, Report, Run};
-use crate::process::metered;
+use super::report::{Cost, Lanes, Quiet, Report, Run};
+use crate::process::{busy_and_all_ticks, metered, own_ticks};
 
 /// What happens to the first router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,11 +36,14 @@ pub enum Scenario {
     /// The pool behind its virtual server is drained; with keepalived, which has no such word, the
     /// service is killed that it looks at every second.
     Drain,
+    /// The thread that serves the pool behind its virtual server dies; with keepalived, which has
+    /// none, the service is killed that it looks at every second.
+    Worker,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::KillAll,
         Self::KillParent,
         Self::KillVrrp,
@@ -49,6 +53,7 @@ impl Scenario {
         Self::Track1,
         Self::Track2,
         Self::Drain,
+        Self::Worker,
     ];
 
     /// Its name in tables and options.
@@ -63,22 +68,26 @@ impl Scenario {
             Self::Track1 => "track1",
             Self::Track2 => "track2",
             Self::Drain => "drain",
+            Self::Worker => "worker",
         }
     }
 
-    /// Seconds between checks of the service.
-    pub const fn check_every(self) -> u32 {
-        match self {
+    /// What routers of a kind are to do for it besides.
+    fn extras(self, kind: Kind) -> Extras {
+        let is_served = matches!(self, Self::Drain | Self::Worker);
+        let has_pool = is_served && kind != Kind::Genuine;
+        let check_every = match self {
             Self::Track1 => 1,
             Self::Track2 => 2,
+            Self::Drain | Self::Worker => u32::from(!has_pool),
             Self::KillAll
             | Self::KillParent
             | Self::KillVrrp
             | Self::LinkDown
             | Self::Terminate
-            | Self::Stop
-            | Self::Drain => 0,
-        }
+            | Self::Stop => 0,
+        };
+        Extras { check_every, has_pool }
     }
 
     /// Whether the second router only has silence to go by.
@@ -106,78 +115,148 @@ impl Calm {
 /// Programs that take all the time that they get.
 const HOGS: usize = 8;
 
+/// How much later each lab begins than the one before, so that they do not go in step. Rounds take
+/// different times, so they do not fall into step later.
+const STAGGER: Duration = Duration::from_millis(1100);
+
+/// How long a pair is left alone before anything is asked of it.
+const CALM: Duration = Duration::from_millis(300);
+
+/// The thread that serves pools.
+const WORKER: &str = "rk-data-0";
+
 /// Runs of the cell that shows how exact the timers are.
 const EXACT_RUNS: usize = 40;
 
-/// Makes all runs, kinds taking turns.
-pub fn takeovers(lab: &Lab, options: &Options, report: &mut Report) -> io::Result<()> {
+/// One run of each kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Round {
+    /// Protocol and timer.
+    pub mode: Mode,
+    /// What happens.
+    pub scenario: Scenario,
+    /// Which of the rounds of its cell; it decides at which phase of the timers it happens.
+    pub number: usize,
+}
+
+/// Returns all rounds in the order in which they are begun.
+pub fn rounds(options: &Options) -> Vec<Round> {
+    let mut rounds = Vec::new();
     for &mode in &options.modes {
         for &scenario in &options.scenarios {
             let is_exact = scenario == Scenario::KillAll && options.runs >= 20;
             let runs = if is_exact { options.runs.max(EXACT_RUNS) } else { options.runs };
-            for number in 0..runs {
-                let mut kinds = options.kinds.clone();
-                let turn = number % kinds.len().max(1);
-                kinds.rotate_left(turn);
-                for kind in kinds {
-                    match takeover(lab, kind, mode, scenario, number) {
-                        Ok(run) => report.add(kind, mode, scenario, run),
-                        Err(error) => report.problem(format!(
-                            "{} {} {} run {number}: {error}",
-                            mode.name,
-                            scenario.name(),
-                            kind.name()
-                        )),
-                    }
-                }
-            }
-            report.progress(mode, scenario);
+            rounds.extend((0..runs).map(|number| Round { mode, scenario, number }));
         }
     }
+    rounds
+}
+
+/// Makes all runs, kinds taking turns. Rounds are dealt out to the labs in turn, each with all of its
+/// kinds, so that what the labs do to each other is the same for every kind.
+pub fn takeovers(labs: &[Lab], options: &Options, report: &Mutex<Report>) -> io::Result<()> {
+    let rounds = rounds(options);
+    lock(report).expect(&rounds);
+    let (since, before, own_before) = (Instant::now(), busy_and_all_ticks()?, own_ticks()?);
+    let work = |lane: usize, lab: &Lab| -> io::Result<()> {
+        std::thread::sleep(STAGGER * u32::try_from(lane).unwrap_or(0));
+        let mut service = lab.serve("a")?;
+        let _other = lab.serve("b")?;
+        for &round in rounds.iter().skip(lane).step_by(labs.len()) {
+            let mut kinds = options.kinds.clone();
+            let turn = round.number % kinds.len().max(1);
+            kinds.rotate_left(turn);
+            for kind in kinds {
+                let run = takeover(lab, kind, round, &mut service);
+                lock(report).add(kind, round, run);
+            }
+            lock(report).done(round);
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let lanes = labs.iter().enumerate();
+        let threads: Vec<_> =
+            lanes.map(|(lane, lab)| scope.spawn(move || work(lane, lab))).collect();
+        let joined = threads.into_iter().map(|thread| {
+            thread.join().unwrap_or_else(|_| Err(io::Error::other("a lane panicked")))
+        });
+        joined.collect::<io::Result<Vec<()>>>()
+    })?;
+    let after = busy_and_all_ticks()?;
+    let share = |ticks: u64| ticks as f64 / (after.1 - before.1).max(1) as f64;
+    lock(report).note_lanes(Lanes {
+        count: labs.len(),
+        own: share(own_ticks()? - own_before),
+        all: share(after.0 - before.0),
+        lasted: since.elapsed(),
+    });
     Ok(())
 }
 
-/// Waits until the first router has the address and the second has heard it.
-fn settle(lab: &Lab, mode: Mode) -> io::Result<()> {
-    wait("the first router's address", Duration::from_secs(15), || lab.has("a") && !lab.has("b"))?;
-    std::thread::sleep(mode.interval() + Duration::from_millis(300));
-    Ok(())
+fn lock(report: &Mutex<Report>) -> MutexGuard<'_, Report> {
+    report.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn takeover(
-    lab: &Lab,
-    kind: Kind,
-    mode: Mode,
-    scenario: Scenario,
-    number: usize,
-) -> io::Result<Run> {
-    let is_ours = kind != Kind::Genuine;
-    let is_drain = scenario == Scenario::Drain;
-    let check_every = if is_drain && !is_ours { 1 } else { scenario.check_every() };
-    let extras = Extras { check_every, has_pool: is_drain && is_ours };
-    for letter in ["a", "b"] {
-        let _ = lab.ip(letter, &format!("addr del {ADDRESS}/24 dev e0"));
+/// Two routers, the first of which has the address; what the second sees is recorded.
+struct Pair {
+    first: Job,
+    second: Job,
+    recorder: Job,
+}
+
+impl Pair {
+    /// Starts them, and waits until the second one counts on the first.
+    fn start(lab: &Lab, kind: Kind, mode: Mode, extras: Extras, record: &str) -> io::Result<Self> {
+        let limit = Duration::from_secs(15);
+        let hands = lab.hands();
+        let first = lab.router("a", kind, mode, extras)?;
+        drop(hands);
+        wait("the first router", limit, || lab.is_backup("a"))?;
+        let hands = lab.hands();
+        let second = lab.router("b", kind, mode, extras)?;
+        let recorder = lab.record("b", record)?;
+        drop(hands);
+        wait("the second router", limit, || lab.is_backup("b"))?;
+        wait("the first router's address", limit, || lab.has("a") && !lab.has("b"))?;
+        let seen = lab.recorded(record);
+        wait("an advert", limit, || lab.recorded(record) > seen)?;
+        // What they do once after their start, such as making a guardian, is over then.
+        std::thread::sleep(CALM);
+        Ok(Self { first, second, recorder })
     }
-    let _ = lab.ip("c", "neigh flush all");
-    let mut service = lab.probe("a", "serve", None)?;
-    let _others = [
-        lab.probe("b", "serve", None)?,
-        lab.probe("a", "echo A", None)?,
-        lab.probe("b", "echo B", None)?,
-    ];
-    let first = lab.router("a", kind, mode, extras)?;
-    std::thread::sleep(Duration::from_millis(300));
-    let _second = lab.router("b", kind, mode, extras)?;
-    settle(lab, mode)?;
-    let recorder = lab.record("b", "b.pcap")?;
-    let mut asking = lab.probe("c", "ask 12", Some("answers"))?;
+
+    /// Ends the recording; returns what is in it.
+    fn adverts(&mut self, lab: &Lab, record: &str) -> io::Result<Vec<Seen>> {
+        let _ = kill_process(self.recorder.pid(), Signal::INT);
+        self.recorder.wait();
+        capture::adverts(&lab.path(record))
+    }
+}
+
+const RECORD: &str = "b.pcap";
+
+fn takeover(lab: &Lab, kind: Kind, round: Round, service: &mut Job) -> io::Result<Run> {
+    let Round { mode, scenario, number } = round;
+    let extras = scenario.extras(kind);
+    let hands = lab.hands();
+    lab.clean()?;
+    if service.has_ended() {
+        *service = lab.serve("a")?;
+    }
+    drop(hands);
+    let mut pair = Pair::start(lab, kind, mode, extras, RECORD)?;
+    let hands = lab.hands();
+    let mut asking = lab.probe("c", "ask 20", Some("answers"))?;
+    let dies = scenario == Scenario::Worker && extras.has_pool;
+    let mut ender = dies.then(|| Ender::new(pair.first.pid(), WORKER)).transpose()?;
+    drop(hands);
     wait("an answer", Duration::from_secs(10), || first_answer(lab, 'A', 0).is_some())?;
     // At any phase of the timers, the same for every kind.
-    let phase = mode.interval() + Duration::from_secs(u64::from(check_every));
+    let phase = mode.interval() + Duration::from_secs(u64::from(extras.check_every));
     let part = (number as u32 * 7 + 3) % 20;
     std::thread::sleep(Duration::from_millis(100) + phase * part / 20);
-    let since = now_ns();
-    happen(lab, scenario, &first, &mut service)?;
+    let since = happen(lab, scenario, &pair.first, ender.as_mut(), service)?;
     let answered = wait("the second router's answer", Duration::from_secs(9), || {
         first_answer(lab, 'B', since).is_some()
     });
@@ -186,13 +265,10 @@ fn takeover(
         lab.ip("x", "link set pa up")?;
     }
     let left = lab.has("a");
-    let _ = kill_process(recorder.pid(), Signal::INT);
     let _ = kill_process(asking.pid(), Signal::KILL);
     asking.wait();
     answered?;
-    std::thread::sleep(Duration::from_millis(20));
-    let adverts = capture::adverts(&lab.path("b.pcap"))?;
-    let seen = capture::takeover(&adverts, 1, 2);
+    let seen = capture::takeover(&pair.adverts(lab, RECORD)?, 1, 2);
     let answer = first_answer(lab, 'B', since).unwrap_or(since);
     let Some(Takeover { waited_ms, after_goodbye }) = seen else {
         return Err(io::Error::other("no takeover was recorded"));
@@ -201,42 +277,49 @@ fn takeover(
     Ok(Run { answer_ms, waited_ms, after_goodbye, left })
 }
 
-fn happen(lab: &Lab, scenario: Scenario, first: &Job, service: &mut Job) -> io::Result<()> {
+/// Lets it happen; returns when, nanoseconds of the clock that all processes share.
+fn happen(
+    lab: &Lab,
+    scenario: Scenario,
+    first: &Job,
+    ender: Option<&mut Ender>,
+    service: &mut Job,
+) -> io::Result<i64> {
     let family = first.family();
+    let since = now_ns();
     let kill = |signal| kill_process(first.pid(), signal).map_err(io::Error::from);
-    match scenario {
-        Scenario::KillAll => {
+    match (scenario, ender) {
+        (_, Some(ender)) => return ender.end(),
+        (Scenario::KillAll, None) => {
             // Stopped first: a child of either program speaks when its parent dies.
             kill(Signal::STOP)?;
             for pid in family.iter().rev() {
                 let _ = kill_process(*pid, Signal::KILL);
             }
-            Ok(())
         }
-        Scenario::KillParent => kill(Signal::KILL),
-        Scenario::KillVrrp => {
+        (Scenario::KillParent, None) => kill(Signal::KILL)?,
+        (Scenario::KillVrrp, None) => {
             let victim = if first.is_ours() {
                 first.pid()
             } else {
                 family.last().copied().unwrap_or_else(|| first.pid())
             };
-            kill_process(victim, Signal::KILL).map_err(io::Error::from)
+            kill_process(victim, Signal::KILL)?;
         }
-        Scenario::LinkDown => lab.ip("x", "link set pa down").map(drop),
-        Scenario::Terminate => kill(Signal::TERM),
-        Scenario::Stop => {
+        (Scenario::LinkDown, None) => drop(lab.ip("x", "link set pa down")?),
+        (Scenario::Terminate, None) => kill(Signal::TERM)?,
+        (Scenario::Stop, None) => {
             for pid in family {
                 kill_process(pid, Signal::STOP)?;
             }
-            Ok(())
         }
-        Scenario::Drain if first.is_ours() => lab.tell("a", "drain node"),
-        Scenario::Track1 | Scenario::Track2 | Scenario::Drain => {
+        (Scenario::Drain, None) if first.is_ours() => lab.tell("a", "drain node")?,
+        (Scenario::Track1 | Scenario::Track2 | Scenario::Drain | Scenario::Worker, None) => {
             kill_process(service.pid(), Signal::KILL)?;
             service.wait();
-            Ok(())
         }
     }
+    Ok(since)
 }
 
 /// Returns when the first answer by a router came that was sent for after `since`.
@@ -250,36 +333,31 @@ fn first_answer(lab: &Lab, letter: char, since: i64) -> Option<i64> {
     })
 }
 
-/// Watches undisturbed pairs: under load, and for what they cost.
+/// Watches undisturbed pairs: under load, and for what they cost. Nothing else happens meanwhile.
 pub fn calm(lab: &Lab, options: &Options, calm: Calm, report: &mut Report) -> io::Result<()> {
+    const RECORD: &str = "calm.pcap";
     for &kind in &options.kinds {
-        let mode = Mode::ALL[2];
-        let first = lab.router("a", kind, mode, Extras::default())?;
-        std::thread::sleep(Duration::from_millis(300));
-        let second = lab.router("b", kind, mode, Extras::default())?;
-        settle(lab, mode)?;
+        lab.clean()?;
+        let mut pair = Pair::start(lab, kind, Mode::ALL[2], Extras::default(), RECORD)?;
         let spent = |job: &Job| -> u64 {
             let each = job.family().into_iter();
             each.filter_map(|pid| metered(pid.as_raw_nonzero().get().unsigned_abs()).ok())
                 .map(|metered| metered.cpu_ns)
                 .sum()
         };
-        let before = (now_ns(), spent(&first), spent(&second));
+        let before = (now_ns(), spent(&pair.first), spent(&pair.second));
         std::thread::sleep(Duration::from_secs(calm.counted));
         let window = (now_ns() - before.0) as f64;
         report.cost(Cost {
             kind,
-            active: (spent(&first) - before.1) as f64 / window,
-            backup: (spent(&second) - before.2) as f64 / window,
+            active: (spent(&pair.first) - before.1) as f64 / window,
+            backup: (spent(&pair.second) - before.2) as f64 / window,
         });
-        let recorder = lab.record("b", "calm.pcap")?;
         let hogs: Vec<Job> =
             (0..HOGS).map(|_| lab.probe("c", "burn", None)).collect::<io::Result<_>>()?;
         std::thread::sleep(Duration::from_secs(calm.loaded));
         drop(hogs);
-        let _ = kill_process(recorder.pid(), Signal::INT);
-        std::thread::sleep(Duration::from_millis(100));
-        let adverts = capture::adverts(&lab.path("calm.pcap"))?;
+        let adverts = pair.adverts(lab, RECORD)?;
         let spurious = adverts
             .windows(2)
             .filter(|pair| pair[0].from == 1 && pair[1].from == 2 && pair[1].priority > 0)
@@ -287,7 +365,9 @@ pub fn calm(lab: &Lab, options: &Options, calm: Calm, report: &mut Report) -> io
         let times: Vec<f64> =
             adverts.iter().filter(|seen| seen.from == 1).map(|seen| seen.at_ms).collect();
         let longest = times.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
-        report.quiet(Quiet { kind, seconds: calm.loaded, spurious, longest });
+        // Ours says so; keepalived was told a priority, and is as the system lets it be.
+        let is_realtime = kind == Kind::Genuine || lab.log("b").contains("thread is real-time");
+        report.quiet(Quiet { kind, seconds: calm.loaded, spurious, longest, is_realtime });
     }
     Ok(())
 }

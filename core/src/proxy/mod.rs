@@ -150,7 +150,8 @@ impl Proxy {
         self.shared.now = now;
         match input {
             Input::Received { conn, bytes } if conn.is_server() => {
-                self.server_received(conn, bytes)
+                self.server_received(conn, bytes);
+                self.keep_output_budget();
             }
             Input::Received { conn, bytes } => self.client_received(conn, bytes),
             Input::Sent { conn, buffer } if conn.is_server() => self.server_sent(conn, buffer),
@@ -327,19 +328,31 @@ impl Proxy {
         if shared.sums.input > shared.plan.clients_input_bytes_max {
             self.cut_off_largest(Limit::ClientsInput, |client| client.counted_input);
         }
-        if self.shared.sums.output > self.shared.plan.clients_output_bytes_max {
-            self.cut_off_largest(Limit::ClientsOutput, |client| client.counted_output);
+        self.keep_output_budget();
+    }
+
+    /// Ends clients until what servers sent for all of them fits into its budget.
+    #[inline]
+    fn keep_output_budget(&mut self) {
+        while self.shared.sums.output > self.shared.plan.clients_output_bytes_max {
+            if !self.cut_off_largest(Limit::ClientsOutput, |client| client.counted_output) {
+                return;
+            }
         }
     }
 
-    /// Ends the client that holds most of an exhausted budget.
-    fn cut_off_largest(&mut self, limit: Limit, held: impl Fn(&Client) -> usize) {
-        let largest = self.clients.iter().max_by_key(|(_, client)| held(client));
-        if let Some((key, _)) = largest
-            && let Some(client) = self.clients.get_mut(key)
-        {
-            self.shared.cut_off(client, limit);
+    /// Ends the client that holds most of an exhausted budget. Returns false when there is none.
+    #[cold]
+    fn cut_off_largest(&mut self, limit: Limit, held: impl Fn(&Client) -> usize) -> bool {
+        // One that is closed already holds at most what is being written to it.
+        let open = self.clients.iter().filter(|(_, client)| client.phase != Phase::Closing);
+        let largest = open.max_by_key(|(_, client)| held(client)).map(|(key, _)| key);
+        let Some(client) = largest.and_then(|key| self.clients.get_mut(key)) else { return false };
+        if held(client) == 0 {
+            return false;
         }
+        self.shared.cut_off(client, limit);
+        true
     }
 
     fn client_sent(&mut self, id: ConnId, buffer: Buffer) {

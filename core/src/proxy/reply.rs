@@ -195,10 +195,13 @@ impl Proxy {
         let next = if is_ready { conn.in_flight.front().copied() } else { None };
         super::replies::append(&mut conn.partial, &mut self.shared.buffers, piece);
         let kept = conn.partial.len();
-        if (kept < STREAM_REPLY_BYTES && !conn.is_streaming) || conn.is_replicated {
+        if kept < STREAM_REPLY_BYTES && !conn.is_streaming {
             return;
         }
         let Some(InFlight { to, .. }) = next else { return };
+        if conn.is_replicated {
+            return self.withhold_beginning(key, to);
+        }
         let partial = std::mem::take(&mut conn.partial);
         // What is announced counts like what has come: the window closes before it is too late.
         let announced = usize::try_from(conn.announced_bytes_left()).unwrap_or(usize::MAX);

@@ -52,9 +52,10 @@ impl Plan {
 
 /// Follows a plan.
 ///
-/// Claims of another router are answered by one burst when they begin and one when they end,
-/// however many adverts there are. The last one must be ours: whoever spoke last has the
-/// neighbours. Deviates from keepalived, which sends two bursts for every advert.
+/// Claims of another router are answered by one burst when they begin, a few soon after and one when
+/// they end, however many adverts there are. The last one must be ours: whoever spoke last has the
+/// neighbours, and whoever claims speaks to them just after its advert. Deviates from keepalived,
+/// which sends two bursts for every advert.
 #[derive(Debug, Default)]
 pub struct Announcer {
     started: Option<Instant>,
@@ -68,7 +69,16 @@ pub struct Announcer {
 struct Contest {
     since: Instant,
     ends: Instant,
+    /// When neighbours are told again before it ends, and how long after the time before.
+    echo: Option<(Instant, Duration)>,
 }
+
+/// How long after a claim begins neighbours are told again. Two backups that take over at the same
+/// moment claim both; the lower one has spoken to the neighbours by then, and yields.
+const ECHO_FIRST: Duration = Duration::from_millis(2);
+
+/// By how much each wait for the next time is longer than the one before.
+const ECHO_FACTOR: u32 = 4;
 
 impl Announcer {
     /// Begins: the router became Active. Bursts are due from now on.
@@ -92,7 +102,9 @@ impl Announcer {
         let is_new = self.contest.is_none();
         let since = self.contest.map_or(now, |contest| contest.since);
         let ends = (now + quiet).min(since + plan.contested_delay);
-        self.contest = Some(Contest { since, ends });
+        let first = Some((now + ECHO_FIRST, ECHO_FIRST)).filter(|_| ECHO_FIRST < quiet);
+        let echo = self.contest.map_or(first, |contest| contest.echo);
+        self.contest = Some(Contest { since, ends, echo });
         if is_new && !is_fresh { self.sent(now, plan, plan.contested_copies) } else { 0 }
     }
 
@@ -110,6 +122,13 @@ impl Announcer {
             copies = copies.max(plan.contested_copies);
             self.contest = None;
         }
+        if let Some(contest) = &mut self.contest
+            && let Some((_, wait)) = contest.echo.filter(|(at, _)| *at <= now)
+        {
+            copies = copies.max(plan.contested_copies.min(1));
+            let wait = wait * ECHO_FACTOR;
+            contest.echo = Some((now + wait, wait)).filter(|(at, _)| *at < contest.ends);
+        }
         if self.refresh_at.is_some_and(|at| at <= now) {
             copies = copies.max(plan.refresh.copies);
         }
@@ -121,7 +140,8 @@ impl Announcer {
         let started = self.started?;
         let burst = plan.bursts.get(self.next_burst).map(|burst| started + burst.after);
         let contest = self.contest.map(|contest| contest.ends);
-        [burst, contest, self.refresh_at].into_iter().flatten().min()
+        let echo = self.contest.and_then(|contest| contest.echo).map(|(at, _)| at);
+        [burst, contest, echo, self.refresh_at].into_iter().flatten().min()
     }
 
     fn sent(&mut self, now: Instant, plan: &Plan, copies: u8) -> u8 {
@@ -175,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn eighteen_claims_cost_one_burst_at_their_begin_and_one_at_their_end() {
+    fn eighteen_claims_cost_one_burst_at_their_begin_a_few_echoes_and_one_at_their_end() {
         let (plan, mut announcer) = (Plan::keepalived(), Announcer::default());
         announcer.start(at(0), &plan);
         assert_eq!(sends(&mut announcer, &plan).len(), 2);
@@ -185,8 +205,17 @@ mod tests {
             copies += announcer.poll_due(now, &plan);
             copies += announcer.contested(now, QUIET, &plan);
         }
-        assert_eq!(copies, 5);
+        assert_eq!(copies, 5 + 3);
         assert_eq!(sends(&mut announcer, &plan), [(20_000 + 17 * 110 + 200, 5)]);
+    }
+
+    #[test]
+    fn who_claims_at_the_same_moment_has_the_neighbours_for_a_moment_only() {
+        let (plan, mut announcer) = (Plan::keepalived(), Announcer::default());
+        announcer.start(at(0), &plan);
+        assert_eq!(announcer.poll_due(at(0), &plan), 5);
+        assert_eq!(announcer.contested(at(1), Duration::from_millis(20), &plan), 0);
+        assert_eq!(sends(&mut announcer, &plan), [(3, 1), (11, 1), (21, 5), (5000, 5)]);
     }
 
     #[test]
@@ -198,7 +227,7 @@ mod tests {
             let now = at(claim * 100);
             copies += announcer.contested(now, QUIET, &plan) + announcer.poll_due(now, &plan);
         }
-        assert!((5..12).contains(&copies), "{copies}");
+        assert!((5..18).contains(&copies), "{copies}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::harness::{Harness, request};
 
 use ShardCondition::{Fenced, Moving, Serving, Suspected};
 
-const TWO: &str = "
+pub(crate) const TWO: &str = "
 p:
   listen: 127.0.0.1:22121
   redis: true

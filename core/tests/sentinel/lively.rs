@@ -30,6 +30,10 @@ struct Lively {
     stalled: Vec<(ConnId, String)>,
     /// Everything that was said.
     said: String,
+    /// The port of the replica that was told to be a master.
+    promoted: Option<u16>,
+    /// How long an answer is on its way.
+    latency: Duration,
 }
 
 impl Lively {
@@ -43,6 +47,8 @@ impl Lively {
             stalls: false,
             stalled: Vec::new(),
             said: String::new(),
+            promoted: None,
+            latency: Duration::ZERO,
         };
         lively.bench.save(true);
         lively.respond();
@@ -76,6 +82,9 @@ impl Lively {
             if writes.is_empty() {
                 return;
             }
+            if !self.latency.is_zero() {
+                self.bench.pass(self.latency);
+            }
             for (conn, text) in writes {
                 let Some(at) = self.at.get(&conn).copied() else { continue };
                 let is_asked = text.contains("LEFT") || !self.stalled.is_empty();
@@ -92,7 +101,7 @@ impl Lively {
         }
     }
 
-    fn replies(&self, at: SocketAddr, mut bytes: &[u8]) -> String {
+    fn replies(&mut self, at: SocketAddr, mut bytes: &[u8]) -> String {
         let mut spans = Vec::new();
         let mut replies = String::new();
         while let Ok(RequestScan::Complete { len }) =
@@ -109,14 +118,22 @@ impl Lively {
         replies
     }
 
-    fn reply(&self, at: SocketAddr, words: &[&str]) -> String {
+    fn reply(&mut self, at: SocketAddr, words: &[&str]) -> String {
         let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());
         let port = at.port();
         match *words {
             ["PING"] => "+PONG\r\n".to_owned(),
             ["PUBLISH", ..] => ":1\r\n".to_owned(),
             ["SUBSCRIBE", ..] => String::new(),
-            ["INFO"] if port % 2 == 1 => bulk(&format!("role:master\r\n{REPLID}")),
+            // As from a server before 6.2: then nobody waits for the replica to have everything.
+            ["CLIENT", "PAUSE", ..] => "-ERR Unknown subcommand 'PAUSE'\r\n".to_owned(),
+            ["SLAVEOF", "NO", "ONE"] => {
+                self.promoted = Some(port);
+                "+QUEUED\r\n".to_owned()
+            }
+            ["INFO"] if port % 2 == 1 || self.promoted == Some(port) => {
+                bulk(&format!("role:master\r\n{REPLID}"))
+            }
             ["INFO"] => bulk(&format!(
                 "role:slave\r\nmaster_host:127.0.0.1\r\nmaster_port:{}\r\n\
                  master_link_status:up\r\nslave_priority:100\r\nslave_repl_offset:1\r\n{REPLID}",
@@ -140,6 +157,18 @@ impl Lively {
     fn condition(&self) -> ShardCondition {
         self.bench.news.last().unwrap().condition
     }
+}
+
+/// One master with two replicas and one peer.
+fn two_replicas() -> Setup {
+    let text = format!(
+        "sentinel myid {ME}\nsentinel monitor m0 127.0.0.1 7001 2\n\
+         sentinel down-after-milliseconds m0 30000\n\
+         sentinel known-replica m0 127.0.0.1 7002\nsentinel known-replica m0 127.0.0.1 7004\n\
+         sentinel known-sentinel m0 127.0.0.1 {PEER_PORT} {PEER}\n"
+    );
+    let setup = Setup::from_text("s.conf".into(), &text).unwrap();
+    Setup { tells_workers: true, ..setup }
 }
 
 fn setup(masters: u16, down_after: u32) -> Setup {
@@ -287,6 +316,51 @@ fn a_peer_that_does_not_answer_holds_a_planned_failover_up_only_for_a_moment() {
     let mut one = planned_beside_silent_peers();
     one.live(Duration::from_millis(300));
     assert!(one.said.contains("PAUSE"), "{}", one.said);
+}
+
+#[test]
+fn requests_wait_while_somebody_else_moves_a_master_that_was_moved_a_moment_ago() {
+    let mut one = Lively::new(two_replicas());
+    one.live(Duration::from_secs(3));
+    let client = one.bench.client();
+    assert_eq!(one.bench.ask(client, "SENTINEL FAILOVER m0"), "+OK\r\n");
+    one.respond();
+    one.live(Duration::from_millis(700));
+    // It is at its new place, and the other replica has not said that it follows there.
+    let told = one.bench.news.last().unwrap();
+    assert_eq!((told.epoch, Some(told.address.port())), (1, one.promoted));
+    assert_eq!(one.condition(), ShardCondition::Serving);
+    let count =
+        |one: &Lively| (one.bench.heard("+switch-master"), one.bench.heard("+failover-end"));
+    assert_eq!(count(&one), (1, 0), "{:?}", one.bench.events);
+    // The peer was elected since.
+    one.bench.ask(client, "SENTINEL LEASE m0 LEFT 2");
+    one.respond();
+    assert_eq!(one.condition(), ShardCondition::Moving);
+    one.live(Duration::from_millis(800));
+    assert_eq!(one.condition(), ShardCondition::Moving);
+    // Nothing comes of it.
+    one.live(Duration::from_millis(400));
+    assert_eq!(one.condition(), ShardCondition::Serving);
+    assert_eq!(count(&one), (1, 0), "{:?}", one.bench.events);
+}
+
+#[test]
+fn a_planned_failover_waits_for_answers_and_for_no_timer() {
+    let mut setup = setup(1, 30_000);
+    setup.tells_workers = true;
+    let mut one = Lively::new(setup);
+    one.live(Duration::from_secs(3));
+    one.said.clear();
+    one.latency = Duration::from_micros(100);
+    let began = one.bench.now;
+    let client = one.bench.client();
+    assert_eq!(one.bench.ask(client, "SENTINEL FAILOVER m0"), "+OK\r\n");
+    while !one.said.contains("NO\r\n$3\r\nONE") {
+        assert!(one.bench.now.since(began) < Duration::from_millis(2), "{}", one.said);
+        one.respond();
+        one.bench.pass(one.latency);
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use ringkeeper_core::io::Command;
 
 use super::Line;
 use crate::host::direct;
+use crate::host::redirect::Redirects;
 use crate::host::runtime::Choice;
 use crate::host::sockets::{Direct, Inherited};
 use crate::host::vrrp::{self, Launch};
@@ -38,6 +39,8 @@ pub(crate) struct Routers {
     served: Config,
     /// The same for what is to be in use next.
     next: Option<Config>,
+    /// Who might take clients elsewhere.
+    redirects: Redirects,
     runtime: Choice,
     started: Instant,
     /// When the thread is started again, and how long was waited for that.
@@ -57,6 +60,7 @@ impl Routers {
             next: None,
             config,
             pending: None,
+            redirects: Redirects::default(),
             runtime,
             started: Instant::now(),
             retry: None,
@@ -69,6 +73,7 @@ impl Routers {
     /// after [`Routers::begin`] or [`Routers::apply`].
     pub(crate) fn part(&mut self, pools: &Pools) -> Vec<Direct> {
         let mut config = self.pending.as_ref().unwrap_or(&self.config).clone();
+        self.redirects = Redirects::new(&config.virtual_servers, pools);
         let (direct, relayed) = direct::part(std::mem::take(&mut config.virtual_servers), pools);
         config.virtual_servers = relayed;
         self.next = Some(config);
@@ -88,6 +93,7 @@ impl Routers {
         let line = Some(self.line.clone());
         let running = vrrp::start(Launch { config, runtime, has_guardian: true, line, lent })?;
         self.connect(&running);
+        self.redirects.look();
         (self.running, self.started) = (Some(running), Instant::now());
         Ok(())
     }
@@ -162,6 +168,9 @@ impl Routers {
         let is_read = pending.is_some();
         self.config = pending.unwrap_or_else(|| std::mem::take(&mut self.config));
         let Some(next) = self.next.take() else { return };
+        if is_read {
+            self.redirects.look();
+        }
         if !is_read && next == self.served {
             return;
         }

@@ -14,7 +14,7 @@
 //! | C2 | every request is answered once, or its connection ends |
 //! | C3 | what is said not to have been sent has no effect; nothing takes effect twice; what one connection wrote stands in its order; a key stays in its shard |
 //! | C4 | with `replicated: 1` what was acknowledged is there in the end |
-//! | C5 | planned failovers under best-effort lose nothing and fail nothing, but that the outcome of a `replicated` write may be unknown |
+//! | C5 | planned failovers lose nothing and fail nothing, but that the outcome of a `replicated` write may be unknown |
 //! | V1 | of two hosts that hear each other one has the address |
 //! | H | when faults end: one host has the address, each shard has one master that all others follow, every worker sends there, and then no request fails |
 

@@ -336,7 +336,10 @@ impl Deployment {
         self.storm.is_over = true;
         self.world.paths.tail_one_in = 0;
         self.world.paths.heal_all();
-        self.world.net_again(|_, _| true);
+        // What is on its way where nothing was cut is late for nobody's sake.
+        if self.scenario.weather == Weather::Storm {
+            self.world.net_again(|_, _| true);
+        }
         for node in self.servers.clone().into_iter().flatten() {
             self.world.resume(node);
             self.world.start(node);

@@ -678,6 +678,10 @@ impl Sentinel {
     pub(super) fn handle_paused(&mut self, now: Instant, id: MasterId, frame: &[u8]) {
         let Some(master) = self.masters.get_mut(&id) else { return };
         let Some(Planned::Pausing { replica, until }) = master.planned.clone() else { return };
+        let at = master.find_replica(&replica);
+        if let Some(server) = at.and_then(|at| master.replicas.get_mut(&at)) {
+            server.wants_info = true;
+        }
         master.planned = Some(if frame.starts_with(b"+OK") {
             Planned::CatchingUp { replica, offset: None, since: now, until }
         } else {

@@ -21,6 +21,10 @@ const RETRY_MIN: Duration = Duration::from_millis(100);
 /// How often a replica that is to become the master is asked whether it is.
 const WATCH_PERIOD: Duration = Duration::from_millis(25);
 
+/// How often a replica is asked whether it has caught up with a master whose writes are stopped:
+/// clients wait for that.
+const CATCH_UP_PERIOD: Duration = Duration::from_millis(2);
+
 /// The longest that anything waits for others that are due a little later.
 const GRID_MAX: Duration = Duration::from_millis(50);
 
@@ -254,6 +258,9 @@ impl Sentinel {
         let is_promoted = master.promoted() == Some(at);
         match master.failover.state() {
             State::WaitPromotion(_) | State::Commit(_) if is_promoted => return WATCH_PERIOD,
+            State::SendSlaveofNoone(_) if is_promoted && master.planned.is_some() => {
+                return CATCH_UP_PERIOD;
+            }
             State::ReconfSlaves(_) => return WATCH_PERIOD * 4,
             State::None
             | State::WaitStart
