@@ -94,7 +94,7 @@ fn seeds_that_found_something_find_it_no_more() {
 
 /// Holds that the switch makes the difference: without it the same seeds break nothing.
 fn assert_found(mutation: Mutation, rules: &[&str], draw: impl Fn(u64) -> Scenario) {
-    let found = (0..60).find_map(|seed| {
+    let found = (0..300).find_map(|seed| {
         let scenario = Scenario { mutation: Some(mutation), ..draw(seed) };
         stack::run(seed, &scenario).err().map(|failure| (seed, failure.what))
     });
