@@ -84,6 +84,9 @@ fn seeds_that_found_something_find_it_no_more() {
         (3_000_147, Scenario::draw(3_000_147, Fence::Strict, true, Weather::Planned)),
         // A Sentinel named a connection whose end it had been told.
         (53, strict(53)),
+        // A process of the model whose last news after a stop was of a connection that was gone slept
+        // for ever.
+        (1_000_281, strict(1_000_281)),
     ];
     for (seed, scenario) in all {
         if let Err(failure) = stack::run(seed, &scenario) {

@@ -103,6 +103,19 @@ impl Ours {
             self.input(&mut *machine, happening, ctx);
             self.machine = Some(machine);
         }
+        self.turn(ctx);
+    }
+
+    /// What was to happen next is of a connection that is gone: the turn may end with what was taken
+    /// in before it.
+    pub(crate) fn pass_over(&mut self, ctx: &mut Context<'_>) {
+        if self.takes_all {
+            self.turn(ctx);
+        }
+    }
+
+    /// Lets the machine act, unless more has happened that it takes in first.
+    fn turn(&mut self, ctx: &mut Context<'_>) {
         if ctx.has_more && self.takes_all && self.taken < BATCH_MAX {
             self.taken += 1;
             return;

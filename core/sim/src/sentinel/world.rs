@@ -261,10 +261,11 @@ impl World {
     }
 
     fn run(&mut self, id: NodeId, happening: Happening) {
-        if !self.is_heard(id, &happening) {
+        let is_heard = self.is_heard(id, &happening);
+        if !is_heard && !matches!(self.nodes[id].process, Process::Thread(_)) {
             return;
         }
-        if let Happening::Received { conn, bytes } = &happening {
+        if let (Happening::Received { conn, bytes }, true) = (&happening, is_heard) {
             self.tap_heard(*conn, id, bytes.len());
         }
         let mut effects = std::mem::take(&mut self.effects);
@@ -286,7 +287,8 @@ impl World {
             Process::Ours(ours) => ours.handle(happening, &mut context),
             Process::Observer(observer) => observer.handle(happening, &mut context),
             Process::Stranger(stranger) => stranger.handle(happening, &mut context),
-            Process::Thread(thread) => thread.handle(happening, &mut context),
+            Process::Thread(thread) if is_heard => thread.handle(happening, &mut context),
+            Process::Thread(thread) => thread.pass_over(&mut context),
             Process::Guest(guest) => guest.handle(happening, &mut context),
         }
         let at = self.now + context.busy;
