@@ -60,14 +60,28 @@ fn events_heal_on_a_simulated_segment(runtime: Runtime) {
     assert_eq!(result.get("events").unwrap().as_array().unwrap().len(), 5, "{said}");
 }
 
-fn what_is_broken_by_lot_heals(runtime: Runtime) {
+fn break_by_lot(runtime: Runtime, options: &[&str]) {
     need!("redis-server", "ip", "iptables", "unshare", "setpriv");
     let scratch = Scratch::new();
     let seconds = std::env::var("RINGKEEPER_CHAOS_SECONDS").unwrap_or_else(|_| "15".to_owned());
-    let output = lab(&scratch, runtime, &["--chaos", &seconds, "--network", "namespaces"]);
+    let chaos = ["--chaos", &seconds, "--network", "namespaces"];
+    let output = lab(&scratch, runtime, &[&chaos[..], options].concat());
     if has_namespaces(&output) {
         healed(&scratch, &output);
     }
+}
+
+fn what_is_broken_by_lot_heals(runtime: Runtime) {
+    break_by_lot(runtime, &[]);
+}
+
+fn what_is_broken_by_lot_heals_beside_genuine_programs(runtime: Runtime) {
+    need!("redis-sentinel", "keepalived");
+    let peer = match runtime {
+        Runtime::Uring => "sentinel",
+        Runtime::Tokio => "keepalived",
+    };
+    break_by_lot(runtime, &["--genuine", peer]);
 }
 
 fn what_replicas_have_outlives_masters(runtime: Runtime) {
@@ -89,6 +103,7 @@ on_every_runtime! {
     what_replicas_have_outlives_masters,
     events_heal_on_a_simulated_segment,
     what_is_broken_by_lot_heals,
+    what_is_broken_by_lot_heals_beside_genuine_programs,
 }
 
 #[test]
