@@ -138,9 +138,12 @@ fn seeds_that_found_a_fault_find_none_any_more() {
 
 #[test]
 fn genuine_ones_elect_two_leaders_in_one_election_as_they_are_known_to() {
-    let sum = run_all("genuine", 6_000_000, 4, |seed| draw(seed, Voters::Genuine, 5));
-    let is_one = std::env::var_os("RINGKEEPER_SEED").is_some();
-    assert!(is_one || sum.shipped.contains_key("S2"), "{:?}", sum.shipped);
+    let first = 6_000_000;
+    let is_found = (first..first + 300).any(|seed| {
+        let report = Fleet::run(seed, draw(seed, Voters::Genuine, 5));
+        report.unwrap_or_else(|failure| panic!("{failure}")).shipped.contains_key("S2")
+    });
+    assert!(is_found);
 }
 
 #[test]

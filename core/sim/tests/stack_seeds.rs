@@ -87,6 +87,8 @@ fn seeds_that_found_something_find_it_no_more() {
         // A process of the model whose last news after a stop was of a connection that was gone slept
         // for ever.
         (1_000_281, strict(1_000_281)),
+        // All hosts were ill, and who had the address all the same was to leave it soon.
+        (1_186, Scenario::draw(1_186, Fence::BestEffort, false, Weather::Storm)),
     ];
     for (seed, scenario) in all {
         if let Err(failure) = stack::run(seed, &scenario) {

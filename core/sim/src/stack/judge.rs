@@ -112,6 +112,8 @@ pub(crate) struct Judge {
     well_since: Option<Instant>,
     pub counts: [u64; 4],
     pub switches: u64,
+    /// By host: what of its own it says is ill, for which it leaves the address to others.
+    pub ill: BTreeSet<(usize, String)>,
 }
 
 impl Judge {
@@ -131,6 +133,7 @@ impl Judge {
             well_since: None,
             counts: [0; 4],
             switches: 0,
+            ill: BTreeSet::new(),
         }
     }
 

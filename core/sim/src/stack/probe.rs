@@ -247,6 +247,11 @@ impl<D: Drive> Drive for Ear<D> {
     fn poll_output(&mut self) -> Option<Output> {
         let output = self.inner.poll_output()?;
         if let Output::Event(event) = &output {
+            if let Event::Check { check, is_up, .. } = event {
+                let ill = &mut self.judge.borrow_mut().ill;
+                let one = (self.host, check.to_string());
+                let _ = if *is_up { ill.remove(&one) } else { ill.insert(one) };
+            }
             let line = match event {
                 Event::Sentinel { name, message, .. } => format!("{name} {message}"),
                 other => format!("{other:?}"),

@@ -408,6 +408,10 @@ impl Deployment {
         if holders != [0] {
             return Err(format!("the address is at {holders:?}"));
         }
+        // Who is ill keeps the address while all are, and leaves it to the first who is well.
+        if let Some((host, what)) = self.judge.borrow().ill.first() {
+            return Err(format!("{what} of host {host} is ill"));
+        }
         for (shard, name) in SHARDS.iter().enumerate() {
             let address = self.judge.borrow().agreed(HOSTS, name)?;
             self.follows_all(shard, address)?;

@@ -116,11 +116,11 @@ impl Deployment {
         self.judge.borrow_mut().note(format!("{deed:?}"));
         match deed {
             Deed::Strike => self.strike(),
-            Deed::StartHost(host) => self.world.start_host(host),
+            Deed::StartHost(host) => self.start_host(host),
             Deed::StopHost(host) => {
                 self.world.kill_host(host, true);
                 if self.storm.is_over {
-                    self.world.start_host(host);
+                    self.start_host(host);
                 }
             }
             Deed::ResumeHost(host) => self.resume_host(host),
@@ -331,6 +331,11 @@ impl Deployment {
         self.deeds.plan(gone.max(end), Deed::StartHost(host));
     }
 
+    fn start_host(&mut self, host: usize) {
+        self.judge.borrow_mut().ill.retain(|(of, _)| *of != host);
+        self.world.start_host(host);
+    }
+
     /// Ends every fault.
     pub(super) fn heal(&mut self) {
         self.storm.is_over = true;
@@ -347,7 +352,7 @@ impl Deployment {
         for host in 0..HOSTS {
             self.resume_host(host);
             if self.world.nodes[self.world.estate.hosts[host].worker].state == State::Dead {
-                self.world.start_host(host);
+                self.start_host(host);
             }
         }
     }
