@@ -355,7 +355,9 @@ impl Proxy {
     }
 
     pub fn client(&self) -> Client {
-        Client::connect(&self.place).unwrap()
+        let said = || self.scratch.read("stderr") + &self.scratch.read("log");
+        Client::connect(&self.place)
+            .unwrap_or_else(|error| panic!("{} takes no client: {error}\n{}", self.place, said()))
     }
 
     /// Returns where metrics and administration are.
