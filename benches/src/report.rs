@@ -285,9 +285,7 @@ impl Report {
         let pairs = [
             (Kind::NutcrackerApart, Kind::Nutcracker),
             (Kind::UringApart, Kind::Uring),
-            (Kind::UringPair, Kind::Uring),
             (Kind::TokioApart, Kind::Tokio),
-            (Kind::TokioPair, Kind::Tokio),
         ];
         let at = Placement::Saturated;
         let mut lines = String::new();
@@ -328,11 +326,13 @@ impl Report {
                 let (must, aim) = (TOKIO_MUST, TOKIO_AIM);
                 verdicts.push(Verdict { workload, what, ratio, must, aim });
             }
-            for (pair, apart, what) in [
+            for (pair, other, what) in [
+                (Kind::UringPair, Kind::Uring, "two io_uring workers / 1"),
+                (Kind::TokioPair, Kind::Tokio, "two tokio workers / 1"),
                 (Kind::UringPair, Kind::UringApart, "two io_uring w. / 1 + 1"),
                 (Kind::TokioPair, Kind::TokioApart, "two tokio w. / 1 + 1"),
             ] {
-                if let Some(ratio) = self.ratio(at, workload, pair, apart) {
+                if let Some(ratio) = self.ratio(at, workload, pair, other) {
                     let (workload, ratio) = (workload.name, ratio.median);
                     let (must, aim) = (PAIR_MUST, PAIR_AIM);
                     verdicts.push(Verdict { workload, what, ratio, must, aim });

@@ -44,8 +44,8 @@ pub const TOKIO_MUST: f64 = 1.20;
 /// The multiple that is aimed at.
 pub const TOKIO_AIM: f64 = 1.12;
 
-/// Highest CPU per request of two workers of one process as a multiple of that of one worker which
-/// has as many clients as each of them and a core like theirs: two processes on the same cores.
+/// Highest CPU per request of two workers on two cores as a multiple of one worker's on one, and of
+/// two processes of one worker each on the same cores.
 pub const PAIR_MUST: f64 = 1.10;
 /// The multiple that is aimed at.
 pub const PAIR_AIM: f64 = 1.05;
