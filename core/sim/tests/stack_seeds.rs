@@ -120,7 +120,9 @@ fn a_lease_that_is_ignored_is_found() {
 #[test]
 fn a_switch_that_is_ignored_is_found() {
     let draw = |seed| Scenario::draw(seed, Fence::BestEffort, false, Weather::Storm);
-    assert_found(Mutation::IgnoresSwitch, &["S8", "H:"], draw);
+    // It writes to the former master, it holds requests for too long, or it refuses them after all.
+    let rules = ["S8", "H:", "failed where nothing is wrong: -MASTERDOWN"];
+    assert_found(Mutation::IgnoresSwitch, &rules, draw);
 }
 
 #[test]
