@@ -280,12 +280,15 @@ impl Report {
         }
     }
 
-    /// What it costs to have load and servers on the same two cores, next to a core of one's own.
+    /// What it costs to have load and servers on the same cores, next to a core of one's own.
     fn write_shared(&self, text: &mut String) {
         let pairs = [
             (Kind::NutcrackerApart, Kind::Nutcracker),
             (Kind::UringApart, Kind::Uring),
             (Kind::TokioApart, Kind::Tokio),
+            (Kind::NutcrackerBeside, Kind::Nutcracker),
+            (Kind::UringBeside, Kind::Uring),
+            (Kind::UringPairBeside, Kind::UringBeside),
         ];
         let at = Placement::Saturated;
         let mut lines = String::new();
@@ -301,8 +304,7 @@ impl Report {
             }
         }
         if !lines.is_empty() {
-            let _ =
-                write!(text, "\n== both cores with the load on them / a core of its own\n{lines}");
+            let _ = write!(text, "\n== cores with the load on them / a core of its own\n{lines}");
         }
     }
 

@@ -42,6 +42,12 @@ pub enum Kind {
     TokioApart,
     /// Two nutcrackers there: what the same cores cost a program that shares nothing at all.
     NutcrackerApart,
+    /// One io_uring worker on the load's core, so that the two take turns.
+    UringBeside,
+    /// Two io_uring workers there.
+    UringPairBeside,
+    /// One nutcracker there.
+    NutcrackerBeside,
     /// Any other program that reads the same file.
     Other(&'static Other),
 }
@@ -60,7 +66,7 @@ impl Kind {
         [Self::Nutcracker, Self::Uring, Self::UringBare, Self::Tokio, Self::Direct];
 
     /// Those, and what is measured when it is asked for.
-    pub const NAMED: [Self; 10] = [
+    pub const NAMED: [Self; 13] = [
         Self::Nutcracker,
         Self::Uring,
         Self::UringBare,
@@ -71,6 +77,9 @@ impl Kind {
         Self::UringApart,
         Self::TokioApart,
         Self::NutcrackerApart,
+        Self::UringBeside,
+        Self::UringPairBeside,
+        Self::NutcrackerBeside,
     ];
 
     /// The cores that the program may use.
@@ -81,6 +90,7 @@ impl Kind {
             | Self::UringApart
             | Self::TokioApart
             | Self::NutcrackerApart => &[LOAD_CPU, PROXY_CPU],
+            Self::UringBeside | Self::UringPairBeside | Self::NutcrackerBeside => &[LOAD_CPU],
             Self::Direct
             | Self::Nutcracker
             | Self::Uring
@@ -103,6 +113,9 @@ impl Kind {
             Self::UringApart => "uring-apart",
             Self::TokioApart => "tokio-apart",
             Self::NutcrackerApart => "nutcracker-apart",
+            Self::UringBeside => "uring-beside",
+            Self::UringPairBeside => "uring-2-beside",
+            Self::NutcrackerBeside => "nutcracker-beside",
             Self::Other(other) => &other.name,
         }
     }
@@ -118,13 +131,20 @@ impl Kind {
             | Self::Tokio
             | Self::UringPair
             | Self::TokioPair
+            | Self::UringBeside
+            | Self::UringPairBeside
+            | Self::NutcrackerBeside
             | Self::Other(_) => 1,
         }
     }
 
     /// Whether it is ringkeeper, which has to be built.
     pub fn is_ringkeeper(self) -> bool {
-        !matches!(self, Self::Direct | Self::Nutcracker | Self::NutcrackerApart | Self::Other(_))
+        !self.is_nutcracker() && !matches!(self, Self::Direct | Self::Other(_))
+    }
+
+    fn is_nutcracker(self) -> bool {
+        matches!(self, Self::Nutcracker | Self::NutcrackerApart | Self::NutcrackerBeside)
     }
 
     /// Reads `NAME=PROGRAM ARGUMENT...`, words separated by blanks.
@@ -254,7 +274,7 @@ pub fn pool(listen: SocketAddr, servers: &[SocketAddr], protocol: Protocol) -> S
 
 fn command(kind: Kind, file: &Path) -> io::Result<Command> {
     let missing = |what: &str| io::Error::new(io::ErrorKind::NotFound, what.to_owned());
-    if matches!(kind, Kind::Nutcracker | Kind::NutcrackerApart) {
+    if kind.is_nutcracker() {
         let program = find(NUTCRACKER).ok_or_else(|| {
             missing("/usr/sbin/nutcracker is missing: install the package nutcracker")
         })?;
@@ -277,13 +297,14 @@ fn command(kind: Kind, file: &Path) -> io::Result<Command> {
     }
     let mut command = Command::new(program);
     let (runtime, threads) = match kind {
-        Kind::UringPair => ("uring", "2"),
+        Kind::UringPair | Kind::UringPairBeside => ("uring", "2"),
         Kind::TokioPair => ("tokio", "2"),
-        Kind::UringBare | Kind::UringApart => ("uring", "1"),
+        Kind::UringBare | Kind::UringApart | Kind::UringBeside => ("uring", "1"),
         Kind::TokioApart => ("tokio", "1"),
         Kind::Direct
         | Kind::Nutcracker
         | Kind::NutcrackerApart
+        | Kind::NutcrackerBeside
         | Kind::Uring
         | Kind::Tokio
         | Kind::Other(_) => (kind.name(), "1"),
@@ -321,14 +342,18 @@ pub fn build_ringkeeper() -> io::Result<()> {
 pub fn version(kind: Kind) -> String {
     let output = match kind {
         Kind::Direct | Kind::Other(_) => return String::new(),
-        Kind::Nutcracker | Kind::NutcrackerApart => Command::new(NUTCRACKER).arg("-V").output(),
+        Kind::Nutcracker | Kind::NutcrackerApart | Kind::NutcrackerBeside => {
+            Command::new(NUTCRACKER).arg("-V").output()
+        }
         Kind::Uring
         | Kind::UringBare
         | Kind::Tokio
         | Kind::UringPair
         | Kind::TokioPair
         | Kind::UringApart
-        | Kind::TokioApart => Command::new(ringkeeper()).arg("--version").output(),
+        | Kind::TokioApart
+        | Kind::UringBeside
+        | Kind::UringPairBeside => Command::new(ringkeeper()).arg("--version").output(),
     };
     let Ok(output) = output else { return "missing".to_owned() };
     let text = [output.stdout, output.stderr].concat();

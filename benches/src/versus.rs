@@ -30,7 +30,8 @@ cargo bench --bench versus -- [OPTIONS]
   --targets A,B        of nutcracker, uring, uring-bare (--figures off), tokio, direct (default:
                        all of these), and uring-2, tokio-2: two workers on both cores;
                        uring-apart, tokio-apart: two processes of one worker there;
-                       nutcracker-apart: two nutcrackers there
+                       nutcracker-apart: two nutcrackers there; uring-beside, uring-2-beside,
+                       nutcracker-beside: one worker, two, and nutcracker on the load's core
   --target-command NAME=COMMAND
                        one more target; {conf} in the command is the configuration file, which
                        it must serve as nutcracker would (again for each further one)
