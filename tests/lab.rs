@@ -60,6 +60,17 @@ fn events_heal_on_a_simulated_segment(runtime: Runtime) {
     assert_eq!(result.get("events").unwrap().as_array().unwrap().len(), 5, "{said}");
 }
 
+fn a_node_that_nobody_hears_gives_the_address_up(runtime: Runtime) {
+    need!("redis-server", "ip", "iptables", "unshare", "setpriv");
+    let scratch = Scratch::new();
+    let events = ["--auto", "--only", "mute-node,mute-node", "--network", "namespaces"];
+    let output = lab(&scratch, runtime, &events);
+    if has_namespaces(&output) {
+        let result = healed(&scratch, &output);
+        assert_eq!(result.get("lost"), Some(&0.into()), "{}", stdout(&output));
+    }
+}
+
 fn break_by_lot(runtime: Runtime, options: &[&str]) {
     need!("redis-server", "ip", "iptables", "unshare", "setpriv");
     let scratch = Scratch::new();
@@ -102,6 +113,7 @@ on_every_runtime! {
     every_event_heals,
     what_replicas_have_outlives_masters,
     events_heal_on_a_simulated_segment,
+    a_node_that_nobody_hears_gives_the_address_up,
     what_is_broken_by_lot_heals,
     what_is_broken_by_lot_heals_beside_genuine_programs,
 }

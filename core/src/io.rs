@@ -31,7 +31,8 @@
 //!     with [`CloseMode::Abort`] may follow, after that nothing.
 //! 11. A channel answers its `OpenChannel` with one [`Input::ChannelOpened`]. Before
 //!     `handle_timeout` the runtime hands over what waits in every channel, so that a worker that
-//!     was not run for a while reads first and then decides. Datagrams leave in the order of their
+//!     was not run for a while reads first and then decides. It may leave that out when it is less
+//!     than [`LATE`](crate::limits::LATE) late and [`Drive::reads_first`] says no. Datagrams leave in the order of their
 //!     outputs, at once or never: one that the kernel does not take is told as
 //!     [`Trouble::Unsent`] and dropped.
 //! 12. [`Output::EndWrite`] comes when no write is in flight, and no `Transmit` after it. The other
@@ -514,4 +515,11 @@ pub trait Drive {
 
     /// Returns when [`Drive::handle_timeout`] wants to be called.
     fn poll_timeout(&self) -> Option<Deadline>;
+
+    /// Tells whether something that is due is decided by what may wait in channels. If not, and if
+    /// it is on time, the runtime need not look into each of them before.
+    fn reads_first(&self, now: Instant) -> bool {
+        let _ = now;
+        true
+    }
 }

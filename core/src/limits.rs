@@ -370,6 +370,10 @@ pub const PERSISTS_IN_FLIGHT_MAX: usize = 1024;
 /// it speaks: it takes what has queued up meanwhile, and no peer notices the delay.
 pub const VRRP_LATE_READ: Duration = Duration::from_millis(1);
 
+/// From when on a worker counts as one that was not run for a while, so that its channels are read
+/// before its timers run whatever they are for. A wake-up takes some tens of microseconds.
+pub const LATE: Duration = Duration::from_millis(1);
+
 /// Times that an Active router puts back virtual addresses that somebody removed, within
 /// [`VRRP_REINSTATE_WINDOW`]; then it lets another router have them. Two programs must not fight
 /// over an address forever.

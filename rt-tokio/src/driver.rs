@@ -15,7 +15,7 @@ use ringkeeper_core::id::{ChannelId, ConnId, ListenerId};
 use ringkeeper_core::io::{
     ChannelSpec, CloseMode, CloseReason, Drive, Endpoint, Host, Input, Output, Parcel, Trouble,
 };
-use ringkeeper_core::limits::{BATCH_MAX, RECEIVE_BYTES_MAX};
+use ringkeeper_core::limits::{BATCH_MAX, LATE, RECEIVE_BYTES_MAX};
 use ringkeeper_core::time::Instant;
 use tokio::time::Sleep;
 
@@ -201,8 +201,13 @@ impl<D: Drive, H: Host> Driver<D, H> {
         if self.is_stopping {
             return Next::Stop;
         }
-        if self.drive.poll_timeout().is_some_and(|deadline| deadline.at <= self.now) {
-            self.read_channels();
+        if let Some(deadline) = self.drive.poll_timeout()
+            && deadline.at <= self.now
+        {
+            let is_late = self.now - deadline.at >= LATE;
+            if is_late || !is_worked_off || self.drive.reads_first(self.now) {
+                self.read_channels();
+            }
             self.drive.handle_timeout(self.now);
         }
         self.perform_outputs();

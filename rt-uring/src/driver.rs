@@ -175,8 +175,12 @@ impl<D: Drive, H: Host> Driver<D, H> {
             self.now = Instant::from_duration(self.start.elapsed()).max(self.now);
             self.give_inputs();
             self.expire();
-            if self.drive.poll_timeout().is_some_and(|deadline| deadline.at <= self.now) {
-                self.read_channels();
+            if let Some(deadline) = self.drive.poll_timeout()
+                && deadline.at <= self.now
+            {
+                if self.must_read_channels(deadline.at) {
+                    self.read_channels();
+                }
                 self.drive.handle_timeout(self.now);
             }
             self.take_outputs();

@@ -49,6 +49,16 @@ pub(super) struct Part {
     pub(super) follows: String,
 }
 
+impl Part {
+    /// Tells whether it has the data of the master at `address`, which it may be itself.
+    fn has_data(&self, is_master: bool, address: &str) -> bool {
+        match is_master {
+            true => self.is_master,
+            false => !self.is_master && self.in_step == 1 && self.follows == address,
+        }
+    }
+}
+
 impl Deployment {
     /// Prepares everything; nothing runs yet.
     ///
@@ -429,6 +439,12 @@ impl Deployment {
         })
     }
 
+    /// Tells whether a server has what the master of its shard has, or is it.
+    pub(super) fn has_data(&self, server: Host, master: Host) -> bool {
+        let address = self.network.address(master).to_string();
+        self.part(server).is_some_and(|part| part.has_data(server == master, &address))
+    }
+
     /// Tells why not every other server of a shard follows one, in step.
     fn judge_followers(&self, shard: usize, master: Host) -> Result<(), String> {
         let address = self.network.address(master).to_string();
@@ -488,4 +504,30 @@ fn find_redis() -> Option<PathBuf> {
     ["redis-server", "redis-check-rdb"].iter().find_map(|name| {
         places.iter().map(|place| place.join(name)).find(|at| at.is_file())?.canonicalize().ok()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_is_with_the_master_and_with_replicas_in_step() {
+        let part = |is_master, in_step, follows: &str| Part {
+            is_master,
+            in_step,
+            follows: follows.to_owned(),
+        };
+        assert!(part(true, 0, "").has_data(true, "10.78.0.11"));
+        assert!(part(false, 1, "10.78.0.11").has_data(false, "10.78.0.11"));
+        let without = [
+            // A former master, a server that was started anew, one that follows somebody else.
+            part(true, 1, ""),
+            part(false, 0, "10.78.0.11"),
+            part(false, 1, "10.78.0.12"),
+        ];
+        for part in without {
+            assert!(!part.has_data(false, "10.78.0.11"), "{part:?}");
+        }
+        assert!(!part(false, 1, "10.78.0.12").has_data(true, "10.78.0.11"));
+    }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::deployment::Deployment;
-use super::network::{Host, Kind, Network, REDIS_PORT};
+use super::network::{Host, Kind, Network, REDIS_PORT, Way};
 use super::processes::has_ended;
 use super::recipe::{NODES, SERVERS, SHARDS};
 use super::resp::{self, Client, Reply};
@@ -51,6 +51,8 @@ pub(crate) enum Event {
     KillNode,
     /// The cable of the node that has the address is cut.
     CutNode,
+    /// Nobody hears the node that has the address, which hears everybody.
+    MuteNode,
     /// The cable of a master is cut.
     CutMaster,
     /// A master is replaced on purpose.
@@ -85,6 +87,7 @@ impl Event {
             Self::KillMaster => "kill a master",
             Self::KillNode => "kill a node",
             Self::CutNode => "cut a node's network",
+            Self::MuteNode => "mute a node",
             Self::CutMaster => "cut a master's network",
             Self::Plan => "plan a failover",
             Self::Reload => "reload",
@@ -110,6 +113,9 @@ impl Event {
                 "nobody says goodbye: another node takes the address after three silent \
                  announcements"
             }
+            Self::MuteNode => {
+                "another node takes the address, and the mute one gives it up when it notices"
+            }
             Self::CutMaster => {
                 "nobody refuses connections: the master counts as down after a second of silence"
             }
@@ -130,8 +136,8 @@ impl Event {
     const fn keeps_all(self) -> bool {
         match self {
             Self::KillMaster | Self::CutMaster | Self::StopMaster => false,
-            Self::KillNode | Self::CutNode | Self::Plan | Self::Reload | Self::Upgrade => true,
-            Self::KillProxy | Self::Calm => true,
+            Self::KillNode | Self::CutNode | Self::MuteNode | Self::Plan | Self::Reload => true,
+            Self::Upgrade | Self::KillProxy | Self::Calm => true,
         }
     }
 }
@@ -244,7 +250,7 @@ impl Lab {
         let has_cables = self.deployment.network.kind == Kind::Namespaces;
         let is_glued = self.deployment.recipe.is_glued;
         match event {
-            Event::CutNode | Event::CutMaster => has_cables,
+            Event::CutNode | Event::MuteNode | Event::CutMaster => has_cables,
             Event::Reload | Event::Upgrade => !is_glued,
             Event::KillMaster | Event::KillNode | Event::Plan => true,
             Event::StopMaster | Event::KillProxy | Event::Calm => true,
@@ -254,7 +260,9 @@ impl Lab {
     /// Waits before an event that takes the address from a node until all are willing to have it:
     /// those that were ill a moment ago wait longer, and two such ones take it at the same moment.
     pub(super) fn await_willingness(&self, event: Event) {
-        if matches!(event, Event::KillNode | Event::CutNode | Event::KillProxy) {
+        let takes_it =
+            matches!(event, Event::KillNode | Event::CutNode | Event::MuteNode | Event::KillProxy);
+        if takes_it {
             // If it does not come about, what happens then shows it.
             let _ = settle(WILLING_PATIENCE, CALMLY, || self.deployment.judge_priorities());
         }
@@ -311,7 +319,7 @@ impl Lab {
                 let master = self.deployment.master(shard).ok_or("nobody knows the master")?;
                 Ok(Hit::Shard(shard, master))
             }
-            Event::KillNode | Event::CutNode | Event::KillProxy => {
+            Event::KillNode | Event::CutNode | Event::MuteNode | Event::KillProxy => {
                 let holder = match self.deployment.network.kind {
                     Kind::Namespaces => self.deployment.network.holder(&NODES),
                     Kind::Loopback => NODES.first().copied(),
@@ -335,15 +343,16 @@ impl Lab {
                 self.traffic.note_gone();
                 Ok(())
             }
-            (Event::KillNode, Hit::Node(host)) => {
+            (Event::MuteNode, Hit::Node(host)) => {
                 let before = Instant::now();
-                self.deployment.signal(host, Signal::KILL);
+                self.deployment.network.set_one_way(host, Way::Out, true).map_err(text)?;
                 self.traffic.mark(before);
                 Ok(())
             }
-            (Event::StopMaster, Hit::Shard(_, host)) => {
+            (Event::KillNode | Event::StopMaster, Hit::Node(host) | Hit::Shard(_, host)) => {
+                let is_kill = event == Event::KillNode;
                 let before = Instant::now();
-                self.deployment.signal(host, Signal::STOP);
+                self.deployment.signal(host, if is_kill { Signal::KILL } else { Signal::STOP });
                 self.traffic.mark(before);
                 Ok(())
             }
@@ -457,6 +466,10 @@ impl Lab {
             (Event::CutNode | Event::CutMaster, Hit::Shard(_, host) | Hit::Node(host)) => {
                 std::thread::sleep(CUT_FOR);
                 self.deployment.network.set_cable(host, true).map_err(text)
+            }
+            (Event::MuteNode, Hit::Node(host)) => {
+                std::thread::sleep(CUT_FOR);
+                self.deployment.network.set_one_way(host, Way::Out, false).map_err(text)
             }
             _ => Ok(()),
         }

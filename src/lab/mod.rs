@@ -232,7 +232,6 @@ fn experiment(options: &Options, kind: Kind, doors: Vec<TcpListener>) -> io::Res
             }
         }
         &Mode::Chaos { length, seed } => {
-            println!("seed {seed}, {} s", length.as_secs());
             chaos::run(&mut lab, length, seed, &mut report);
         }
     }

@@ -53,6 +53,15 @@ const VERIFY_KEYS: usize = 100;
 /// been read back.
 const WRITTEN_MAX: usize = 200_000;
 
+/// A wait for a good reply of which is told.
+const LONG_WAIT: Duration = Duration::from_secs(2);
+
+/// Lost writes that were acknowledged closer to each other are told of together.
+const LOSS_GAP: Duration = Duration::from_millis(100);
+
+/// Waits, and losses, that are remembered until somebody asks for them.
+const TOLD_MAX: usize = 100_000;
+
 /// What became of commands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
@@ -130,10 +139,42 @@ impl Verdict {
     }
 }
 
+/// A client that had no good reply for long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wait {
+    pub(super) client: usize,
+    /// When it first wanted the reply.
+    pub(super) from: Instant,
+    pub(super) lasted: Duration,
+    /// Commands and connections that it tried in vain.
+    pub(super) attempts: u32,
+}
+
+/// Acknowledged writes to one shard that are not there, one soon after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Loss {
+    pub(super) shard: usize,
+    /// When the first of them was acknowledged.
+    pub(super) from: Instant,
+    /// When the last was.
+    pub(super) to: Instant,
+    pub(super) count: u64,
+}
+
+/// A write that was acknowledged.
+#[derive(Clone, Copy, Debug)]
+struct Written {
+    number: u64,
+    at: Instant,
+}
+
 #[derive(Debug)]
 struct Tally {
     counts: Counts,
     window: Option<Window>,
+    waits: Vec<Wait>,
+    /// The shards of lost writes, and when these were acknowledged.
+    lost: Vec<(usize, Instant)>,
     /// Replies with a value that was never written there.
     wrong: u64,
     errors: BTreeMap<String, u64>,
@@ -148,8 +189,8 @@ struct Shared {
     tags: [String; 2],
     is_over: AtomicBool,
     tally: Mutex<Tally>,
-    /// Numbers of the acknowledged writes of each client that nobody has read back yet.
-    written: Vec<Mutex<Vec<u64>>>,
+    /// The acknowledged writes of each client that nobody has read back yet.
+    written: Vec<Mutex<Vec<Written>>>,
 }
 
 /// The clients.
@@ -169,6 +210,8 @@ struct Done {
     sent_at: Instant,
     /// When the client first wanted a reply that it did not get until now.
     wanted_at: Instant,
+    /// What it has tried in vain since.
+    attempts: u32,
     result: Result<(), String>,
 }
 
@@ -191,6 +234,11 @@ impl Tally {
             }
         }
         self.counts.add(counts);
+        let waited = now.saturating_duration_since(done.wanted_at);
+        if counts.answered > 0 && waited >= LONG_WAIT && self.waits.len() < TOLD_MAX {
+            let Done { client, wanted_at: from, attempts, .. } = done;
+            self.waits.push(Wait { client, from, lasted: waited, attempts });
+        }
         let Some(window) = &mut self.window else { return };
         window.counts.add(counts);
         if let Some(count) = window.in_flight.get_mut(done.client % 2)
@@ -201,7 +249,7 @@ impl Tally {
         if counts.answered == 0 {
             return;
         }
-        window.pause = window.pause.max(now.saturating_duration_since(done.wanted_at));
+        window.pause = window.pause.max(waited);
         if done.is_write && window.latencies.len() < LATENCIES_MAX {
             window.latencies.push(took);
         }
@@ -212,6 +260,29 @@ impl Tally {
             }
         }
     }
+}
+
+impl Tally {
+    fn lose(&mut self, client: usize, at: Instant) {
+        if self.lost.len() < TOLD_MAX {
+            self.lost.push((client % 2, at));
+        }
+    }
+}
+
+/// Puts lost writes together that were acknowledged soon after each other.
+fn group(mut lost: Vec<(usize, Instant)>) -> Vec<Loss> {
+    lost.sort_unstable();
+    let mut losses: Vec<Loss> = Vec::new();
+    for (shard, at) in lost {
+        match losses.last_mut() {
+            Some(loss) if loss.shard == shard && at.duration_since(loss.to) <= LOSS_GAP => {
+                (loss.to, loss.count) = (at, loss.count + 1);
+            }
+            Some(_) | None => losses.push(Loss { shard, from: at, to: at, count: 1 }),
+        }
+    }
+    losses
 }
 
 impl Counts {
@@ -238,6 +309,8 @@ impl Traffic {
             tally: Mutex::new(Tally {
                 counts: Counts::default(),
                 window: None,
+                waits: Vec::new(),
+                lost: Vec::new(),
                 wrong: 0,
                 errors: BTreeMap::new(),
                 last_good: vec![Instant::now(); CLIENTS],
@@ -324,15 +397,25 @@ impl Traffic {
         lock(&self.shared.tally).errors.clone()
     }
 
+    /// Returns who waited long, in the order of the ends, and forgets it.
+    pub(super) fn take_waits(&self) -> Vec<Wait> {
+        std::mem::take(&mut lock(&self.shared.tally).waits)
+    }
+
+    /// Returns the losses that reading back has found, and forgets them.
+    pub(super) fn take_losses(&self) -> Vec<Loss> {
+        group(std::mem::take(&mut lock(&self.shared.tally).lost))
+    }
+
     /// Reads back every write that was acknowledged and not yet looked at, and removes it.
     pub(super) fn verify(&self) -> Verdict {
         let mut verdict = Verdict::default();
         let mut reader = Reader { entries: &self.shared.entries, connection: None, turn: 0 };
         for (client, written) in self.shared.written.iter().enumerate() {
-            let numbers = std::mem::take(&mut *lock(written));
-            for chunk in numbers.chunks(VERIFY_KEYS) {
+            let all = std::mem::take(&mut *lock(written));
+            for chunk in all.chunks(VERIFY_KEYS) {
                 let keys: Vec<String> =
-                    chunk.iter().map(|&number| self.shared.key(client, number)).collect();
+                    chunk.iter().map(|one| self.shared.key(client, one.number)).collect();
                 let asked = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
                 // Where nobody has answered for so long the rest is not asked for either.
                 let values = if verdict.unread == 0 { reader.ask("MGET", &keys) } else { None };
@@ -341,12 +424,13 @@ impl Traffic {
                     continue;
                 };
                 verdict.checked += asked;
-                for (at, &number) in chunk.iter().enumerate() {
+                for (at, one) in chunk.iter().enumerate() {
                     match values.items().get(at) {
-                        Some(Reply::Text(text)) if *text == value(client, number) => {}
+                        Some(Reply::Text(text)) if *text == value(client, one.number) => {}
                         Some(Reply::Text(_)) => lock(&self.shared.tally).wrong += 1,
                         Some(Reply::Error(_) | Reply::Nil | Reply::List(_)) | None => {
                             verdict.lost += 1;
+                            lock(&self.shared.tally).lose(client, one.at);
                         }
                     }
                 }
@@ -396,6 +480,8 @@ struct Worker<'a> {
     turn: usize,
     next_key: u64,
     wanted_at: Option<Instant>,
+    /// What was tried in vain since then.
+    attempts: u32,
     rng: Rng,
 }
 
@@ -403,7 +489,8 @@ impl<'a> Worker<'a> {
     fn new(shared: &'a Shared, number: usize) -> Self {
         let seed = u64::try_from(number).unwrap_or_default();
         let rng = Rng::new(seed);
-        Self { shared, number, connection: None, turn: 0, next_key: 0, wanted_at: None, rng }
+        let (connection, wanted_at) = (None, None);
+        Self { shared, number, connection, turn: 0, next_key: 0, wanted_at, attempts: 0, rng }
     }
 
     fn run(mut self) {
@@ -423,6 +510,7 @@ impl<'a> Worker<'a> {
                 Ok(connection) => self.connection = Some(connection),
                 Err(_) => {
                     self.turn += 1;
+                    self.attempts += 1;
                     return;
                 }
             }
@@ -435,10 +523,12 @@ impl<'a> Worker<'a> {
             None => self.write(),
         };
         let is_good = result.is_ok();
-        let client = self.number;
-        lock(&self.shared.tally).note(Done { client, is_write, sent_at, wanted_at, result });
+        let (client, attempts) = (self.number, self.attempts);
+        let done = Done { client, is_write, sent_at, wanted_at, attempts, result };
+        lock(&self.shared.tally).note(done);
+        self.attempts += 1;
         if is_good {
-            self.wanted_at = None;
+            (self.wanted_at, self.attempts) = (None, 0);
         }
     }
 
@@ -449,7 +539,7 @@ impl<'a> Worker<'a> {
             return None;
         }
         let at = self.rng.below(u64::try_from(written.len()).unwrap_or_default());
-        written.get(usize::try_from(at).unwrap_or_default()).copied()
+        written.get(usize::try_from(at).unwrap_or_default()).map(|one| one.number)
     }
 
     fn write(&mut self) -> Result<(), String> {
@@ -458,7 +548,7 @@ impl<'a> Worker<'a> {
         let key = self.shared.key(self.number, number);
         self.ask(&["SET", &key, &value(self.number, number)])?;
         if let Some(written) = self.shared.written.get(self.number) {
-            lock(written).push(number);
+            lock(written).push(Written { number, at: Instant::now() });
         }
         Ok(())
     }
@@ -575,6 +665,8 @@ mod tests {
         Tally {
             counts: Counts::default(),
             window: Some(Window { mark: now, after: now, ..Window::new() }),
+            waits: Vec::new(),
+            lost: Vec::new(),
             wrong: 0,
             errors: BTreeMap::new(),
             last_good: vec![now; CLIENTS],
@@ -582,7 +674,7 @@ mod tests {
     }
 
     fn write(client: usize, sent_at: Instant, result: Result<(), String>) -> Done {
-        Done { client, is_write: true, sent_at, wanted_at: sent_at, result }
+        Done { client, is_write: true, sent_at, wanted_at: sent_at, attempts: 0, result }
     }
 
     #[test]
@@ -623,6 +715,30 @@ mod tests {
         assert_eq!(until_turn(ms(5), 2), ms(11));
         assert_eq!(until_turn(ms(16), 2), ms(0));
         assert_eq!(until_turn(ms(17), 5), ms(5));
+    }
+
+    #[test]
+    fn long_waits_are_told_of_when_they_are_over() {
+        let mut tally = tally();
+        let from = Instant::now().checked_sub(LONG_WAIT).unwrap();
+        let done = |result| Done { wanted_at: from, attempts: 3, ..write(5, from, result) };
+        tally.note(done(Err("late".to_owned())));
+        tally.note(write(5, Instant::now(), Ok(())));
+        assert_eq!(tally.waits, []);
+        tally.note(done(Ok(())));
+        let [wait] = tally.waits[..] else { panic!("{:?}", tally.waits) };
+        assert_eq!((wait.client, wait.from, wait.attempts), (5, from, 3));
+        assert!(wait.lasted >= LONG_WAIT);
+    }
+
+    #[test]
+    fn writes_that_were_lost_together_are_one_loss() {
+        let begin = Instant::now();
+        let at = |ms| begin + Duration::from_millis(ms);
+        let lost = vec![(1, at(0)), (0, at(80)), (0, at(0)), (0, at(150)), (0, at(251))];
+        let loss = |shard, from, to, count| Loss { shard, from: at(from), to: at(to), count };
+        let expected = [loss(0, 0, 150, 3), loss(0, 251, 251, 1), loss(1, 0, 0, 1)];
+        assert_eq!(group(lost), expected);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! Everything happens in network namespaces that are made and removed here. The protocol's timers
 //! are keepalived's and the same for everybody.
 
+pub mod calm;
 pub mod capture;
 pub mod lab;
 pub mod probe;
@@ -18,8 +19,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::process::find;
 use crate::targets::{build_ringkeeper, target_folder};
+use calm::Calm;
 use lab::{Kind, Lab, Mode};
-use runs::{Calm, Scenario};
+use runs::Scenario;
 
 pub use probe::PROBE;
 
@@ -160,7 +162,7 @@ fn run(options: &Options) -> io::Result<()> {
     let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
     if let Some(calm) = options.calm {
         let lab = Lab::new(&folder, &ringkeeper, options.lanes, &hands)?;
-        runs::calm(&lab, options, calm, &mut report)?;
+        calm::calm(&lab, options, calm, &mut report)?;
     }
     let text = report.finish();
     println!("{text}");

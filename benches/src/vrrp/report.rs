@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::calm::Cost;
 use super::lab::{Kind, Mode};
 use super::runs::{Round, Scenario};
 use crate::figures::{difference, ends, interval, median};
@@ -28,16 +29,6 @@ pub struct Run {
     pub after_goodbye: bool,
     /// Whether the first router still had the address at the end.
     pub left: bool,
-}
-
-/// Shares of a core at 0.01 s.
-pub struct Cost {
-    /// Which program.
-    pub kind: Kind,
-    /// The Active router's.
-    pub active: f64,
-    /// The backup's.
-    pub backup: f64,
 }
 
 /// An undisturbed pair under load.
@@ -73,8 +64,10 @@ pub struct Report {
     /// Rounds of each cell that are still to come.
     left: BTreeMap<(Mode, Scenario), usize>,
     runs: BTreeMap<(Mode, Scenario, Kind), Vec<Run>>,
-    costs: Vec<Cost>,
-    quiets: Vec<Quiet>,
+    /// What undisturbed pairs cost.
+    pub costs: Vec<Cost>,
+    /// How they stood the load.
+    pub quiets: Vec<Quiet>,
     problems: Vec<String>,
 }
 
@@ -147,16 +140,6 @@ impl Report {
     /// Notes how the runs were made.
     pub fn note_lanes(&mut self, lanes: Lanes) {
         self.lanes = Some(lanes);
-    }
-
-    /// Takes in what a pair costs.
-    pub fn cost(&mut self, cost: Cost) {
-        self.costs.push(cost);
-    }
-
-    /// Takes in how a pair stood the load.
-    pub fn quiet(&mut self, quiet: Quiet) {
-        self.quiets.push(quiet);
     }
 
     fn answers(&self, mode: Mode, scenario: Scenario, kind: Kind) -> Vec<f64> {
@@ -277,21 +260,37 @@ impl Report {
         if self.costs.is_empty() {
             return;
         }
+        let rounds = self.costs.first().map_or(0, |cost| cost.active.len());
         let _ = writeln!(
             out,
-            "\nAn undisturbed pair at 0.01 s\n\n\
-             | router | Active, % of a core | backup, % of a core | load | spurious takeovers | \
-             longest gap between adverts, ms |\n| --- | ---: | ---: | --- | ---: | ---: |"
+            "\nAn undisturbed pair at 0.01 s, % of a core, {rounds} rounds\n\n\
+             | router | Active | least | most | us for each advert | backup |\n\
+             | --- | ---: | ---: | ---: | ---: | ---: |"
         );
-        for (cost, quiet) in self.costs.iter().zip(&self.quiets) {
-            let Quiet { seconds, spurious, longest, .. } = quiet;
+        for Cost { party, active, backup } in &self.costs {
+            let (middle, (least, most)) = (median(active), ends(active));
+            let backup = match backup.as_slice() {
+                [] => "–".to_owned(),
+                some => format!("{:.3}", median(some) * 100.0),
+            };
             let _ = writeln!(
                 out,
-                "| {} | {:.3} | {:.3} | 8 hogs, {seconds} s | {spurious} | {longest:.1} |",
-                cost.kind.name(),
-                cost.active * 100.0,
-                cost.backup * 100.0
+                "| {} | {:.3} | {:.3} | {:.3} | {:.0} | {backup} |",
+                party.name(),
+                middle * 100.0,
+                least * 100.0,
+                most * 100.0,
+                middle * 1e3 * f64::from(Mode::ALL[2].interval_ms)
             );
+        }
+        let _ = writeln!(
+            out,
+            "\nThe same with 8 programs that take all they get\n\n\
+             | router | seconds | spurious takeovers | longest gap between adverts, ms |\n\
+             | --- | ---: | ---: | ---: |"
+        );
+        for Quiet { kind, seconds, spurious, longest, .. } in &self.quiets {
+            let _ = writeln!(out, "| {} | {seconds} | {spurious} | {longest:.1} |", kind.name());
         }
     }
 
@@ -308,18 +307,22 @@ impl Report {
             json!({ "mode": mode.name, "what": scenario.name(), "router": kind.name(),
                     "runs": runs })
         });
-        let calm = self.costs.iter().zip(&self.quiets).map(|(cost, quiet)| {
-            json!({ "router": quiet.kind.name(), "active": cost.active, "backup": cost.backup,
-                    "seconds": quiet.seconds, "spurious": quiet.spurious,
-                    "longest_ms": quiet.longest, "is_realtime": quiet.is_realtime })
+        let costs = self.costs.iter().map(|cost| {
+            json!({ "router": cost.party.name(), "active": cost.active, "backup": cost.backup })
         });
-        let (cells, calm): (Vec<Value>, Vec<Value>) = (cells.collect(), calm.collect());
+        let quiets = self.quiets.iter().map(|quiet| {
+            json!({ "router": quiet.kind.name(), "seconds": quiet.seconds,
+                    "spurious": quiet.spurious, "longest_ms": quiet.longest,
+                    "is_realtime": quiet.is_realtime })
+        });
+        let cells: Vec<Value> = cells.collect();
+        let (costs, quiets): (Vec<Value>, Vec<Value>) = (costs.collect(), quiets.collect());
         let lanes = self.lanes.as_ref().map(|lanes| {
             json!({ "count": lanes.count, "own": lanes.own, "all": lanes.all,
                     "seconds": lanes.lasted.as_secs_f64() })
         });
-        json!({ "load_before": self.load_before, "lanes": lanes, "cells": cells, "calm": calm,
-                "problems": self.problems })
+        json!({ "load_before": self.load_before, "lanes": lanes, "cells": cells, "costs": costs,
+                "quiets": quiets, "problems": self.problems })
         .to_string()
     }
 }

@@ -11,8 +11,8 @@ use super::Options;
 use super::capture::{self, Seen, Takeover};
 use super::lab::{Ender, Extras, Job, Kind, Lab, Mode, wait};
 use super::probe::now_ns;
-use super::report::{Cost, Lanes, Quiet, Report, Run};
-use crate::process::{busy_and_all_ticks, metered, own_ticks};
+use super::report::{Lanes, Report, Run};
+use crate::process::{busy_and_all_ticks, own_ticks};
 
 /// What happens to the first router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,31 +96,12 @@ impl Scenario {
     }
 }
 
-/// How long an undisturbed pair is watched.
-#[derive(Clone, Copy, Debug)]
-pub struct Calm {
-    /// Seconds with programs that take all cores.
-    pub loaded: u64,
-    /// Seconds of counting what it costs.
-    pub counted: u64,
-}
-
-impl Calm {
-    /// For a figure.
-    pub const FULL: Self = Self { loaded: 60, counted: 20 };
-    /// For a look.
-    pub const QUICK: Self = Self { loaded: 5, counted: 5 };
-}
-
-/// Programs that take all the time that they get.
-const HOGS: usize = 8;
-
 /// How much later each lab begins than the one before, so that they do not go in step. Rounds take
 /// different times, so they do not fall into step later.
 const STAGGER: Duration = Duration::from_millis(1100);
 
 /// How long a pair is left alone before anything is asked of it.
-const CALM: Duration = Duration::from_millis(300);
+pub(super) const CALM: Duration = Duration::from_millis(300);
 
 /// The thread that serves pools.
 const WORKER: &str = "rk-data-0";
@@ -199,7 +180,7 @@ fn lock(report: &Mutex<Report>) -> MutexGuard<'_, Report> {
 }
 
 /// Two routers, the first of which has the address; what the second sees is recorded.
-struct Pair {
+pub(super) struct Pair {
     first: Job,
     second: Job,
     recorder: Job,
@@ -207,7 +188,13 @@ struct Pair {
 
 impl Pair {
     /// Starts them, and waits until the second one counts on the first.
-    fn start(lab: &Lab, kind: Kind, mode: Mode, extras: Extras, record: &str) -> io::Result<Self> {
+    pub(super) fn start(
+        lab: &Lab,
+        kind: Kind,
+        mode: Mode,
+        extras: Extras,
+        record: &str,
+    ) -> io::Result<Self> {
         let limit = Duration::from_secs(15);
         let hands = lab.hands();
         let first = lab.router("a", kind, mode, extras)?;
@@ -227,10 +214,17 @@ impl Pair {
     }
 
     /// Ends the recording; returns what is in it.
-    fn adverts(&mut self, lab: &Lab, record: &str) -> io::Result<Vec<Seen>> {
+    pub(super) fn adverts(&mut self, lab: &Lab, record: &str) -> io::Result<Vec<Seen>> {
         let _ = kill_process(self.recorder.pid(), Signal::INT);
         self.recorder.wait();
         capture::adverts(&lab.path(record))
+    }
+
+    /// Ends the recording; the routers go on.
+    pub(super) fn unrecorded(mut self) -> (Job, Job) {
+        let _ = kill_process(self.recorder.pid(), Signal::INT);
+        self.recorder.wait();
+        (self.first, self.second)
     }
 }
 
@@ -331,43 +325,4 @@ fn first_answer(lab: &Lab, letter: char, since: i64) -> Option<i64> {
         let _asked = words.next()?;
         (words.next()? == letter.to_string() && came > since).then_some(came)
     })
-}
-
-/// Watches undisturbed pairs: under load, and for what they cost. Nothing else happens meanwhile.
-pub fn calm(lab: &Lab, options: &Options, calm: Calm, report: &mut Report) -> io::Result<()> {
-    const RECORD: &str = "calm.pcap";
-    for &kind in &options.kinds {
-        lab.clean()?;
-        let mut pair = Pair::start(lab, kind, Mode::ALL[2], Extras::default(), RECORD)?;
-        let spent = |job: &Job| -> u64 {
-            let each = job.family().into_iter();
-            each.filter_map(|pid| metered(pid.as_raw_nonzero().get().unsigned_abs()).ok())
-                .map(|metered| metered.cpu_ns)
-                .sum()
-        };
-        let before = (now_ns(), spent(&pair.first), spent(&pair.second));
-        std::thread::sleep(Duration::from_secs(calm.counted));
-        let window = (now_ns() - before.0) as f64;
-        report.cost(Cost {
-            kind,
-            active: (spent(&pair.first) - before.1) as f64 / window,
-            backup: (spent(&pair.second) - before.2) as f64 / window,
-        });
-        let hogs: Vec<Job> =
-            (0..HOGS).map(|_| lab.probe("c", "burn", None)).collect::<io::Result<_>>()?;
-        std::thread::sleep(Duration::from_secs(calm.loaded));
-        drop(hogs);
-        let adverts = pair.adverts(lab, RECORD)?;
-        let spurious = adverts
-            .windows(2)
-            .filter(|pair| pair[0].from == 1 && pair[1].from == 2 && pair[1].priority > 0)
-            .count();
-        let times: Vec<f64> =
-            adverts.iter().filter(|seen| seen.from == 1).map(|seen| seen.at_ms).collect();
-        let longest = times.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
-        // Ours says so; keepalived was told a priority, and is as the system lets it be.
-        let is_realtime = kind == Kind::Genuine || lab.log("b").contains("thread is real-time");
-        report.quiet(Quiet { kind, seconds: calm.loaded, spurious, longest, is_realtime });
-    }
-    Ok(())
 }

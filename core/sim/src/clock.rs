@@ -1,64 +1,52 @@
 //! Virtual time: what happens when, and in which order when it happens at once.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use ringkeeper_core::time::Instant;
-
-#[derive(Debug)]
-struct Entry<E> {
-    at: Instant,
-    order: u64,
-    event: E,
-}
-
-impl<E> PartialEq for Entry<E> {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-
-impl<E> Eq for Entry<E> {}
-
-impl<E> PartialOrd for Entry<E> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<E> Ord for Entry<E> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
 
 /// Events in the order of their time; of the same time, in the order of their planning, so that
 /// a run follows from its seed alone.
 #[derive(Debug)]
 pub(crate) struct Agenda<E> {
-    heap: BinaryHeap<Reverse<Entry<E>>>,
+    /// When, in which order, and where the event stands: entries move a lot, and events are large.
+    heap: BinaryHeap<Reverse<(Instant, u64, u32)>>,
+    events: Vec<Option<E>>,
+    free: Vec<u32>,
     planned: u64,
 }
 
 impl<E> Agenda<E> {
     pub(crate) const fn new() -> Self {
-        Self { heap: BinaryHeap::new(), planned: 0 }
+        Self { heap: BinaryHeap::new(), events: Vec::new(), free: Vec::new(), planned: 0 }
     }
 
     /// Plans `event` for `at`.
     pub(crate) fn plan(&mut self, at: Instant, event: E) {
-        self.heap.push(Reverse(Entry { at, order: self.planned, event }));
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.events[slot as usize] = Some(event);
+                slot
+            }
+            None => {
+                self.events.push(Some(event));
+                (self.events.len() - 1) as u32
+            }
+        };
+        self.heap.push(Reverse((at, self.planned, slot)));
         self.planned += 1;
     }
 
     /// Tells when the next event is.
     pub(crate) fn next_at(&self) -> Option<Instant> {
-        self.heap.peek().map(|entry| entry.0.at)
+        self.heap.peek().map(|entry| entry.0.0)
     }
 
     /// Takes the next event.
     pub(crate) fn take(&mut self) -> Option<(Instant, E)> {
-        self.heap.pop().map(|entry| (entry.0.at, entry.0.event))
+        let Reverse((at, _, slot)) = self.heap.pop()?;
+        self.free.push(slot);
+        Some((at, self.events[slot as usize].take()?))
     }
 }
 

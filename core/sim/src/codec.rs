@@ -4,6 +4,7 @@
 //! blind to that code's faults.
 
 use std::fmt;
+use std::ops::Deref;
 
 /// Bytes in a queue, readable as one slice.
 #[derive(Debug, Default)]
@@ -46,24 +47,25 @@ impl Bytes {
     }
 }
 
-/// A reply as a client sees it.
+/// A reply as a client sees it; its texts are its own, or stand where they were read.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) enum Reply {
-    Status(Vec<u8>),
-    Error(Vec<u8>),
+pub(crate) enum Reply<B = Vec<u8>> {
+    Status(B),
+    Error(B),
     Integer(i64),
-    Bulk(Option<Vec<u8>>),
+    Bulk(Option<B>),
     Array(Option<Vec<Self>>),
 }
 
-impl fmt::Debug for Reply {
+impl<B: AsRef<[u8]>> fmt::Debug for Reply<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Status(text) => write!(f, "+{}", text.escape_ascii()),
-            Self::Error(text) => write!(f, "-{}", text.escape_ascii()),
+            Self::Status(text) => write!(f, "+{}", text.as_ref().escape_ascii()),
+            Self::Error(text) => write!(f, "-{}", text.as_ref().escape_ascii()),
             Self::Integer(number) => write!(f, ":{number}"),
             Self::Bulk(None) => write!(f, "$nil"),
             Self::Bulk(Some(value)) => {
+                let value = value.as_ref();
                 let head = &value[..value.len().min(40)];
                 write!(f, "${} {}", value.len(), head.escape_ascii())
             }
@@ -99,11 +101,15 @@ fn line(bytes: &[u8], from: usize) -> Parsed<&[u8]> {
 }
 
 fn number(text: &[u8]) -> Option<i64> {
+    // Nearly all are lengths of one to three digits.
+    if text.len() <= 3 && !text.is_empty() && text.iter().all(u8::is_ascii_digit) {
+        return Some(text.iter().fold(0, |value, digit| value * 10 + i64::from(digit - b'0')));
+    }
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 /// Reads the body of a bulk string of `length` bytes at `from`.
-fn bulk(bytes: &[u8], from: usize, length: usize) -> Parsed<Vec<u8>> {
+fn bulk(bytes: &[u8], from: usize, length: usize) -> Parsed<&[u8]> {
     let end = from + length;
     if bytes.len() < end + 2 {
         return Parsed::Needs(end + 2);
@@ -111,11 +117,56 @@ fn bulk(bytes: &[u8], from: usize, length: usize) -> Parsed<Vec<u8>> {
     if &bytes[end..end + 2] != b"\r\n" {
         return Parsed::Broken("a bulk string that does not end where it says");
     }
-    Parsed::Whole(bytes[from..end].to_vec(), end + 2)
+    Parsed::Whole(&bytes[from..end], end + 2)
+}
+
+/// Words of a request that are kept without the allocator; more than Sentinels say at once.
+const FEW: usize = 6;
+
+/// The words of one request, where they stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Words<'a> {
+    few: [&'a [u8]; FEW],
+    count: usize,
+    /// All of them, if they are more.
+    many: Vec<&'a [u8]>,
+}
+
+impl<'a> Words<'a> {
+    fn push(&mut self, word: &'a [u8]) {
+        if self.count < FEW {
+            self.few[self.count] = word;
+        } else {
+            if self.many.is_empty() {
+                self.many.extend_from_slice(&self.few);
+            }
+            self.many.push(word);
+        }
+        self.count += 1;
+    }
+}
+
+impl<'a> Deref for Words<'a> {
+    type Target = [&'a [u8]];
+
+    fn deref(&self) -> &[&'a [u8]] {
+        if self.count <= FEW { &self.few[..self.count] } else { &self.many }
+    }
 }
 
 /// Reads one request: an array of bulk strings.
 pub(crate) fn parse_request(bytes: &[u8]) -> Parsed<Vec<Vec<u8>>> {
+    match scan_request(bytes) {
+        Parsed::Whole(words, used) => {
+            Parsed::Whole(words.iter().map(|word| word.to_vec()).collect(), used)
+        }
+        Parsed::Needs(more) => Parsed::Needs(more),
+        Parsed::Broken(why) => Parsed::Broken(why),
+    }
+}
+
+/// Like [`parse_request`], and leaves the words where they are.
+pub(crate) fn scan_request(bytes: &[u8]) -> Parsed<Words<'_>> {
     let (head, mut at) = match line(bytes, 0) {
         Parsed::Whole(head, next) => (head, next),
         Parsed::Needs(more) => return Parsed::Needs(more),
@@ -128,7 +179,7 @@ pub(crate) fn parse_request(bytes: &[u8]) -> Parsed<Vec<Vec<u8>>> {
     let Some(count) = count.and_then(|count| usize::try_from(count).ok()).filter(|n| *n > 0) else {
         return Parsed::Broken("an array without a good length");
     };
-    let mut words = Vec::new();
+    let mut words = Words::default();
     for _ in 0..count {
         let (head, body) = match line(bytes, at) {
             Parsed::Whole(head, next) => (head, next),
@@ -159,7 +210,12 @@ pub(crate) fn parse_reply(bytes: &[u8]) -> Parsed<Reply> {
     reply_at(bytes, 0, 0)
 }
 
-fn reply_at(bytes: &[u8], from: usize, depth: usize) -> Parsed<Reply> {
+/// Like [`parse_reply`], and leaves the texts where they are.
+pub(crate) fn scan_reply(bytes: &[u8]) -> Parsed<Reply<&[u8]>> {
+    reply_at(bytes, 0, 0)
+}
+
+fn reply_at<'a, B: From<&'a [u8]>>(bytes: &'a [u8], from: usize, depth: usize) -> Parsed<Reply<B>> {
     let (head, next) = match line(bytes, from) {
         Parsed::Whole(head, next) => (head, next),
         Parsed::Needs(more) => return Parsed::Needs(more),
@@ -169,8 +225,8 @@ fn reply_at(bytes: &[u8], from: usize, depth: usize) -> Parsed<Reply> {
         return Parsed::Broken("an empty line");
     };
     match kind {
-        b'+' => Parsed::Whole(Reply::Status(text.to_vec()), next),
-        b'-' => Parsed::Whole(Reply::Error(text.to_vec()), next),
+        b'+' => Parsed::Whole(Reply::Status(text.into()), next),
+        b'-' => Parsed::Whole(Reply::Error(text.into()), next),
         b':' => match number(text) {
             Some(value) => Parsed::Whole(Reply::Integer(value), next),
             None => Parsed::Broken("an integer that is none"),
@@ -179,7 +235,7 @@ fn reply_at(bytes: &[u8], from: usize, depth: usize) -> Parsed<Reply> {
         b'*' if text == b"-1" => Parsed::Whole(Reply::Array(None), next),
         b'$' => match number(text).and_then(|length| usize::try_from(length).ok()) {
             Some(length) => match bulk(bytes, next, length) {
-                Parsed::Whole(value, next) => Parsed::Whole(Reply::Bulk(Some(value)), next),
+                Parsed::Whole(value, next) => Parsed::Whole(Reply::Bulk(Some(value.into())), next),
                 Parsed::Needs(more) => Parsed::Needs(more),
                 Parsed::Broken(why) => Parsed::Broken(why),
             },
@@ -193,7 +249,12 @@ fn reply_at(bytes: &[u8], from: usize, depth: usize) -> Parsed<Reply> {
     }
 }
 
-fn array_at(bytes: &[u8], from: usize, count: usize, depth: usize) -> Parsed<Reply> {
+fn array_at<'a, B: From<&'a [u8]>>(
+    bytes: &'a [u8],
+    from: usize,
+    count: usize,
+    depth: usize,
+) -> Parsed<Reply<B>> {
     let mut items = Vec::new();
     let mut at = from;
     for _ in 0..count {
@@ -211,12 +272,39 @@ fn array_at(bytes: &[u8], from: usize, count: usize, depth: usize) -> Parsed<Rep
 
 /// Writes a request as an array of bulk strings.
 pub(crate) fn encode_request(words: &[Vec<u8>], out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
+    push_head(b'*', words.len(), out);
     for word in words {
-        out.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-        out.extend_from_slice(word);
-        out.extend_from_slice(b"\r\n");
+        push_bulk(word, out);
     }
+}
+
+/// Writes a bulk string.
+pub(crate) fn push_bulk(word: &[u8], out: &mut Vec<u8>) {
+    push_head(b'$', word.len(), out);
+    out.extend_from_slice(word);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the line that begins an array or a bulk string.
+pub(crate) fn push_head(kind: u8, count: usize, out: &mut Vec<u8>) {
+    out.push(kind);
+    push_number(count as u64, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes a number in decimal digits.
+pub(crate) fn push_number(mut value: u64, out: &mut Vec<u8>) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
 }
 
 /// Writes a reply.
@@ -230,15 +318,18 @@ pub(crate) fn encode_reply(reply: &Reply, out: &mut Vec<u8>) {
             out.push(b'-');
             out.extend_from_slice(text);
         }
-        Reply::Integer(value) => out.extend_from_slice(format!(":{value}").as_bytes()),
+        Reply::Integer(value) => {
+            out.extend_from_slice(if *value < 0 { b":-" } else { b":" });
+            push_number(value.unsigned_abs(), out);
+        }
         Reply::Bulk(None) => out.extend_from_slice(b"$-1"),
         Reply::Bulk(Some(value)) => {
-            out.extend_from_slice(format!("${}\r\n", value.len()).as_bytes());
+            push_head(b'$', value.len(), out);
             out.extend_from_slice(value);
         }
         Reply::Array(None) => out.extend_from_slice(b"*-1"),
         Reply::Array(Some(items)) => {
-            out.extend_from_slice(format!("*{}\r\n", items.len()).as_bytes());
+            push_head(b'*', items.len(), out);
             for item in items {
                 encode_reply(item, out);
             }
@@ -261,6 +352,30 @@ mod tests {
             assert!(matches!(parse_request(&bytes[..end]), Parsed::Needs(more) if more > end));
         }
         assert_eq!(parse_request(&bytes), Parsed::Whole(words, bytes.len()));
+    }
+
+    #[test]
+    fn words_of_a_request_stay_where_they_are_however_many_they_are() {
+        for count in 1..2 * FEW {
+            let words: Vec<Vec<u8>> = (0..count).map(|at| vec![b'w'; 3 * at]).collect();
+            let mut bytes = Vec::new();
+            encode_request(&words, &mut bytes);
+            let Parsed::Whole(found, used) = scan_request(&bytes) else { panic!("not whole") };
+            assert_eq!(
+                (found.to_vec(), used),
+                (words.iter().map(Vec::as_slice).collect(), bytes.len())
+            );
+        }
+    }
+
+    #[test]
+    fn numbers_are_written_in_decimal_digits() {
+        for value in [0, 9, 10, 999, 1_000, i64::MAX, i64::MIN, -1] {
+            let mut out = Vec::new();
+            encode_reply(&Reply::Integer(value), &mut out);
+            assert_eq!(out, format!(":{value}\r\n").into_bytes());
+            assert_eq!(parse_reply(&out), Parsed::Whole(Reply::Integer(value), out.len()));
+        }
     }
 
     #[test]

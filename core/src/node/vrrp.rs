@@ -52,4 +52,8 @@ impl Drive for VrrpWorker {
     fn poll_timeout(&self) -> Option<Deadline> {
         self.keeper.poll_timeout()
     }
+
+    fn reads_first(&self, now: Instant) -> bool {
+        self.keeper.reads_first(now)
+    }
 }

@@ -492,6 +492,14 @@ impl Machine {
         }
     }
 
+    /// Tells whether nothing is due but the next advert of an Active router that nobody contests:
+    /// what waits to be heard does not change it.
+    pub fn is_beat(&self, now: Instant) -> bool {
+        let State::Active(active) = &self.state else { return false };
+        let announce = self.announcer.next(&self.rules.announce);
+        !active.is_reading_on && active.answer_at.is_none() && announce.is_none_or(|at| at > now)
+    }
+
     /// Returns what must be done next.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()

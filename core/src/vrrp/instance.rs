@@ -178,9 +178,14 @@ impl Settings {
 
     /// Returns where adverts go: the group, or each peer.
     pub fn destinations(&self) -> Vec<IpAddr> {
+        (0..).map_while(|number| self.destination(number)).collect()
+    }
+
+    /// Returns one of these by its place; none behind the last.
+    pub fn destination(&self, number: usize) -> Option<IpAddr> {
         match &self.reach {
-            Reach::Multicast { group } => vec![*group],
-            Reach::Unicast { peers, .. } => peers.iter().map(|peer| peer.address).collect(),
+            Reach::Multicast { group } => Some(*group).filter(|_| number == 0),
+            Reach::Unicast { peers, .. } => peers.get(number).map(|peer| peer.address),
         }
     }
 }
@@ -337,6 +342,11 @@ impl VirtualRouter {
     /// Returns when [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.machine.poll_timeout()
+    }
+
+    /// Tells whether nothing is due but the next advert of an Active router that nobody contests.
+    pub fn is_beat(&self, now: Instant) -> bool {
+        self.machine.is_beat(now)
     }
 
     /// Returns what must be done next.

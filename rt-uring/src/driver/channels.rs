@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use ringkeeper_core::id::ChannelId;
 use ringkeeper_core::io::{ChannelSpec, Drive, Host, Input, Trouble};
-use ringkeeper_core::limits::RECEIVE_BYTES_MAX;
+use ringkeeper_core::limits::{LATE, RECEIVE_BYTES_MAX};
+use ringkeeper_core::time::Instant;
 
 use super::Driver;
 use crate::datagram::Look;
@@ -67,6 +68,17 @@ impl<D: Drive, H: Host> Driver<D, H> {
         if let Err(errno) = self.channels.send(channel, to, bytes) {
             self.channel_news.push_back((channel, ChannelNews::Unsent(errno)));
         }
+    }
+
+    /// Tells whether channels have to be read before what was due at that moment. When the ring was
+    /// entered for the last time it told what had come, so on time there is nothing in channels
+    /// that are not known to be readable, but what came in the microseconds since.
+    pub(super) fn must_read_channels(&self, due: Instant) -> bool {
+        let is_late = self.now - due >= LATE;
+        is_late
+            || self.ring.has_batch()
+            || !self.readable.is_empty()
+            || self.drive.reads_first(self.now)
     }
 
     /// Hands over what waits in every channel, announced or not.

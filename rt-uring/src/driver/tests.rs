@@ -4,6 +4,7 @@ use std::os::unix::net::UnixStream;
 
 use ringkeeper_core::id::ListenerId;
 use ringkeeper_core::io::{AtCapacity, Deadline, Errand, Event, Notice, Recipient};
+use ringkeeper_core::limits::LATE;
 
 use super::*;
 
@@ -12,6 +13,8 @@ use super::*;
 struct Recorder {
     bytes: Vec<u8>,
     eofs: usize,
+    /// Nothing that is due depends on what waits in channels.
+    is_beating: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -48,6 +51,10 @@ impl Drive for Recorder {
 
     fn poll_timeout(&self) -> Option<Deadline> {
         None
+    }
+
+    fn reads_first(&self, _: Instant) -> bool {
+        !self.is_beating
     }
 }
 
@@ -90,6 +97,27 @@ fn bytes_beyond_what_a_paused_worker_must_expect_wait_for_it_in_order() {
     driver.give_inputs();
     assert_eq!(driver.drive.bytes, b"early late ");
     assert_eq!(driver.drive.eofs, 1);
+}
+
+#[test]
+fn channels_are_read_first_unless_what_is_due_is_on_time_and_does_not_depend_on_them() {
+    let Ok((ring, _)) = Ring::best() else {
+        println!("skipped: no io_uring here");
+        return;
+    };
+    let (_sender, mailbox) = crate::mailbox().unwrap();
+    let start = std::time::Instant::now();
+    let drive = Recorder::default();
+    let mut driver = Driver::new(ring, drive, start, Vec::new(), mailbox, Deaf).unwrap();
+    let due = driver.now;
+    assert!(driver.must_read_channels(due));
+    driver.drive.is_beating = true;
+    assert!(!driver.must_read_channels(due));
+    driver.readable.push_back(ChannelId(1));
+    assert!(driver.must_read_channels(due), "more waits than one turn takes");
+    driver.readable.clear();
+    driver.now += LATE;
+    assert!(driver.must_read_channels(due), "it may have been paused");
 }
 
 struct Deaf;

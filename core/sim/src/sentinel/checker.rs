@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use ringkeeper_core::time::Instant;
 
-use super::process::{NodeId, address};
+use super::process::{NodeId, address, split};
 use super::server::word;
+use super::slots::Slots;
 use super::tap::{Answer, Ask};
 
 /// Answers older than this confirm nothing: five seconds by a clock that may be slow.
@@ -64,7 +65,7 @@ struct Sentinel {
     last_hello: Instant,
     last_epoch: u64,
     /// What it said last of the current epoch, by whom it was said to.
-    current_epochs: BTreeMap<NodeId, u64>,
+    current_epochs: Slots<u64>,
 }
 
 /// What one Sentinel does about one master.
@@ -108,8 +109,9 @@ pub(crate) struct Checker {
     groups: BTreeMap<SocketAddr, usize>,
     group_of: BTreeMap<NodeId, usize>,
     address_of: BTreeMap<NodeId, SocketAddr>,
-    sentinels: BTreeMap<NodeId, Sentinel>,
-    views: BTreeMap<(NodeId, usize), View>,
+    sentinels: Slots<Sentinel>,
+    /// By Sentinel, and by master.
+    views: Slots<Slots<View>>,
     quorum: u32,
     /// Who was voted for: by voter, master and election.
     votes: BTreeMap<(NodeId, usize, u64), String>,
@@ -169,30 +171,29 @@ impl Checker {
 
     /// Tells where a Sentinel says that a master is, and since which election.
     pub(crate) fn belief(&self, node: NodeId, master: usize) -> Option<(u64, SocketAddr)> {
-        let view = self.views.get(&(node, master))?;
+        let view = self.views.get(node)?.get(master)?;
         Some((view.config_epoch, view.belief?))
     }
 
     /// Tells when a Sentinel last said hello.
     pub(crate) fn last_hello(&self, node: NodeId) -> Option<Instant> {
-        self.sentinels.get(&node).map(|sentinel| sentinel.last_hello)
+        self.sentinels.get(node).map(|sentinel| sentinel.last_hello)
     }
 
     fn view(&mut self, node: NodeId, master: usize) -> &mut View {
-        self.views.entry((node, master)).or_default()
+        self.views.get_or_default(node).get_or_default(master)
     }
 
     /// Notes a broken promise of one Sentinel, or of the fleet.
     fn breach(&mut self, at: Instant, rule: &'static str, by: Option<NodeId>, what: String) {
         let is_blamed = match by {
             Some(node) => {
-                self.blames_all
-                    || self.sentinels.get(&node).is_some_and(|sentinel| sentinel.is_ours)
+                self.blames_all || self.sentinels.get(node).is_some_and(|sentinel| sentinel.is_ours)
             }
             None => self.is_uniform,
         };
         if is_blamed {
-            let by = by.map(|node| self.sentinels[&node].number);
+            let by = by.map(|node| self.sentinels[node].number);
             let what = match by {
                 Some(number) => format!("sentinel {number}: {what}"),
                 None => what,
@@ -205,33 +206,31 @@ impl Checker {
 
     pub(crate) fn started(&mut self, _at: Instant, node: NodeId) {
         let mut is_excused = false;
-        if let Some(sentinel) = self.sentinels.get_mut(&node) {
+        if let Some(sentinel) = self.sentinels.get_mut(node) {
             sentinel.is_tilted = false;
             is_excused = std::mem::take(&mut sentinel.is_excused);
             sentinel.last_epoch = 0;
             // An election that was only heard of need not be remembered.
             sentinel.current_epochs.clear();
         }
-        for ((of, _), view) in &mut self.views {
-            if *of == node {
-                let config_epoch = view.config_epoch;
-                let config_epochs = std::mem::take(&mut view.config_epochs);
-                let is_excused = is_excused || view.is_excused;
-                *view = View { config_epoch, config_epochs, is_excused, ..View::default() };
-            }
+        for view in self.views.get_mut(node).into_iter().flat_map(Slots::values_mut) {
+            let config_epoch = view.config_epoch;
+            let config_epochs = std::mem::take(&mut view.config_epochs);
+            let is_excused = is_excused || view.is_excused;
+            *view = View { config_epoch, config_epochs, is_excused, ..View::default() };
         }
     }
 
     /// A Sentinel's disk does not take what it writes.
     pub(crate) fn disk_failed(&mut self, node: NodeId) {
-        if let Some(sentinel) = self.sentinels.get_mut(&node) {
+        if let Some(sentinel) = self.sentinels.get_mut(node) {
             sentinel.is_excused = true;
         }
     }
 
     /// A Sentinel published something.
     pub(crate) fn told(&mut self, at: Instant, node: NodeId, channel: &str, payload: &str) {
-        let Some(sentinel) = self.sentinels.get_mut(&node) else { return };
+        let Some(sentinel) = self.sentinels.get_mut(node) else { return };
         if self.is_recording {
             let (channel, payload) = (channel.to_owned(), payload.to_owned());
             self.told.push(Told { at, sentinel: sentinel.number, channel, payload });
@@ -278,7 +277,7 @@ impl Checker {
             .flat_map(|(other, to)| of(node).map(move |(own, at)| (other, to, (own, at.address))))
             .find(|((_, master), to, ((_, own), own_to))| master == own && to != own_to);
         if let Some(((other, master), to, (_, own_to))) = clash {
-            let other = self.sentinels[other].number;
+            let other = self.sentinels[*other].number;
             let what = format!("{own_to} of master {master} is written to, and {to} by {other}");
             self.breach(at, "S8", Some(node), what);
         }
@@ -343,7 +342,7 @@ impl Checker {
         }
         let ["master", name, ..] = words[..] else { return };
         let Some(master) = self.by_name.get(name).copied() else { return };
-        let last_epoch = self.sentinels[&node].last_epoch;
+        let last_epoch = self.sentinels[node].last_epoch;
         match channel {
             "+sdown" => self.view(node, master).is_down = true,
             "-sdown" => self.view(node, master).is_down = false,
@@ -369,7 +368,7 @@ impl Checker {
             return;
         }
         let quorum = self.quorum;
-        let is_tilted = self.sentinels[&node].is_tilted;
+        let is_tilted = self.sentinels[node].is_tilted;
         let view = self.view(node, master);
         let belief = view.belief;
         let fresh = view.heard.values().filter(|(when, about, is_down)| {
@@ -391,7 +390,7 @@ impl Checker {
 
     /// S2: whoever leads was elected by a majority, in that election.
     fn elected(&mut self, at: Instant, node: NodeId, master: usize) {
-        let is_ours = self.sentinels[&node].is_ours;
+        let is_ours = self.sentinels[node].is_ours;
         let view = self.view(node, master);
         let epoch = if is_ours { view.asked.max(view.tried) } else { view.tried };
         view.leads = Some(epoch);
@@ -416,14 +415,14 @@ impl Checker {
         at: Instant,
         from: NodeId,
         to: NodeId,
-        words: &[Vec<u8>],
+        words: &[&[u8]],
         ask: Option<&Ask>,
     ) {
         if let Some(ask) = ask {
             self.asked(at, from, ask);
             return;
         }
-        let name = words.first().map_or(&[][..], Vec::as_slice);
+        let name = words.first().copied().unwrap_or_default();
         if name.eq_ignore_ascii_case(b"PUBLISH") {
             self.hello(at, from, to, &word(words, 2));
         } else if name.eq_ignore_ascii_case(b"SLAVEOF") || name.eq_ignore_ascii_case(b"REPLICAOF") {
@@ -443,7 +442,7 @@ impl Checker {
         let Some(master) = ask.about.and_then(|about| self.groups.get(&about).copied()) else {
             return;
         };
-        let sentinel = &self.sentinels[&from];
+        let sentinel = &self.sentinels[from];
         if ask.run_id == sentinel.run_id {
             let is_tilted = sentinel.is_tilted;
             self.view(from, master).asked = ask.epoch;
@@ -458,9 +457,10 @@ impl Checker {
     /// Epochs are compared with those on the same link: what waits behind a write that is under way
     /// leaves after something newer on another.
     fn hello(&mut self, at: Instant, from: NodeId, to: NodeId, payload: &str) {
-        let fields: Vec<&str> = payload.split(',').collect();
-        let [_, _, run_id, epoch, name, ip, port, config_epoch] = fields[..] else { return };
-        let Some(sentinel) = self.sentinels.get_mut(&from) else { return };
+        let Some([_, _, run_id, epoch, name, ip, port, config_epoch]) = split(payload, ',') else {
+            return;
+        };
+        let Some(sentinel) = self.sentinels.get_mut(from) else { return };
         let Some(master) = self.by_name.get(name).copied() else { return };
         let (Ok(epoch), Ok(config_epoch)) = (epoch.parse::<u64>(), config_epoch.parse::<u64>())
         else {
@@ -486,13 +486,12 @@ impl Checker {
         }
         view.config_epoch = view.config_epoch.max(config_epoch);
         let before = view.config_epochs.insert(to, config_epoch).unwrap_or(0);
+        let announced = view.announced.replace((config_epoch, address));
         if config_epoch < before {
             let what = format!("goes back from configuration {before} to {config_epoch}");
             self.breach(at, "S3", Some(from), what);
         }
-        let announced = &mut self.view(from, master).announced;
-        let before = announced.replace((config_epoch, address));
-        if before.is_some_and(|(epoch, before)| epoch == config_epoch && before != address) {
+        if announced.is_some_and(|(epoch, before)| epoch == config_epoch && before != address) {
             let what = format!("moves master {master} to {address} without an election");
             self.breach(at, "S4", Some(from), what);
         }
@@ -533,7 +532,7 @@ impl Checker {
         let Some(about) = answer.ask.about else { return };
         let Some(master) = self.groups.get(&about).copied() else { return };
         self.view(by, master).heard.insert(from, (at, about, answer.is_down));
-        if answer.leader == self.sentinels[&by].run_id {
+        if answer.leader == self.sentinels[by].run_id {
             self.counted.entry((by, master, answer.epoch)).or_default().insert(from);
         }
     }
@@ -552,7 +551,7 @@ impl Checker {
 
     /// Whether the latest election that anybody knows of made a server the master.
     fn is_elected(&self, master: usize, node: NodeId) -> bool {
-        let views = self.views.iter().filter(|((_, of), _)| *of == master).map(|(_, view)| view);
+        let views = self.views.values().filter_map(|views| views.get(master));
         let known = views.filter_map(|view| Some((view.config_epoch, view.belief?)));
         let latest = known.max_by_key(|(epoch, _)| *epoch);
         latest.is_some_and(|(epoch, at)| epoch > 0 && self.address_of.get(&node) == Some(&at))
@@ -560,7 +559,7 @@ impl Checker {
 
     fn judge(&mut self, order: &Order) {
         let (at, from, master) = (order.at, order.from, order.master);
-        let is_tilted = self.sentinels[&from].is_tilted;
+        let is_tilted = self.sentinels[from].is_tilted;
         let view = self.view(from, master);
         let (belief, before) = (view.belief, view.before);
         let is_over = view.led_until.is_some_and(|until| order.at > until);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use ringkeeper_core::time::Instant;
 
 use super::process::{Conn, Context, command};
-use super::server::{Server, Use, Words, word};
+use super::server::{Server, Use, word};
 use crate::codec::Reply;
 use crate::stack::judge::Judge;
 
@@ -53,7 +53,7 @@ impl Keyed {
     }
 
     /// Tells whether a command has to wait until writes are let through again.
-    pub(super) fn postpones(&self, words: &Words, now: Instant) -> bool {
+    pub(super) fn postpones(&self, words: &[&[u8]], now: Instant) -> bool {
         let is_write = || {
             let name = word(words, 0).to_ascii_uppercase();
             matches!(name.as_str(), "SET" | "APPEND" | "PUBLISH")
@@ -99,7 +99,7 @@ impl Server {
         &mut self,
         conn: Conn,
         name: &str,
-        words: &Words,
+        words: &[&[u8]],
         ctx: &mut Context<'_>,
     ) {
         match name {
@@ -133,7 +133,7 @@ impl Server {
         }
     }
 
-    fn wait(&mut self, conn: Conn, words: &Words, ctx: &mut Context<'_>) {
+    fn wait(&mut self, conn: Conn, words: &[&[u8]], ctx: &mut Context<'_>) {
         let copies = word(words, 1).parse().unwrap_or(0);
         let time = Duration::from_millis(word(words, 2).parse().unwrap_or(0));
         let Some(client) = self.clients.get(&conn) else { return };
@@ -205,7 +205,7 @@ impl Server {
     }
 
     /// Puts writes off, or lets them through again.
-    pub(super) fn pause_or_not(&mut self, what: &str, words: &Words, ctx: &mut Context<'_>) {
+    pub(super) fn pause_or_not(&mut self, what: &str, words: &[&[u8]], ctx: &mut Context<'_>) {
         match what {
             "PAUSE" => {
                 if let Some(judge) = &self.keyed.judge {

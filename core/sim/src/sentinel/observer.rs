@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::process::{Conn, Context, Effect, Happening, NodeId, command};
-use crate::codec::{Bytes, Parsed, Reply, parse_reply};
+use crate::codec::{Bytes, Parsed, Reply, scan_reply};
 
 /// How soon it comes back; when its Sentinel starts, it is told so at once.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -42,9 +42,9 @@ impl Observer {
             }
             Happening::Received { bytes, .. } => {
                 self.input.push(&bytes);
-                while let Parsed::Whole(reply, used) = parse_reply(self.input.as_slice()) {
-                    self.input.skip(used);
+                while let Parsed::Whole(reply, used) = scan_reply(self.input.as_slice()) {
                     tell(&reply, ctx);
+                    self.input.skip(used);
                 }
             }
             Happening::Accepted { .. }
@@ -59,11 +59,11 @@ impl Observer {
     }
 }
 
-fn tell(reply: &Reply, ctx: &mut Context<'_>) {
+fn tell(reply: &Reply<&[u8]>, ctx: &mut Context<'_>) {
     if let Reply::Array(Some(items)) = reply
         && let [Reply::Bulk(Some(kind)), _, Reply::Bulk(Some(channel)), Reply::Bulk(Some(payload))] =
             &items[..]
-        && kind == b"pmessage"
+        && *kind == b"pmessage"
     {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         ctx.effects.push(Effect::Tell { channel: text(channel), payload: text(payload) });

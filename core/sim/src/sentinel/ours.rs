@@ -17,6 +17,7 @@ use ringkeeper_core::limits::BATCH_MAX;
 use ringkeeper_core::rng::Rng;
 use ringkeeper_core::time::Instant;
 
+use super::keys::Keys;
 use super::mutation::{Border, Mutation};
 use super::process::{Conn, Context, Effect, Happening};
 
@@ -59,15 +60,16 @@ pub(crate) struct Ours {
     machine: Option<Box<dyn Drive>>,
     pub disk: Disk,
     pub border: Border,
-    names: BTreeMap<Conn, ConnId>,
-    conns: BTreeMap<ConnId, Wire>,
+    wires: Keys<Conn, Wire>,
+    /// Which connection the machine means.
+    named: Keys<ConnId, Conn>,
     planned: Option<Instant>,
     alarms: u64,
 }
 
 /// A connection as the runtime keeps it.
 struct Wire {
-    conn: Conn,
+    name: ConnId,
     is_connecting: bool,
     in_flight: Option<Buffer>,
     is_paused: bool,
@@ -89,8 +91,8 @@ impl Ours {
             machine: None,
             disk: Disk { files, delay: Duration::from_millis(2), ..Disk::default() },
             border: Border::new(mutation),
-            names: BTreeMap::new(),
-            conns: BTreeMap::new(),
+            wires: Keys::default(),
+            named: Keys::default(),
             planned: None,
             alarms: 0,
         }
@@ -132,8 +134,8 @@ impl Ours {
     }
 
     fn boot(&mut self, ctx: &mut Context<'_>) {
-        self.names.clear();
-        self.conns.clear();
+        self.wires.clear();
+        self.named.clear();
         self.planned = None;
         let boot = Boot { files: self.disk.files.clone(), seed: ctx.rng.next_u64(), now: ctx.now };
         match (self.make)(&boot) {
@@ -179,22 +181,19 @@ impl Ours {
                 }
             }
             Happening::Connected(conn) => {
-                if let Some(name) = self.names.get(&conn).copied()
-                    && let Some(wire) = self.conns.get_mut(&name)
-                {
+                if let Some(wire) = self.wires.get_mut(&conn) {
                     wire.is_connecting = false;
                     let local = SocketAddr::new(ctx.address.ip(), 40_000 + (conn % 20_000) as u16);
-                    machine.handle(now, Input::Connected { conn: name, local: Some(local) });
+                    machine.handle(now, Input::Connected { conn: wire.name, local: Some(local) });
                 }
             }
             Happening::Received { conn, bytes } => self.received(machine, conn, bytes, ctx),
             Happening::Gone { conn, why } => self.gone(machine, conn, why, ctx),
             Happening::Sent(conn) => {
-                if let Some(name) = self.names.get(&conn).copied()
-                    && let Some(wire) = self.conns.get_mut(&name)
+                if let Some(wire) = self.wires.get_mut(&conn)
                     && let Some(buffer) = wire.in_flight.take()
                 {
-                    machine.handle(now, Input::Sent { conn: name, buffer });
+                    machine.handle(now, Input::Sent { conn: wire.name, buffer });
                 }
             }
             Happening::Ended(conn) => self.closed(machine, conn, CloseReason::Requested, now),
@@ -215,7 +214,7 @@ impl Ours {
 
     fn name(&mut self, name: ConnId, conn: Conn, is_connecting: bool) {
         let wire = Wire {
-            conn,
+            name,
             is_connecting,
             in_flight: None,
             is_paused: false,
@@ -223,8 +222,8 @@ impl Ours {
             is_over: false,
             is_closing: false,
         };
-        self.names.insert(conn, name);
-        assert!(self.conns.insert(name, wire).is_none(), "{name:?} was issued twice");
+        self.wires.insert(conn, wire);
+        assert!(self.named.insert(name, conn).is_none(), "{name:?} was issued twice");
     }
 
     fn received(
@@ -234,13 +233,12 @@ impl Ours {
         bytes: Vec<u8>,
         ctx: &mut Context<'_>,
     ) {
-        let Some(name) = self.names.get(&conn).copied() else { return };
+        let Some(wire) = self.wires.get_mut(&conn) else { return };
         let bytes = self.border.received(conn, bytes);
-        let Some(wire) = self.conns.get_mut(&name) else { return };
         if wire.is_paused {
             wire.stash.push_back(bytes);
         } else if !bytes.is_empty() {
-            machine.handle(ctx.now, Input::Received { conn: name, bytes: &bytes });
+            machine.handle(ctx.now, Input::Received { conn: wire.name, bytes: &bytes });
         }
     }
 
@@ -251,29 +249,27 @@ impl Ours {
         why: CloseReason,
         ctx: &mut Context<'_>,
     ) {
-        let Some(name) = self.names.get(&conn).copied() else { return };
-        let Some(wire) = self.conns.get_mut(&name) else { return };
+        let Some(wire) = self.wires.get_mut(&conn) else { return };
         let is_orderly = why == CloseReason::Requested || ctx.rng.is_one_in(1, 2);
         if is_orderly && !wire.is_connecting && !wire.is_closing && why != CloseReason::Refused {
             // The far end closed its socket: first that shows as the end of its stream.
             wire.is_over = true;
-            machine.handle(ctx.now, Input::Eof { conn: name });
+            machine.handle(ctx.now, Input::Eof { conn: wire.name });
             return;
         }
         self.closed(machine, conn, why, ctx.now);
     }
 
     fn closed(&mut self, machine: &mut dyn Drive, conn: Conn, reason: CloseReason, now: Instant) {
-        if let Some(name) = self.names.remove(&conn) {
-            self.conns.remove(&name);
+        if let Some(Wire { name, .. }) = self.wires.remove(&conn) {
+            self.named.remove(&name);
             self.border.closed(conn);
             machine.handle(now, Input::Closed { conn: name, reason });
         }
     }
 
     fn connect_expired(&mut self, machine: &mut dyn Drive, conn: Conn, ctx: &mut Context<'_>) {
-        let name = self.names.get(&conn);
-        let wire = name.and_then(|name| self.conns.get(name));
+        let wire = self.wires.get(&conn);
         if wire.is_some_and(|wire| wire.is_connecting && !wire.is_closing) {
             ctx.close(conn);
             self.closed(machine, conn, CloseReason::ConnectTimedOut, ctx.now);
@@ -310,9 +306,9 @@ impl Ours {
                 ctx.wake_in(timeout, conn as u64 + 1);
             }
             Output::Transmit { conn, buffer } => self.transmit(conn, buffer, ctx),
-            Output::PauseRead(name) => self.wire(name, "PauseRead").is_paused = true,
+            Output::PauseRead(name) => self.wire(name, "PauseRead").1.is_paused = true,
             Output::ResumeRead(name) => {
-                let wire = self.wire(name, "ResumeRead");
+                let (_, wire) = self.wire(name, "ResumeRead");
                 wire.is_paused = false;
                 for bytes in std::mem::take(&mut wire.stash) {
                     machine.handle(ctx.now, Input::Received { conn: name, bytes: &bytes });
@@ -321,9 +317,8 @@ impl Ours {
             Output::EndWrite(conn) => panic!("a Sentinel closes no half of {conn:?}"),
             Output::Release { conn, .. } => panic!("a Sentinel gives no client away: {conn:?}"),
             Output::Close { conn: name, .. } => {
-                let wire = self.wire(name, "Close");
+                let (conn, wire) = self.wire(name, "Close");
                 wire.is_closing = true;
-                let conn = wire.conn;
                 ctx.close(conn);
                 let after = Duration::from_micros(5);
                 ctx.effects.push(Effect::Later { after, happening: Happening::Ended(conn) });
@@ -350,16 +345,17 @@ impl Ours {
         }
     }
 
-    fn wire(&mut self, name: ConnId, verb: &str) -> &mut Wire {
-        let wire = self.conns.get_mut(&name);
+    fn wire(&mut self, name: ConnId, verb: &str) -> (Conn, &mut Wire) {
+        let conn = self.named.get(&name).copied();
+        let wire = conn.and_then(|conn| Some((conn, self.wires.get_mut(&conn)?)));
         wire.unwrap_or_else(|| panic!("{verb} for {name:?}, which does not exist"))
     }
 
     fn transmit(&mut self, name: ConnId, buffer: Buffer, ctx: &mut Context<'_>) {
-        let wire = self.wire(name, "Transmit");
+        let (conn, wire) = self.wire(name, "Transmit");
         assert!(!wire.is_connecting, "Transmit for {name:?}, which is not connected");
         assert!(wire.in_flight.is_none(), "two writes in flight for {name:?}");
-        let (conn, is_over) = (wire.conn, wire.is_over);
+        let is_over = wire.is_over;
         let bytes = buffer.as_slice().to_vec();
         wire.in_flight = Some(buffer);
         if is_over {

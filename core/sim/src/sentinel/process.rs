@@ -8,6 +8,8 @@ use ringkeeper_core::io::{CloseReason, Exit, Mail, Notice, Output, PersistError,
 use ringkeeper_core::rng::Rng;
 use ringkeeper_core::time::Instant;
 
+use crate::codec::{push_bulk, push_head};
+
 /// Names a connection; both ends know it by the same name.
 pub(crate) type Conn = usize;
 
@@ -139,9 +141,11 @@ impl Context<'_> {
 
 /// Writes a command.
 pub(crate) fn command(words: &[&str]) -> Vec<u8> {
-    let mut out = format!("*{}\r\n", words.len()).into_bytes();
+    // A word's length takes less than eight bytes, and so do the ends of its lines.
+    let mut out = Vec::with_capacity(words.iter().map(|word| word.len() + 12).sum::<usize>() + 12);
+    push_head(b'*', words.len(), &mut out);
     for word in words {
-        out.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+        push_bulk(word.as_bytes(), &mut out);
     }
     out
 }
@@ -149,4 +153,14 @@ pub(crate) fn command(words: &[&str]) -> Vec<u8> {
 /// Reads an address of two words.
 pub(crate) fn address(ip: &str, port: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?))
+}
+
+/// Splits a text that has so many parts, no more and no fewer.
+pub(crate) fn split<const COUNT: usize>(text: &str, by: char) -> Option<[&str; COUNT]> {
+    let mut parts = text.split(by);
+    let mut found = [""; COUNT];
+    for place in &mut found {
+        *place = parts.next()?;
+    }
+    parts.next().is_none().then_some(found)
 }

@@ -1,6 +1,9 @@
 //! A Redis server as Sentinels and clients see it: roles, asynchronous replication with histories
 //! and offsets, transactions, publish and subscribe, a configuration that is rewritten.
 
+mod info;
+
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -11,7 +14,7 @@ use ringkeeper_core::time::Instant;
 
 use super::keyed::{ALARM_KEYED, Blocked, Keyed};
 use super::process::{Conn, Context, Happening, address, command};
-use crate::codec::{Bytes, Parsed, Reply, encode_reply, parse_request};
+use crate::codec::{Bytes, Parsed, Reply, Words, encode_reply, push_bulk, push_head, scan_request};
 
 /// The channel of hellos.
 const HELLO: &str = "__sentinel__:hello";
@@ -29,11 +32,12 @@ const REPLICATION_TIMEOUT: Duration = Duration::from_secs(20);
 /// Whoever asks has had time to see what a server is after its start.
 const STALE: Duration = Duration::from_secs(3);
 
+/// No name of a command is longer.
+const NAME_MAX: usize = 16;
+
 const ALARM_CRON: u64 = 1;
 const ALARM_SYNCED: u64 = 2;
 const ALARM_LOADED: u64 = 3;
-
-pub(super) type Words = Vec<Vec<u8>>;
 
 /// How a client uses its connection.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,7 +57,7 @@ pub(super) struct Client {
     input: Bytes,
     from: SocketAddr,
     pub kind: Use,
-    transaction: Option<Vec<Words>>,
+    transaction: Option<Vec<Vec<Vec<u8>>>>,
     /// What it waits for.
     pub blocked: Option<Blocked>,
     /// Where the history was after its last write.
@@ -329,26 +333,34 @@ impl Server {
 
     /// Serves what a client has sent, up to what has to wait.
     pub(super) fn serve_all(&mut self, conn: Conn, ctx: &mut Context<'_>) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        // Whoever is served may go meanwhile.
+        let mut input = std::mem::take(&mut client.input);
         // Another client's turn may have led here.
         let outer = std::mem::take(&mut self.out);
-        while let Some(client) = self.clients.get_mut(&conn) {
+        while let Some(client) = self.clients.get(&conn) {
             if client.blocked.is_some() {
                 break;
             }
-            match parse_request(client.input.as_slice()) {
+            let used = match scan_request(input.as_slice()) {
                 Parsed::Whole(words, used) => {
                     if client.kind == Use::Normal && self.keyed.postpones(&words, ctx.now) {
                         break;
                     }
-                    client.input.skip(used);
-                    self.serve(conn, words, ctx);
+                    self.serve(conn, &words, ctx);
+                    used
                 }
                 Parsed::Needs(_) => break,
                 Parsed::Broken(_) => {
                     self.clients.remove(&conn);
                     ctx.close(conn);
+                    break;
                 }
-            }
+            };
+            input.skip(used);
+        }
+        if let Some(client) = self.clients.get_mut(&conn) {
+            client.input = input;
         }
         let out = std::mem::replace(&mut self.out, outer);
         if !out.is_empty() {
@@ -360,9 +372,13 @@ impl Server {
     pub(super) fn replicate(&mut self, words: &[&str], ctx: &mut Context<'_>) {
         let bytes = command(words);
         self.offset += bytes.len() as u64;
+        self.pass_on(&bytes, ctx);
+    }
+
+    fn pass_on(&self, bytes: &[u8], ctx: &mut Context<'_>) {
         for (conn, client) in &self.clients {
             if matches!(client.kind, Use::Replica { .. }) {
-                ctx.send(*conn, bytes.clone());
+                ctx.send(*conn, bytes.to_vec());
             }
         }
     }
@@ -437,27 +453,25 @@ impl Server {
 
     /// Applies what stands in the replication stream, and passes it on.
     fn follow(&mut self, ctx: &mut Context<'_>) {
-        loop {
-            let Upstream::Up { input, .. } = &mut self.upstream else { return };
-            let Parsed::Whole(words, used) = parse_request(input.as_slice()) else { return };
-            let bytes = input.as_slice()[..used].to_vec();
-            input.skip(used);
+        let Upstream::Up { input, .. } = &mut self.upstream else { return };
+        let mut input = std::mem::take(input);
+        while let Parsed::Whole(words, used) = scan_request(input.as_slice()) {
             self.offset += used as u64;
-            for (conn, client) in &self.clients {
-                if matches!(client.kind, Use::Replica { .. }) {
-                    ctx.send(*conn, bytes.clone());
-                }
-            }
-            let words: Vec<&str> =
-                words.iter().filter_map(|w| std::str::from_utf8(w).ok()).collect();
+            self.pass_on(&input.as_slice()[..used], ctx);
             match words[..] {
-                ["SET", value] => self.data.push(value.to_owned()),
-                ["REPLCONF", "GETACK", _] => self.acknowledge(ctx),
-                ["PUBLISH", channel, payload] => {
-                    self.publish_here(channel, payload, None, ctx);
+                [b"SET", value] => self.data.extend(text(value).map(str::to_owned)),
+                [b"REPLCONF", b"GETACK", _] => self.acknowledge(ctx),
+                [b"PUBLISH", channel, payload] => {
+                    if let (Some(channel), Some(payload)) = (text(channel), text(payload)) {
+                        self.publish_here(channel, payload, None, ctx);
+                    }
                 }
                 _ => {}
             }
+            input.skip(used);
+        }
+        if let Upstream::Up { input: place, .. } = &mut self.upstream {
+            *place = input;
         }
     }
 
@@ -496,29 +510,32 @@ impl Server {
         }
     }
 
-    fn serve(&mut self, conn: Conn, words: Words, ctx: &mut Context<'_>) {
-        let name = word(&words, 0).to_ascii_uppercase();
+    fn serve(&mut self, conn: Conn, words: &Words<'_>, ctx: &mut Context<'_>) {
+        let mut upper = [0; NAME_MAX];
+        let name = name_of(words, &mut upper);
         if self.troubles.is_busy && name != "SHUTDOWN" {
             return self.error("BUSY Redis is busy running a script.");
         }
         let is_loading = ctx.now < self.loading_until;
         if is_loading
             && matches!(
-                name.as_str(),
+                name,
                 "PING" | "PUBLISH" | "PSYNC" | "SET" | "GET" | "APPEND" | "MGET" | "WAIT"
             )
         {
             return self.error("LOADING Redis is loading the dataset in memory");
         }
         let Some(client) = self.clients.get_mut(&conn) else { return };
-        match name.as_str() {
+        match name {
             "EXEC" => {
                 let Some(queued) = client.transaction.take() else {
                     return self.error("ERR EXEC without MULTI");
                 };
-                self.out.extend_from_slice(format!("*{}\r\n", queued.len()).as_bytes());
+                push_head(b'*', queued.len(), &mut self.out);
                 for words in queued {
-                    self.execute(conn, &words, ctx);
+                    let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+                    let name = name_of(&words, &mut upper);
+                    self.execute(conn, name, &words, ctx);
                 }
             }
             "MULTI" => {
@@ -526,20 +543,20 @@ impl Server {
                 self.status("OK");
             }
             _ if client.transaction.is_some() => {
+                let words = words.iter().map(|word| word.to_vec()).collect();
                 client.transaction.get_or_insert_default().push(words);
                 self.status("QUEUED");
             }
-            _ => self.execute(conn, &words, ctx),
+            _ => self.execute(conn, name, words, ctx),
         }
     }
 
-    fn execute(&mut self, conn: Conn, words: &Words, ctx: &mut Context<'_>) {
-        let name = word(words, 0).to_ascii_uppercase();
-        match name.as_str() {
+    fn execute(&mut self, conn: Conn, name: &str, words: &[&[u8]], ctx: &mut Context<'_>) {
+        match name {
             "PING" => self.status("PONG"),
             "INFO" => {
                 let text = self.info(ctx.now);
-                self.reply(&Reply::Bulk(Some(text.into_bytes())));
+                push_bulk(&text, &mut self.out);
             }
             "ROLE" => self.role(),
             "AUTH" => self.status("OK"),
@@ -550,7 +567,7 @@ impl Server {
                 if let Some(client) = self.clients.get_mut(&conn) {
                     client.kind = Use::PubSub;
                 }
-                let channel = words.get(1).cloned();
+                let channel = words.get(1).map(|word| word.to_vec());
                 self.reply(&Reply::Array(Some(vec![
                     Reply::Bulk(Some(b"subscribe".to_vec())),
                     Reply::Bulk(channel),
@@ -568,11 +585,11 @@ impl Server {
             "SCRIPT" => self.error("NOTBUSY No scripts in execution right now."),
             "REPLCONF" => self.acknowledged(conn, words, ctx),
             "PSYNC" => self.psync(conn, words, ctx),
-            _ => self.execute_keyed(conn, &name, words, ctx),
+            _ => self.execute_keyed(conn, name, words, ctx),
         }
     }
 
-    fn slave_of(&mut self, words: &Words, ctx: &mut Context<'_>) {
+    fn slave_of(&mut self, words: &[&[u8]], ctx: &mut Context<'_>) {
         let (host, port) = (word(words, 1), word(words, 2));
         let master = if host.eq_ignore_ascii_case("no") {
             None
@@ -587,7 +604,7 @@ impl Server {
         self.status("OK");
     }
 
-    fn config(&mut self, words: &Words) {
+    fn config(&mut self, words: &[&[u8]]) {
         if word(words, 1).eq_ignore_ascii_case("rewrite") {
             if self.troubles.cannot_rewrite {
                 return self.error("ERR Rewriting config file: Read-only file system");
@@ -597,7 +614,7 @@ impl Server {
         self.status("OK");
     }
 
-    fn client(&mut self, conn: Conn, words: &Words, ctx: &mut Context<'_>) {
+    fn client(&mut self, conn: Conn, words: &[&[u8]], ctx: &mut Context<'_>) {
         let what = word(words, 1).to_ascii_uppercase();
         if what != "KILL" {
             self.status("OK");
@@ -621,7 +638,7 @@ impl Server {
         self.reply(&Reply::Integer(killed));
     }
 
-    fn publish(&mut self, conn: Conn, words: &Words, ctx: &mut Context<'_>) {
+    fn publish(&mut self, conn: Conn, words: &[&[u8]], ctx: &mut Context<'_>) {
         let (channel, payload) = (word(words, 1), word(words, 2));
         if self.replica_of.is_none() {
             self.replicate(&["PUBLISH", &channel, &payload], ctx);
@@ -641,9 +658,10 @@ impl Server {
             return 0;
         }
         let mut count = 0;
-        let bytes = command(&["message", channel, payload]);
+        let mut bytes = None;
         for (conn, client) in &self.clients {
             if client.kind == Use::PubSub && Some(*conn) != by {
+                let bytes = bytes.get_or_insert_with(|| command(&["message", channel, payload]));
                 ctx.send(*conn, bytes.clone());
                 count += 1;
             }
@@ -651,7 +669,7 @@ impl Server {
         count
     }
 
-    fn acknowledged(&mut self, conn: Conn, words: &Words, ctx: &mut Context<'_>) {
+    fn acknowledged(&mut self, conn: Conn, words: &[&[u8]], ctx: &mut Context<'_>) {
         if let Some(Client { kind: Use::Replica { acknowledged, .. }, .. }) =
             self.clients.get_mut(&conn)
         {
@@ -661,7 +679,7 @@ impl Server {
     }
 
     /// Answers a replica that wants to go on from somewhere.
-    fn psync(&mut self, conn: Conn, words: &Words, ctx: &mut Context<'_>) {
+    fn psync(&mut self, conn: Conn, words: &[&[u8]], ctx: &mut Context<'_>) {
         if self.replica_of.is_some() && !self.is_in_step() {
             return self.error("NOMASTERLINK Can't SYNC while not connected with my master");
         }
@@ -685,11 +703,17 @@ impl Server {
     }
 
     pub(super) fn status(&mut self, text: &str) {
-        self.out.extend_from_slice(format!("+{text}\r\n").as_bytes());
+        self.say(b'+', text);
     }
 
     pub(super) fn error(&mut self, text: &str) {
-        self.out.extend_from_slice(format!("-{text}\r\n").as_bytes());
+        self.say(b'-', text);
+    }
+
+    fn say(&mut self, kind: u8, text: &str) {
+        self.out.push(kind);
+        self.out.extend_from_slice(text.as_bytes());
+        self.out.extend_from_slice(b"\r\n");
     }
 
     pub(super) fn reply(&mut self, reply: &Reply) {
@@ -721,74 +745,24 @@ impl Server {
         };
         self.reply(&Reply::Array(Some(reply)));
     }
-
-    fn info(&self, now: Instant) -> String {
-        let mut text = String::with_capacity(1024);
-        let port = self.address.port();
-        let _ = write!(
-            text,
-            "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\nrun_id:{}\r\n\
-             tcp_port:{port}\r\n\r\n# Replication\r\n",
-            self.run_id
-        );
-        match self.replica_of {
-            None => text.push_str("role:master\r\n"),
-            Some(master) => self.info_replica(master, now, &mut text),
-        }
-        let replicas = self.clients.values().filter_map(|client| match &client.kind {
-            Use::Replica { port, address, acknowledged } => Some((port, address, acknowledged)),
-            Use::Normal | Use::PubSub => None,
-        });
-        let mut count = 0;
-        let mut lines = String::new();
-        for (port, address, acknowledged) in replicas {
-            let ip = address.ip();
-            let _ = write!(
-                lines,
-                "slave{count}:ip={ip},port={port},state=online,offset={acknowledged},lag=0\r\n"
-            );
-            count += 1;
-        }
-        let _ = write!(text, "connected_slaves:{count}\r\n{lines}");
-        let (replid2, second) = match &self.replid2 {
-            Some((id, end)) => (id.clone(), *end as i64 + 1),
-            None => ("0".repeat(40), -1),
-        };
-        let _ = write!(
-            text,
-            "master_failover_state:no-failover\r\nmaster_replid:{}\r\nmaster_replid2:{replid2}\r\n\
-             master_repl_offset:{}\r\nsecond_repl_offset:{second}\r\n",
-            self.replid, self.offset
-        );
-        text
-    }
-
-    fn info_replica(&self, master: SocketAddr, now: Instant, text: &mut String) {
-        let (ip, port, offset) = (master.ip(), master.port(), self.offset);
-        let is_up = self.is_in_step();
-        let state = if is_up { "up" } else { "down" };
-        let _ = write!(
-            text,
-            "role:slave\r\nmaster_host:{ip}\r\nmaster_port:{port}\r\nmaster_link_status:{state}\r\n\
-             master_last_io_seconds_ago:{}\r\nmaster_sync_in_progress:0\r\n\
-             slave_read_repl_offset:{offset}\r\nslave_repl_offset:{offset}\r\n",
-            if is_up { 0 } else { -1 },
-        );
-        if !is_up {
-            let since = self.down_since.map_or(-1, |since| now.since(since).as_secs() as i64);
-            let _ = write!(text, "master_link_down_since_seconds:{since}\r\n");
-        }
-        let _ = write!(
-            text,
-            "slave_priority:{}\r\nslave_read_only:1\r\nreplica_announced:1\r\n",
-            self.priority
-        );
-    }
 }
 
 /// Returns the word of a command as text; empty if it is missing.
-pub(crate) fn word(words: &[Vec<u8>], index: usize) -> String {
-    words.get(index).map(|word| String::from_utf8_lossy(word).into_owned()).unwrap_or_default()
+pub(crate) fn word<W: AsRef<[u8]>>(words: &[W], index: usize) -> Cow<'_, str> {
+    words.get(index).map(|word| String::from_utf8_lossy(word.as_ref())).unwrap_or_default()
+}
+
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok()
+}
+
+/// Returns the name of a command in capitals; empty if it is longer than any.
+fn name_of<'a>(words: &[&[u8]], upper: &'a mut [u8; NAME_MAX]) -> &'a str {
+    let name = words.first().copied().unwrap_or_default();
+    let Some(place) = upper.get_mut(..name.len()) else { return "" };
+    place.copy_from_slice(name);
+    place.make_ascii_uppercase();
+    std::str::from_utf8(place).unwrap_or_default()
 }
 
 fn first_line(bytes: &[u8]) -> Option<(String, usize)> {

@@ -9,7 +9,7 @@ use super::net::{CALLED, CALLER};
 use super::process::{Conn, NodeId, address};
 use super::server::word;
 use super::world::{Process, World};
-use crate::codec::{Bytes, Parsed, Reply, parse_reply, parse_request};
+use crate::codec::{Bytes, Parsed, Reply, scan_reply, scan_request};
 
 /// A command as it left a Sentinel.
 #[derive(Clone, Debug)]
@@ -75,23 +75,23 @@ impl World {
     pub(crate) fn tap_sent(&mut self, at: Instant, conn: Conn, side: usize, bytes: &[u8]) {
         let link = &mut self.links[conn];
         let (from, to) = (link.ends[CALLER].node, link.ends[CALLED].node);
-        let Some(tap) = &mut link.tap else { return };
+        let Some(tap) = link.tap.as_deref_mut() else { return };
         if side == CALLER {
             tap.requests.push(bytes);
             let mut is_promotion = false;
-            while let Parsed::Whole(words, used) = parse_request(tap.requests.as_slice()) {
-                tap.requests.skip(used);
+            while let Parsed::Whole(words, used) = scan_request(tap.requests.as_slice()) {
                 let ask = ask(&words);
-                if tap.is_to_peer {
-                    tap.unanswered.push_back(ask.clone());
-                }
                 if let Some(log) = &mut self.wire_log {
-                    let words = (0..words.len()).map(|index| word(&words, index)).collect();
+                    let words = (0..words.len()).map(|index| word(&words, index).into()).collect();
                     log.push(Line { at, from, to, conn, words });
                 }
                 self.checker.said(at, from, to, &words, ask.as_ref());
-                is_promotion |=
-                    word(&words, 0) == "SLAVEOF" && word(&words, 1).eq_ignore_ascii_case("no");
+                is_promotion |= words[0] == b"SLAVEOF"
+                    && words.get(1).is_some_and(|to| to.eq_ignore_ascii_case(b"no"));
+                if tap.is_to_peer {
+                    tap.unanswered.push_back(ask);
+                }
+                tap.requests.skip(used);
             }
             if is_promotion
                 && let Process::Server(server) = &self.nodes[to].process
@@ -107,10 +107,11 @@ impl World {
         }
         tap.replies.push(bytes);
         tap.sent_bytes += bytes.len() as u64;
-        while let Parsed::Whole(reply, used) = parse_reply(tap.replies.as_slice()) {
+        while let Parsed::Whole(reply, used) = scan_reply(tap.replies.as_slice()) {
+            let ask = tap.unanswered.pop_front().flatten();
+            let answer = ask.and_then(|ask| answer(ask, &reply));
             tap.replies.skip(used);
-            let Some(Some(ask)) = tap.unanswered.pop_front() else { continue };
-            let Some(answer) = answer(ask, &reply) else { continue };
+            let Some(answer) = answer else { continue };
             self.checker.answered(at, to, from, &answer);
             let end = tap.sent_bytes - tap.replies.len() as u64;
             tap.flying.push_back((end, answer));
@@ -133,15 +134,15 @@ impl World {
     }
 }
 
-fn ask(words: &[Vec<u8>]) -> Option<Ask> {
-    if words.len() != 6 || !word(words, 1).eq_ignore_ascii_case("is-master-down-by-addr") {
+fn ask(words: &[&[u8]]) -> Option<Ask> {
+    if words.len() != 6 || !words[1].eq_ignore_ascii_case(b"is-master-down-by-addr") {
         return None;
     }
     let about = address(&word(words, 2), &word(words, 3));
-    Some(Ask { about, epoch: word(words, 4).parse().unwrap_or(0), run_id: word(words, 5) })
+    Some(Ask { about, epoch: word(words, 4).parse().unwrap_or(0), run_id: word(words, 5).into() })
 }
 
-fn answer(ask: Ask, reply: &Reply) -> Option<Answer> {
+fn answer(ask: Ask, reply: &Reply<&[u8]>) -> Option<Answer> {
     let Reply::Array(Some(items)) = reply else { return None };
     let [Reply::Integer(down), Reply::Bulk(Some(leader)), Reply::Integer(epoch)] = &items[..]
     else {

@@ -93,13 +93,18 @@ impl Node {
         scale(local, 1_000_000, rate, rate - 1)
     }
 
-    pub(crate) fn wall_ms(&self, at: Instant) -> i64 {
-        let local = (self.local(at).as_nanos() / 1_000_000) as i64;
-        WALL_START_MS + local + self.jump_ms
+    /// Returns what its wall clock shows when the other one shows `local`.
+    const fn wall_ms(&self, local: Instant) -> i64 {
+        WALL_START_MS + (local.as_nanos() / 1_000_000) as i64 + self.jump_ms
     }
 }
 
 fn scale(at: Instant, numerator: i64, denominator: i64, add: i64) -> Instant {
+    // All of it is positive, and fits in one word for the first two hours.
+    let product = at.as_nanos().checked_mul(numerator as u64);
+    if let Some(sum) = product.and_then(|product| product.checked_add(add as u64)) {
+        return Instant::from_nanos(sum / denominator as u64);
+    }
     let nanos = (i128::from(at.as_nanos()) * i128::from(numerator) + i128::from(add))
         / i128::from(denominator);
     Instant::from_nanos(nanos as u64)
@@ -271,9 +276,10 @@ impl World {
         let mut effects = std::mem::take(&mut self.effects);
         let mut next_conn = self.links.len();
         let node = &mut self.nodes[id];
+        let now = node.local(self.now);
         let mut context = Context {
-            now: node.local(self.now),
-            wall_ms: node.wall_ms(self.now),
+            now,
+            wall_ms: node.wall_ms(now),
             address: node.address,
             rng: &mut node.rng,
             effects: &mut effects,
@@ -403,12 +409,12 @@ impl World {
     /// Clients write to whoever takes it.
     fn write(&mut self) {
         self.writes += 1;
+        let bytes = format!("w{}", self.writes);
         for id in 0..self.nodes.len() {
             let node = &mut self.nodes[id];
             if node.state != State::Running {
                 continue;
             }
-            let bytes = format!("w{}", self.writes);
             if matches!(&node.process, Process::Server(server) if server.takes_writes()) {
                 self.with_server(id, |server, context| server.write(&bytes, context));
             }
@@ -449,9 +455,10 @@ impl World {
         let mut effects = std::mem::take(&mut self.effects);
         let mut next_conn = self.links.len();
         let node = &mut self.nodes[id];
+        let now = node.local(self.now);
         let mut context = Context {
-            now: node.local(self.now),
-            wall_ms: node.wall_ms(self.now),
+            now,
+            wall_ms: node.wall_ms(now),
             address: node.address,
             rng: &mut node.rng,
             effects: &mut effects,

@@ -2,7 +2,8 @@
 //!
 //! Three keys are mandatory. What differs from keepalived's defaults on purpose: version 3; with
 //! `peers` only these are heard, and only from the next hop; whoever is told of transitions runs as
-//! a user that is named.
+//! a user that is named; neighbours are told again where the addresses are after a second and every
+//! five.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -26,6 +27,20 @@ const PREEMPT_DELAY_MAX: Duration = Duration::from_secs(1000);
 
 /// Addresses that fit into an advert.
 const ADDRESSES_MAX: usize = 255;
+
+/// From a router's first announcements to its second ones. They come soon, because the first may not
+/// be the last word: a router of higher rank that hears others and that nobody hears claims the
+/// addresses when another takes over, and where neighbours believe it they reach nobody. Such a one
+/// gives the addresses up when it knows that it is cut off, usually within a second.
+const ANNOUNCED_AGAIN: Duration = Duration::from_secs(1);
+
+/// From one of the later announcements to the next, for neighbours that missed all before, such as
+/// those behind a switch that was not ready.
+const ANNOUNCED_EVERY: Duration = Duration::from_secs(5);
+
+/// How long a claim of a router of lower priority lasts before it is answered once more. A little
+/// longer than [`ANNOUNCED_AGAIN`]: whoever is still well by then is heard, and who claims is deaf.
+const CLAIM_MAX: Duration = Duration::from_millis(1100);
 
 /// Reads the routers below `vrrp`, which is at `span`; reports what is wrong with them.
 pub(super) fn read(
@@ -153,7 +168,12 @@ fn router(name: &str, section: &Section<'_>, out: &mut Collector<'_>) -> Option<
         down_adverts: 3,
         adverts_before_yielding: true,
         answers_lower: true,
-        announcing: Announcing::default(),
+        announcing: Announcing {
+            delay: ANNOUNCED_AGAIN,
+            refresh: ANNOUNCED_EVERY,
+            lower_delay: Some(CLAIM_MAX),
+            ..Announcing::default()
+        },
         tracks: tracks(section, out),
         notify,
         virtual_mac,
@@ -436,6 +456,21 @@ mod tests {
         );
         assert!(config.global.has_script_security && !one.checks_source);
         assert!(one.health.as_ref().unwrap().leaves());
+    }
+
+    #[test]
+    fn neighbours_are_told_again_soon_where_the_addresses_are() {
+        let text =
+            "vrrp:\n  main:\n    interface: eth0\n    id: 51\n    addresses: 192.0.2.10/24\n";
+        let announcing = routers(text).unwrap().instances.remove(0).announcing;
+        let Announcing { delay, refresh, lower_delay, .. } = announcing;
+        // Whoever claimed the addresses meanwhile, unheard, may have them at its neighbours until
+        // then, and what clients say is lost.
+        assert!(delay <= Duration::from_secs(1), "{delay:?}");
+        // Who is well has the last word against somebody who is deaf.
+        assert!(lower_delay.is_some_and(|it| it > delay && it < delay * 2), "{lower_delay:?}");
+        // For those who missed all that.
+        assert!(!refresh.is_zero() && refresh <= Duration::from_secs(5), "{refresh:?}");
     }
 
     #[test]

@@ -100,7 +100,9 @@ impl Keeper {
         let Some(channel) = slot.sends else { return };
         let interface = slot.interface.unwrap_or(0);
         let Some(router) = self.routers.get_mut(place) else { return };
-        for to in router.settings().destinations() {
+        let mut number = 0;
+        while let Some(to) = router.settings().destination(number) {
+            number += 1;
             let mut bytes = Vec::with_capacity(64);
             router.encode_advert(priority, to, &mut bytes);
             if let Some(slot) = self.slots.get_mut(place) {

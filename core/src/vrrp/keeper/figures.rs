@@ -21,6 +21,14 @@ pub(super) struct Telling {
     has_changed: bool,
 }
 
+impl Telling {
+    /// Returns from when on the next turn tells figures.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let next = self.told.map_or(Instant::START, |told| told + TELL_EVERY);
+        self.is_wanted.then_some(next)
+    }
+}
+
 /// What is counted of one router, besides what is refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
@@ -45,6 +53,7 @@ impl Keeper {
     /// Tells the control worker the figures from now on.
     pub fn tell_figures(&mut self) {
         self.telling.is_wanted = true;
+        self.ahead = None;
     }
 
     /// Notes that a state has changed.

@@ -4,6 +4,7 @@
 //! Nothing here waits: the kernel is asked and answers by netlink, scripts are run by the host,
 //! files and programs are watched through channels.
 
+mod beat;
 mod checks;
 mod effects;
 mod figures;
@@ -181,6 +182,8 @@ pub struct Keeper {
     pacers: effects::Pacers,
     will: Vec<u8>,
     has_turned: bool,
+    /// What is ahead; none within a turn.
+    ahead: Option<beat::Ahead>,
     /// Whether the list of what the guardian has to do may have changed.
     is_will_stale: bool,
     /// Programs that read pipes, by the place of the pipe; and when one is to be started.
@@ -229,6 +232,7 @@ impl Keeper {
             pacers: effects::Pacers::default(),
             will: Vec::new(),
             has_turned: false,
+            ahead: None,
             is_will_stale: false,
             handlers: Vec::new(),
             framing: None,
@@ -257,8 +261,7 @@ impl Keeper {
 
     /// Takes one input in.
     pub fn handle(&mut self, now: Instant, input: Input<'_>) {
-        self.now = now;
-        self.has_turned = true;
+        self.begin_turn(now);
         match input {
             Input::Datagram { channel, bytes } => self.datagram(channel, bytes),
             Input::ChannelOpened { channel, result } => self.opened(channel, result),
@@ -301,8 +304,10 @@ impl Keeper {
 
     /// Runs the timers that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.now = now;
-        self.has_turned = true;
+        if self.beat(now) {
+            return;
+        }
+        self.begin_turn(now);
         self.reopen();
         self.try_start();
         for place in 0..self.routers.len() {
@@ -325,10 +330,8 @@ impl Keeper {
         }
     }
 
-    /// Returns when there is something to do.
-    pub fn poll_timeout(&self) -> Option<Deadline> {
-        let routers = self.routers.iter().filter_map(VirtualRouter::poll_timeout);
-        let routers = routers.min().map(|at| Deadline { at, why: "vrrp" });
+    /// Returns when there is something to do besides what the routers do by themselves.
+    fn rest_timeout(&self) -> Option<Deadline> {
         let checks = match self.stage {
             Stage::Running | Stage::Preparing if self.is_listed => {
                 self.checks.iter().filter_map(Check::next).min()
@@ -352,13 +355,19 @@ impl Keeper {
             },
         ];
         let rest = rest.into_iter().flatten().min().map(|at| Deadline { at, why: "keeper" });
-        [routers, checks, rest].into_iter().flatten().min_by_key(|deadline| deadline.at)
+        [checks, rest].into_iter().flatten().min_by_key(|deadline| deadline.at)
+    }
+
+    pub(super) const fn begin_turn(&mut self, now: Instant) {
+        self.now = now;
+        (self.has_turned, self.ahead) = (true, None);
     }
 
     /// Gives the next effect out.
     pub fn poll_output(&mut self) -> Option<Output> {
         if std::mem::take(&mut self.has_turned) {
             self.end_turn();
+            self.ahead = Some(self.look_ahead());
         }
         self.outputs.pop_front()
     }

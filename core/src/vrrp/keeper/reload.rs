@@ -25,8 +25,7 @@ impl Keeper {
     /// Takes a configuration over. Routers that stay keep their state, their timers and their
     /// sockets; those that are gone say goodbye; new ones start.
     pub fn replace(&mut self, now: crate::time::Instant, config: Config) {
-        self.now = now;
-        self.has_turned = true;
+        self.begin_turn(now);
         if matches!(self.stage, Stage::Stopping(_) | Stage::Over) {
             return;
         }

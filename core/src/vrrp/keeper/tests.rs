@@ -319,6 +319,52 @@ fn a_router_alone_takes_the_address_and_gives_it_back_when_it_stops() {
 }
 
 #[test]
+fn nothing_leaves_without_reading_first_but_adverts_that_nobody_contests() {
+    let mut host = Host::new(usual("", ""), &[]);
+    let due = |host: &Host| host.keeper.poll_timeout().unwrap().at;
+    assert!(host.keeper.reads_first(due(&host)), "a backup decides");
+    host.run(400);
+    assert!(host.keeper.reads_first(host.now + Duration::from_secs(6)), "announcements are due");
+    host.run(5600);
+    assert!(!host.keeper.reads_first(due(&host)));
+    let (sent, since) = (host.adverts.len(), host.now);
+    host.run(1000);
+    assert_eq!((host.adverts.len() - sent, host.now.since(since).as_millis()), (10, 1000));
+
+    host.hear(100);
+    assert!(host.keeper.reads_first(due(&host)), "another claims the addresses");
+    host.run(1000);
+    assert!(!host.keeper.reads_first(due(&host)));
+
+    let sent = host.adverts.len();
+    host.now += Duration::from_secs(1);
+    host.keeper.handle_timeout(host.now);
+    host.turn();
+    assert_eq!(host.adverts.len(), sent, "others had the time to take over");
+    assert!(host.keeper.reads_first(due(&host)));
+}
+
+#[test]
+fn figures_are_told_once_a_second_while_adverts_leave() {
+    let mut host = Host::new(usual("", ""), &[]);
+    host.run(6000);
+    host.keeper.tell_figures();
+    let mut told = 0;
+    for _ in 0..30 {
+        host.now = host.keeper.poll_timeout().unwrap().at;
+        host.keeper.handle_timeout(host.now);
+        while let Some(output) = host.keeper.poll_output() {
+            match output {
+                Output::Notice { .. } => told += 1,
+                Output::Datagram { channel, bytes, .. } => host.send(channel, bytes),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(told, 3);
+}
+
+#[test]
 fn an_address_that_somebody_removes_comes_back_at_once_but_not_forever() {
     let mut host = Host::new(usual("", ""), &[]);
     host.run(400);

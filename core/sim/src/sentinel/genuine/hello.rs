@@ -2,15 +2,15 @@
 
 use std::net::SocketAddr;
 
-use super::super::process::{Context, address};
+use super::super::process::{Context, address, split};
 use super::Genuine;
 use super::table::Id;
 
 impl Genuine {
     /// Believes a hello.
     pub(super) fn hello(&mut self, payload: &str, ctx: &mut Context<'_>) {
-        let fields: Vec<&str> = payload.split(',').collect();
-        let [ip, port, run_id, epoch, name, master_ip, master_port, config_epoch] = fields[..]
+        let Some([ip, port, run_id, epoch, name, master_ip, master_port, config_epoch]) =
+            split(payload, ',')
         else {
             return;
         };

@@ -8,7 +8,7 @@ use super::{
     ASK_PERIOD, Genuine, HELLO, INFO_PERIOD, LINK_AGE_MIN, Ms, PENDING_MAX, PING_PERIOD,
     PUBLISH_PERIOD,
 };
-use crate::codec::{Bytes, Parsed, Reply, parse_reply};
+use crate::codec::{Bytes, Parsed, Reply, scan_reply};
 
 /// What a connection of ours is for.
 #[derive(Clone, Copy, Debug)]
@@ -183,17 +183,15 @@ impl Genuine {
     }
 
     fn replies(&mut self, link: usize, conn: Conn, bytes: &[u8], ctx: &mut Context<'_>) {
-        if let Some(commands) = &mut self.links[link].commands {
-            commands.input.push(bytes);
-        }
-        loop {
+        let Some(commands) = &mut self.links[link].commands else { return };
+        commands.input.push(bytes);
+        let mut input = std::mem::take(&mut commands.input);
+        while let Parsed::Whole(reply, used) = scan_reply(input.as_slice()) {
             // Handling a reply may close the link that it came by.
             let Some(commands) = &mut self.links[link].commands else { return };
             if commands.conn != conn {
                 return;
             }
-            let Parsed::Whole(reply, used) = parse_reply(commands.input.as_slice()) else { return };
-            commands.input.skip(used);
             let asked = commands.asked.pop_front().unwrap_or(Asked::Nothing);
             if asked != Asked::Nothing {
                 self.links[link].pending = self.links[link].pending.saturating_sub(1);
@@ -202,7 +200,7 @@ impl Genuine {
                 Asked::Nothing => {}
                 Asked::Ping(id) => self.ponged(id, &reply, ctx),
                 Asked::Info(id) => {
-                    if let Reply::Bulk(Some(text)) = &reply {
+                    if let Reply::Bulk(Some(text)) = reply {
                         self.informed(id, &String::from_utf8_lossy(text), ctx);
                     }
                 }
@@ -220,13 +218,19 @@ impl Genuine {
                     }
                 }
             }
+            input.skip(used);
+        }
+        if let Some(commands) = &mut self.links[link].commands
+            && commands.conn == conn
+        {
+            commands.input = input;
         }
     }
 
-    fn ponged(&mut self, id: Id, reply: &Reply, ctx: &mut Context<'_>) {
+    fn ponged(&mut self, id: Id, reply: &Reply<&[u8]>, ctx: &mut Context<'_>) {
         let link = self.instances[id].link;
         let text = match reply {
-            Reply::Status(text) | Reply::Error(text) => text.as_slice(),
+            Reply::Status(text) | Reply::Error(text) => *text,
             Reply::Integer(_) | Reply::Bulk(_) | Reply::Array(_) => &[],
         };
         let is_good = [&b"PONG"[..], b"LOADING", b"MASTERDOWN"].iter().any(|w| text.starts_with(w));
@@ -237,7 +241,7 @@ impl Genuine {
         }
     }
 
-    fn answered(&mut self, id: Id, reply: &Reply, now: Ms) {
+    fn answered(&mut self, id: Id, reply: &Reply<&[u8]>, now: Ms) {
         let Reply::Array(Some(items)) = reply else { return };
         let [Reply::Integer(down), Reply::Bulk(Some(leader)), Reply::Integer(epoch)] = &items[..]
         else {
@@ -246,34 +250,38 @@ impl Genuine {
         let peer = &mut self.instances[id];
         peer.last_ask_reply = now;
         peer.master_down = *down == 1;
-        if leader != b"*" {
+        if *leader != b"*" {
             peer.leader = Some(String::from_utf8_lossy(leader).into_owned());
             peer.leader_epoch = u64::try_from(*epoch).unwrap_or(0);
         }
     }
 
     fn messages(&mut self, link: usize, conn: Conn, bytes: &[u8], ctx: &mut Context<'_>) {
-        if let Some(subscription) = &mut self.links[link].subscription {
-            subscription.input.push(bytes);
-        }
-        loop {
+        let Some(subscription) = &mut self.links[link].subscription else { return };
+        subscription.input.push(bytes);
+        let mut input = std::mem::take(&mut subscription.input);
+        while let Parsed::Whole(reply, used) = scan_reply(input.as_slice()) {
             let Some(subscription) = &mut self.links[link].subscription else { return };
             if subscription.conn != conn {
                 return;
             }
-            let input = &mut subscription.input;
-            let Parsed::Whole(reply, used) = parse_reply(input.as_slice()) else { return };
-            input.skip(used);
             subscription.last_activity = ctx.wall_ms;
             if let Reply::Array(Some(items)) = reply
-                && let [Reply::Bulk(Some(kind)), _, Reply::Bulk(Some(payload))] = &items[..]
-                && kind == b"message"
+                && let [Reply::Bulk(Some(b"message")), _, Reply::Bulk(Some(payload))] = items[..]
             {
-                let payload = String::from_utf8_lossy(payload).into_owned();
-                if !payload.contains(&self.my_id) {
+                let payload = String::from_utf8_lossy(payload);
+                // The ID has no comma, and no word that is shorter has it.
+                let mut words = payload.split(',').filter(|word| word.len() >= self.my_id.len());
+                if !words.any(|word| word.contains(&self.my_id)) {
                     self.hello(&payload, ctx);
                 }
             }
+            input.skip(used);
+        }
+        if let Some(subscription) = &mut self.links[link].subscription
+            && subscription.conn == conn
+        {
+            subscription.input = input;
         }
     }
 

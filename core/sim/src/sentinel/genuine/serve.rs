@@ -4,7 +4,7 @@ use super::super::process::{Conn, Context, address};
 use super::super::server::word;
 use super::Genuine;
 use super::table::{Id, Kind};
-use crate::codec::{Bytes, Parsed, Reply, encode_reply, parse_request};
+use crate::codec::{Bytes, Parsed, Reply, encode_reply, scan_request};
 
 /// Somebody who connected to us.
 #[derive(Debug, Default)]
@@ -16,19 +16,22 @@ impl Genuine {
     pub(super) fn serve(&mut self, conn: Conn, bytes: &[u8], ctx: &mut Context<'_>) {
         let Some(caller) = self.callers.get_mut(&conn) else { return };
         caller.input.push(bytes);
+        let mut input = std::mem::take(&mut caller.input);
         let mut out = Vec::new();
-        while let Some(caller) = self.callers.get_mut(&conn) {
-            let Parsed::Whole(words, used) = parse_request(caller.input.as_slice()) else { break };
-            caller.input.skip(used);
+        while let Parsed::Whole(words, used) = scan_request(input.as_slice()) {
             let reply = self.answer(&words, ctx);
             encode_reply(&reply, &mut out);
+            input.skip(used);
+        }
+        if let Some(caller) = self.callers.get_mut(&conn) {
+            caller.input = input;
         }
         if !out.is_empty() {
             ctx.send(conn, out);
         }
     }
 
-    fn answer(&mut self, words: &[Vec<u8>], ctx: &mut Context<'_>) -> Reply {
+    fn answer(&mut self, words: &[&[u8]], ctx: &mut Context<'_>) -> Reply {
         let ok = || Reply::Status(b"OK".to_vec());
         match word(words, 0).to_ascii_uppercase().as_str() {
             "PING" => Reply::Status(b"PONG".to_vec()),
@@ -49,7 +52,7 @@ impl Genuine {
     }
 
     /// A peer asks whether a master is down, and perhaps for our vote.
-    fn asked(&mut self, words: &[Vec<u8>], ctx: &mut Context<'_>) -> Reply {
+    fn asked(&mut self, words: &[&[u8]], ctx: &mut Context<'_>) -> Reply {
         let address = address(&word(words, 2), &word(words, 3));
         let epoch = word(words, 4).parse().unwrap_or(0);
         let run_id = word(words, 5);
