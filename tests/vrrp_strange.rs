@@ -21,14 +21,26 @@ const SCAPY: &str = "scapy==2.8.0";
 const POOLS: &str =
     "alpha:\n  listen: 0.0.0.0:22121\n  redis: true\n  servers:\n   - 127.0.0.1:9009:1 one\n";
 
-/// A server that never answers, and a client that waits for it.
+/// A server that answers whoever asks whether it is there, and never a GET.
+const SILENT: &str = r#"
+import socket, threading
+def serve(conn):
+    while data := conn.recv(4096):
+        if b"GET" in data:
+            print("asked", flush=True)
+        else:
+            conn.sendall(b"+PONG\r\n")
+server = socket.create_server(("127.0.0.1", 9009))
+print("listens", flush=True)
+while True:
+    threading.Thread(target=serve, args=[server.accept()[0]], daemon=True).start()
+"#;
+
+/// A client that waits for it.
 const PATIENT: &str = r#"
 import socket, time
-server = socket.create_server(("127.0.0.1", 9009))
 client = socket.create_connection(("127.0.0.1", 22121))
 client.sendall(b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n")
-held = server.accept()
-print("asked", flush=True)
 time.sleep(60)
 "#;
 
@@ -58,6 +70,14 @@ fn with_pools(segment: &Segment, runtime: Runtime) -> Process {
     command.arg("--keepalived").arg(segment.path("a.conf"));
     command.arg("--control").arg(segment.path("control"));
     command.stdout(log.try_clone().unwrap()).stderr(log);
+    Process::new(command.spawn().unwrap())
+}
+
+/// Runs a script on the host of the pools; what it prints goes into a file.
+fn python(segment: &Segment, script: &str, output: &str) -> Process {
+    let output = std::fs::File::create(segment.path(output)).unwrap();
+    let mut command = segment.command(Host::A, "python3");
+    command.args(["-c", script]).stdout(output).stderr(Stdio::null());
     Process::new(command.spawn().unwrap())
 }
 
@@ -381,16 +401,16 @@ fn a_tracked_program_is_missed_at_once(runtime: Runtime) {
 fn beside_pools_the_address_leaves_before_the_clients_do(runtime: Runtime) {
     need!("keepalived", "ip", "tcpdump", "tshark", "python3");
     let Some(mut segment) = Segment::make() else { return };
+    // Before the pool, which would be ill without it and give the address away.
+    let _server = python(&segment, SILENT, "told");
+    eventually("the server", || segment.scratch.read("told").contains("listens").then_some(()));
     let mut a = with_pools(&segment, runtime);
     segment.wait_for(Host::A, ADDRESS);
     let _b = segment.start(Host::B, Kind::Genuine, &config(Host::B, 3, "", ""));
     eventually("the backup", || segment.log(Host::B).contains("BACKUP").then_some(()));
     segment.record();
     // Somebody who keeps the process busy with leaving.
-    let told = std::fs::File::create(segment.path("told")).unwrap();
-    let mut client = segment.command(Host::A, "python3");
-    client.args(["-c", PATIENT]).stdout(told).stderr(Stdio::null());
-    let _client = Process::new(client.spawn().unwrap());
+    let _client = python(&segment, PATIENT, "untold");
     eventually("the question", || segment.scratch.read("told").contains("asked").then_some(()));
     a.signal(Signal::TERM);
     segment.wait_for(Host::B, ADDRESS);
