@@ -71,7 +71,17 @@ pub(super) const WORDS: [&str; 24] = [
 
 /// What two lines have in common that say the same thing with different values: the word, the
 /// master, and what of it.
-pub(super) type Key = (&'static str, Option<MasterName>, Option<String>);
+pub(super) type Key<'a> = (&'static str, Option<&'a MasterName>, OfWhat<'a>);
+
+/// Which entry of a list a line is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum OfWhat<'a> {
+    /// There is but one.
+    Single,
+    Replica(&'a Address),
+    Peer(&'a RunId),
+    Command(String),
+}
 
 impl Item {
     /// Returns the word behind `sentinel` as it is written.
@@ -108,14 +118,16 @@ impl Item {
 
     /// Returns what it says something about.
     #[expect(clippy::wildcard_enum_match_arm, reason = "all that is not named is no list")]
-    pub(super) fn key(&self) -> Key {
+    pub(super) fn key(&self) -> Key<'_> {
         let of_what = match self {
-            Self::Of(_, Setting::KnownReplica(address)) => Some(address.to_string()),
-            Self::Of(_, Setting::KnownSentinel(peer)) => Some(peer.run_id.to_string()),
-            Self::Of(_, Setting::RenameCommand(renamed)) => Some(renamed.from.to_ascii_lowercase()),
-            _ => None,
+            Self::Of(_, Setting::KnownReplica(address)) => OfWhat::Replica(address),
+            Self::Of(_, Setting::KnownSentinel(peer)) => OfWhat::Peer(&peer.run_id),
+            Self::Of(_, Setting::RenameCommand(renamed)) => {
+                OfWhat::Command(renamed.from.to_ascii_lowercase())
+            }
+            _ => OfWhat::Single,
         };
-        (self.word(), self.master().cloned(), of_what)
+        (self.word(), self.master(), of_what)
     }
 
     /// Whether it only says what holds without it. The writer adds no such line.

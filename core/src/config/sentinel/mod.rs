@@ -29,7 +29,7 @@ use std::num::NonZeroU32;
 use super::diagnostic::{Collector, Diagnostic};
 use super::text;
 
-pub use self::rewrite::rewrite;
+pub use self::rewrite::{Rewriter, rewrite};
 pub use self::value::{Address, AddressError, Epoch, MasterName, RunId};
 pub use super::nutcracker::Secret;
 

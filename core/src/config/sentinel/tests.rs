@@ -269,6 +269,17 @@ proptest! {
     }
 
     #[test]
+    fn what_was_read_before_changes_nothing(configs in proptest::collection::vec(any_config(), 1..5)) {
+        let mut rewriter = Rewriter::default();
+        let mut text = "# comment\n".to_owned();
+        for config in configs {
+            let written = rewriter.rewrite(&text, &config);
+            prop_assert_eq!(&written, &rewrite(&text, &config));
+            text = written;
+        }
+    }
+
+    #[test]
     fn no_text_panics(text in "(sentinel [a-z-]{0,24}( [\"\\\\a-z0-9:.,-]{0,12}){0,5}\n|\\PC{0,20}\n){0,8}") {
         let parsed = parse("x", &text);
         if let Some(config) = parsed.config {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::limits;
 
@@ -127,7 +128,7 @@ pub(crate) fn canonical_number(text: &[u8]) -> Option<u64> {
 
 /// What operators call a master. Also the identity of its shard: it never changes at a fail-over.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MasterName(Box<str>);
+pub struct MasterName(Arc<str>);
 
 impl MasterName {
     /// Checks a name: 1 to [`limits::MASTER_NAME_BYTES_MAX`] bytes without commas, which separate
@@ -164,7 +165,7 @@ fn is_field(text: &str, bytes_max: usize) -> bool {
 /// A host, as a name or an IP address without brackets, and a port. Not resolved.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address {
-    host: Box<str>,
+    host: Arc<str>,
     port: u16,
 }
 

@@ -1,6 +1,5 @@
 //! What there is to show.
 
-use super::links::Node;
 use super::master::Master;
 use super::{MasterId, Sentinel};
 use crate::sentinel::instance::MasterName;
@@ -57,9 +56,7 @@ impl Sentinel {
             failover_timeout: master.failover_timeout(),
             parallel_syncs: u64::from(master.settings.parallel_syncs.get()),
             answered_ago: link.map(|link| now.since(link.pings.acceptable_at)),
-            replicas: (master.nodes().into_iter())
-                .filter(|node| matches!(node, Node::Replica(_)))
-                .filter_map(|node| master.server(node))
+            replicas: (master.replicas.values())
                 .map(|server| ReplicaFigures {
                     address: server.address.to_string(),
                     is_up: !server.watch.is_down(),

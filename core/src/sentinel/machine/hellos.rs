@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::links::{Expect, Node, Owner};
-use super::master::Learnt;
-use super::monitor::Due;
+use super::links::{Expect, LinkId, Node, Owner};
+use super::master::{Learnt, Master, Server};
+use super::monitor::{Due, renamed};
 use super::say::Said;
 use super::store::Waiter;
 use super::{MasterId, Sentinel};
@@ -21,21 +21,37 @@ use crate::wire::resp::encode;
 pub(super) const TOMBSTONE: Duration = Duration::from_secs(300);
 
 impl Sentinel {
-    /// Tells a server's subscribers, if it is time.
-    pub(super) fn tell_server(&mut self, now: Instant, id: MasterId, node: Node, due: &mut Due) {
-        let Some(master) = self.masters.get(&id) else { return };
-        let Some(server) = master.server(node) else { return };
+    /// Whether it is time to tell a server's subscribers.
+    pub(super) fn wants_hello(
+        &self,
+        now: Instant,
+        master: &Master,
+        node: Node,
+        server: &Server,
+        due: &mut Due,
+    ) -> bool {
         // A master whose writes are paused puts this off, and with it the end of the pause.
-        if matches!(node, Node::Master) && master.planned.is_some() {
-            return;
+        if node == Node::Master && master.planned.is_some() {
+            return false;
         }
         let at = server.published_at.map(|at| at + self.periods.publish);
         if let Some(at) = at.filter(|at| now < *at) {
             due.about(at, self.periods.publish);
-            return;
+            return false;
         }
-        let (link, owner) = (server.commands, Owner::Commands(id, node));
-        if !self.publish_hello(link, owner, id) {
+        true
+    }
+
+    /// Tells a server's subscribers.
+    pub(super) fn tell_server(
+        &mut self,
+        now: Instant,
+        id: MasterId,
+        node: Node,
+        link: LinkId,
+        due: &mut Due,
+    ) {
+        if !self.publish_hello(link, Owner::Commands(id, node), id) {
             return;
         }
         if let Some(server) = self.masters.get_mut(&id).and_then(|m| m.server_mut(node)) {
@@ -45,8 +61,14 @@ impl Sentinel {
     }
 
     /// Tells a peer, if it is time.
-    pub(super) fn tell_peer(&mut self, now: Instant, id: MasterId, peer: &RunId, due: &mut Due) {
-        let Some(link) = self.peer_links.get(peer).map(|known| known.link) else { return };
+    pub(super) fn tell_peer(
+        &mut self,
+        now: Instant,
+        id: MasterId,
+        peer: &RunId,
+        link: LinkId,
+        due: &mut Due,
+    ) {
         let voice = self.masters.get(&id).and_then(|master| master.voices.get(peer));
         let Some(voice) = voice else { return };
         let at = voice.published_at.map(|at| at + self.periods.publish);
@@ -63,7 +85,7 @@ impl Sentinel {
         due.about(now + self.periods.publish, self.periods.publish);
     }
 
-    fn publish_hello(&mut self, link: super::links::LinkId, owner: Owner, id: MasterId) -> bool {
+    fn publish_hello(&mut self, link: LinkId, owner: Owner, id: MasterId) -> bool {
         let Some(known) = self.links.get(link).filter(|link| link.is_open()) else { return false };
         if known.pending() >= self.pending_max(owner) {
             return false;
@@ -81,7 +103,7 @@ impl Sentinel {
             address: self.announced(belief.address),
             config_epoch: belief.config_epoch,
         };
-        let name = self.renamed(owner, "PUBLISH");
+        let name = renamed(&self.masters, owner, "PUBLISH");
         let text = hello.encode();
         let words: [&[u8]; 3] = [name.as_bytes(), CHANNEL.as_bytes(), text.as_bytes()];
         self.links.send(link, Some(Expect::Published), |out| encode::request(out, &words))
@@ -90,10 +112,8 @@ impl Sentinel {
     /// Has everybody told about a master at once.
     pub(super) fn tell_all(&mut self, id: MasterId) {
         let Some(master) = self.masters.get_mut(&id) else { return };
-        for node in master.nodes() {
-            if let Some(server) = master.server_mut(node) {
-                server.published_at = None;
-            }
+        for (_, server) in master.servers_mut() {
+            server.published_at = None;
         }
         for voice in master.voices.values_mut() {
             voice.published_at = None;

@@ -15,7 +15,7 @@ use crate::limits;
 use crate::sentinel::down::Asked;
 use crate::sentinel::instance::{Address, Epoch, RunId};
 use crate::sentinel::names::{NameBase, Table};
-use crate::slab::SlabKey;
+use crate::slab::{Slab, SlabKey};
 use crate::time::Instant;
 use crate::wire::resp::{ReplyScan, ReplyScanner};
 
@@ -23,8 +23,11 @@ use crate::wire::resp::{ReplyScan, ReplyScanner};
 const QUERIES: u32 = 1 << 24;
 
 /// Names a link; never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct LinkId(u64);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LinkId(SlabKey);
+
+/// Names no link: it is what one too many would be called.
+const NOBODY: LinkId = LinkId(SlabKey { index: u32::MAX, generation: u32::MAX });
 
 /// Which server of a master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -208,10 +211,9 @@ pub(super) struct Loss {
 /// All links of a Sentinel.
 #[derive(Debug)]
 pub(super) struct Links {
-    links: BTreeMap<LinkId, Link>,
+    links: Slab<Link>,
     conns: Table<LinkId>,
     queries: BTreeMap<QueryId, LinkId>,
-    next: u64,
     next_query: u32,
     query_base: u32,
     /// Where connections come from; none leaves it to the kernel.
@@ -231,10 +233,10 @@ const fn key_of(conn: ConnId) -> SlabKey {
 impl Links {
     pub(super) const fn new(base: NameBase, source: Option<IpAddr>) -> Self {
         Self {
-            links: BTreeMap::new(),
+            // As many as masters, replicas and peers need, which have limits of their own.
+            links: Slab::new(usize::MAX),
             conns: Table::new(limits::SERVER_CONNECTIONS_MAX, base.conn),
             queries: BTreeMap::new(),
-            next: 0,
             next_query: 0,
             query_base: base.query,
             source,
@@ -245,8 +247,6 @@ impl Links {
 
     /// Makes a link that is not connected.
     pub(super) fn open(&mut self, now: Instant, owner: Owner, address: Address) -> LinkId {
-        self.next += 1;
-        let id = LinkId(self.next);
         let pings = Pings {
             waiting_since: Some(now),
             sent_at: Instant::START,
@@ -269,16 +269,15 @@ impl Links {
             scanned: 0,
             pings,
         };
-        self.links.insert(id, link);
-        id
+        self.links.insert_with(|_| link).map_or(NOBODY, LinkId)
     }
 
     pub(super) fn get(&self, id: LinkId) -> Option<&Link> {
-        self.links.get(&id)
+        self.links.get(id.0)
     }
 
     pub(super) fn get_mut(&mut self, id: LinkId) -> Option<&mut Link> {
-        self.links.get_mut(&id)
+        self.links.get_mut(id.0)
     }
 
     pub(super) fn is_open(&self, id: LinkId) -> bool {
@@ -294,7 +293,7 @@ impl Links {
         timeout: Duration,
         out: &mut VecDeque<Output>,
     ) {
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(link) = self.links.get_mut(id.0) else { return };
         if !link.is_idle() {
             return;
         }
@@ -318,7 +317,7 @@ impl Links {
 
     /// Lets a link that is not connected try again at once, unless it did a moment ago.
     pub(super) fn hasten(&mut self, now: Instant, id: LinkId, least: Duration) {
-        if let Some(link) = self.links.get_mut(&id).filter(|link| link.is_idle()) {
+        if let Some(link) = self.links.get_mut(id.0).filter(|link| link.is_idle()) {
             link.tried_at = link.tried_at.filter(|at| now.since(*at) < least);
         }
     }
@@ -326,7 +325,7 @@ impl Links {
     /// Takes in where a name is. Returns whose it was: the next attempt may use it.
     pub(super) fn resolved(&mut self, query: QueryId) -> Option<(LinkId, Owner, Address)> {
         let id = self.queries.remove(&query)?;
-        let link = self.links.get_mut(&id)?;
+        let link = self.links.get_mut(id.0)?;
         if !matches!(link.stage, Stage::Resolving(current) if current == query) {
             return None;
         }
@@ -342,7 +341,7 @@ impl Links {
         local: Option<SocketAddr>,
     ) -> Option<LinkId> {
         let id = *self.conns.get(key_of(conn))?;
-        let link = self.links.get_mut(&id)?;
+        let link = self.links.get_mut(id.0)?;
         if link.conn() != Some(conn) {
             return None;
         }
@@ -355,7 +354,7 @@ impl Links {
     /// Takes in bytes.
     pub(super) fn received(&mut self, now: Instant, conn: ConnId, bytes: &[u8]) -> Reception {
         let found = self.conns.get(key_of(conn)).copied();
-        let Some((id, link)) = found.and_then(|id| Some((id, self.links.get_mut(&id)?))) else {
+        let Some((id, link)) = found.and_then(|id| Some((id, self.links.get_mut(id.0)?))) else {
             return Reception::Nobody;
         };
         if link.conn() != Some(conn) {
@@ -388,7 +387,7 @@ impl Links {
     /// Takes frames back; what is no whole frame yet stays.
     pub(super) fn give_back(&mut self, heard: Heard) {
         let Heard { link, mut data, mut ends, .. } = heard;
-        if let Some(link) = self.links.get_mut(&link)
+        if let Some(link) = self.links.get_mut(link.0)
             && link.is_open()
         {
             let done = ends.last().copied().unwrap_or(0);
@@ -402,7 +401,7 @@ impl Links {
 
     /// Returns what the next reply of a link answers; none when nothing was asked.
     pub(super) fn expected(&mut self, id: LinkId) -> Option<Expect> {
-        self.links.get_mut(&id)?.expected.pop_front()
+        self.links.get_mut(id.0)?.expected.pop_front()
     }
 
     /// Appends a request, and notes what its reply answers. Returns false when nothing stands that
@@ -413,7 +412,7 @@ impl Links {
         expect: Option<Expect>,
         write: impl FnOnce(&mut Buffer),
     ) -> bool {
-        let Some(link) = self.links.get_mut(&id).filter(|link| link.is_open()) else {
+        let Some(link) = self.links.get_mut(id.0).filter(|link| link.is_open()) else {
             return false;
         };
         write(&mut link.out);
@@ -428,7 +427,7 @@ impl Links {
     /// Returns the next write.
     pub(super) fn poll_transmit(&mut self, pool: &mut BufferPool) -> Option<Output> {
         while let Some(id) = self.dirty.pop_front() {
-            let Some(link) = self.links.get_mut(&id) else { continue };
+            let Some(link) = self.links.get_mut(id.0) else { continue };
             link.is_dirty = false;
             let Stage::Open { conn, .. } = link.stage else { continue };
             if link.is_writing || link.out.is_empty() {
@@ -444,7 +443,7 @@ impl Links {
     /// Takes in that a write is done.
     pub(super) fn sent(&mut self, conn: ConnId) {
         let Some(id) = self.conns.get(key_of(conn)).copied() else { return };
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(link) = self.links.get_mut(id.0) else { return };
         if link.conn() != Some(conn) {
             return;
         }
@@ -457,7 +456,7 @@ impl Links {
 
     /// Ends the connection of a link, which may connect again.
     pub(super) fn cut(&mut self, id: LinkId, out: &mut VecDeque<Output>) {
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(link) = self.links.get_mut(id.0) else { return };
         if let Some(conn) = link.conn() {
             out.push_back(Output::Close { conn, mode: CloseMode::Abort });
         }
@@ -467,7 +466,7 @@ impl Links {
     /// Ends a link for good.
     pub(super) fn remove(&mut self, id: LinkId, out: &mut VecDeque<Output>) {
         self.cut(id, out);
-        self.links.remove(&id);
+        self.links.remove(id.0);
     }
 
     /// Takes in that a connection is gone. Returns whose it was, unless we cut it ourselves.
@@ -478,7 +477,7 @@ impl Links {
         reason: CloseReason,
     ) -> Option<Loss> {
         let id = self.conns.remove(key_of(conn))?;
-        let link = self.links.get_mut(&id)?;
+        let link = self.links.get_mut(id.0)?;
         if link.conn() != Some(conn) {
             return None;
         }

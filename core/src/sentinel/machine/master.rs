@@ -354,10 +354,16 @@ impl Master {
         }
     }
 
-    pub(super) fn nodes(&self) -> Vec<Node> {
-        std::iter::once(Node::Master)
-            .chain(self.replicas.keys().map(|at| Node::Replica(*at)))
-            .collect()
+    /// Returns the master itself, then its replicas in the order of their places.
+    pub(super) fn servers(&self) -> impl Iterator<Item = (Node, &Server)> {
+        let replicas = self.replicas.iter().map(|(at, server)| (Node::Replica(*at), server));
+        std::iter::once((Node::Master, &self.server)).chain(replicas)
+    }
+
+    /// Like [`servers`](Self::servers), for changing them.
+    pub(super) fn servers_mut(&mut self) -> impl Iterator<Item = (Node, &mut Server)> {
+        let replicas = self.replicas.iter_mut().map(|(at, server)| (Node::Replica(*at), server));
+        std::iter::once((Node::Master, &mut self.server)).chain(replicas)
     }
 
     /// Returns where clients and peers are sent, and the election that says so.

@@ -53,6 +53,7 @@ use self::acl_command::RefusedLog;
 use self::clients::{ClientKey, Clients};
 use self::links::Links;
 use self::master::Master;
+use self::monitor::Rota;
 
 pub use self::lease::{Fence, LEASE_MAX};
 pub use self::periods::{PING_PERIOD_MIN, Periods};
@@ -115,6 +116,8 @@ pub struct Sentinel {
     inbox: VecDeque<(MasterId, failover::Input)>,
     dirty: BTreeSet<MasterId>,
     timers: Timers<MasterId>,
+    /// Only used within a review, and kept for the next.
+    rota: Rota,
     pool: BufferPool,
     out: VecDeque<Output>,
     /// Clients are to be answered and closed, then the process may end.
@@ -179,6 +182,7 @@ impl Sentinel {
             inbox: VecDeque::new(),
             dirty: BTreeSet::new(),
             timers: Timers::new(),
+            rota: Rota::default(),
             pool: BufferPool::default(),
             out: VecDeque::new(),
             is_stopping: false,
@@ -324,10 +328,8 @@ impl Sentinel {
                     self.say_own(&super::event::Event::TiltEntered);
                 }
                 for master in self.masters.values_mut() {
-                    for node in master.nodes() {
-                        if let Some(server) = master.server_mut(node) {
-                            server.watch.handle_stall(now);
-                        }
+                    for (_, server) in master.servers_mut() {
+                        server.watch.handle_stall(now);
                     }
                     for voice in master.voices.values_mut() {
                         voice.watch.handle_stall(now);

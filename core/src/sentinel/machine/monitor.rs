@@ -1,10 +1,12 @@
 //! Looks after servers and peers: connects, pings, asks for INFO, tells hellos, and judges.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::links::{Expect, LinkId, Node, Owner};
-use super::master::Master;
+use super::master::{Master, Server};
 use super::say::Said;
+use super::tables::PeerLink;
 use super::{MasterId, Sentinel};
 use crate::limits::SENTINEL_PENDING_MAX;
 use crate::sentinel::down::{CommonEdge, Edge};
@@ -51,29 +53,68 @@ impl Due {
     }
 }
 
+/// What the steps of one review share.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    now: Instant,
+    id: MasterId,
+    down_after: Duration,
+    /// How often each instance is pinged.
+    ping: Duration,
+}
+
+/// A server and its two connections.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    node: Node,
+    commands: LinkId,
+    channel: LinkId,
+}
+
+/// Who is looked after in a review, in order.
+#[derive(Debug, Default)]
+pub(super) struct Rota {
+    servers: Vec<Place>,
+    peers: Vec<(RunId, LinkId)>,
+}
+
+impl Rota {
+    fn fill(&mut self, master: &Master, peer_links: &BTreeMap<RunId, PeerLink>) {
+        self.servers.clear();
+        self.servers.extend(master.servers().map(|(node, server)| {
+            let (commands, channel) = (server.commands, server.channel);
+            Place { node, commands, channel }
+        }));
+        let link = |peer: &RunId| Some((*peer, peer_links.get(peer)?.link));
+        self.peers.clear();
+        self.peers.extend(master.voices.keys().filter_map(link));
+    }
+}
+
 impl Sentinel {
     /// Does everything that is due for one master, and arms a timer for what will be.
     pub(super) fn review(&mut self, now: Instant, id: MasterId) {
-        if !self.masters.contains_key(&id) {
-            return;
-        }
+        let Some(master) = self.masters.get(&id) else { return };
+        let ping = self.periods.ping_period(master.down_after());
+        let round = Round { now, id, down_after: master.down_after(), ping };
+        // Nearly every input ends here, so the lists are kept from one review to the next.
+        let mut rota = std::mem::take(&mut self.rota);
+        rota.fill(master, &self.peer_links);
         let mut due = Due::default();
-        let nodes = self.masters.get(&id).map(Master::nodes).unwrap_or_default();
-        for node in &nodes {
-            self.tend_server(now, id, *node, &mut due);
+        for place in &rota.servers {
+            self.tend_server(round, *place, &mut due);
         }
-        let voices = self.masters.get(&id).map(|m| m.voices.keys().copied().collect::<Vec<_>>());
-        let voices = voices.unwrap_or_default();
-        for peer in &voices {
-            self.tend_peer(now, id, peer, &mut due);
+        for (peer, link) in &rota.peers {
+            self.tend_peer(round, peer, *link, &mut due);
         }
+        self.rota = rota;
         if !self.tilt.is_active() {
-            self.judge(now, id, &nodes, &voices, &mut due);
+            self.judge(now, id, &mut due);
             self.ask_peers(now, id, &mut due);
             // What others decided since comes first.
             if self.masters.get(&id).is_some_and(|master| master.learnt.is_none()) {
                 self.consider_failover(now, id, &mut due);
-                self.repair(now, id, &nodes, &mut due);
+                self.repair(now, id, &mut due);
             }
         }
         self.keep_lease(now, id, &mut due);
@@ -93,30 +134,33 @@ impl Sentinel {
     }
 
     /// Looks after the two connections of a server.
-    fn tend_server(&mut self, now: Instant, id: MasterId, node: Node, due: &mut Due) {
-        let Some(master) = self.masters.get(&id) else { return };
-        let Some(server) = master.server(node) else { return };
-        let (commands, channel, down_after) =
-            (server.commands, server.channel, master.down_after());
-        let ping = self.periods.ping_period(down_after);
+    fn tend_server(&mut self, round: Round, place: Place, due: &mut Due) {
+        let Round { now, id, down_after, ping } = round;
+        let Place { node, commands, channel } = place;
         self.connect(now, commands, ping, due);
         if self.links.is_open(commands) {
             self.connect(now, channel, ping, due);
         }
         self.cut_stuck(now, commands, channel, down_after, due);
         self.ping(now, commands, ping, due);
-        self.ask_info(now, id, node, due);
-        self.tell_server(now, id, node, due);
+        let Some(master) = self.masters.get(&id) else { return };
+        let Some(server) = master.server(node) else { return };
+        let wants_info = self.wants_info(now, master, node, server, due);
+        let wants_hello = self.wants_hello(now, master, node, server, due);
+        if wants_info {
+            self.send_info(now, id, node, commands);
+        }
+        if wants_hello {
+            self.tell_server(now, id, node, commands, due);
+        }
     }
 
-    fn tend_peer(&mut self, now: Instant, id: MasterId, peer: &RunId, due: &mut Due) {
-        let Some(link) = self.peer_links.get(peer).map(|known| known.link) else { return };
-        let Some(down_after) = self.masters.get(&id).map(Master::down_after) else { return };
-        let ping = self.periods.ping_period(down_after);
+    fn tend_peer(&mut self, round: Round, peer: &RunId, link: LinkId, due: &mut Due) {
+        let Round { now, id, down_after, ping } = round;
         self.connect(now, link, ping, due);
         self.cut_stuck(now, link, link, down_after, due);
         self.ping(now, link, ping, due);
-        self.tell_peer(now, id, peer, due);
+        self.tell_peer(now, id, peer, link, due);
     }
 
     /// Connects a link that is not, if the last attempt is long enough ago.
@@ -180,7 +224,7 @@ impl Sentinel {
 
     pub(super) fn send_ping(&mut self, now: Instant, id: LinkId) {
         let Some(owner) = self.links.get(id).map(|link| link.owner) else { return };
-        let name = self.renamed(owner, "PING");
+        let name = renamed(&self.masters, owner, "PING");
         if !self.links.send(id, Some(Expect::Pong), |out| encode::request(out, &[name.as_bytes()]))
         {
             return;
@@ -228,13 +272,7 @@ impl Sentinel {
     }
 
     pub(super) fn renamed(&self, owner: Owner, command: &str) -> String {
-        match owner {
-            Owner::Commands(id, _) | Owner::Channel(id, _) => {
-                let master = self.masters.get(&id);
-                master.map_or(command, |master| master.renamed(command)).to_owned()
-            }
-            Owner::Peer(_) => command.to_owned(),
-        }
+        renamed(&self.masters, owner, command).to_owned()
     }
 
     /// Returns how many replies a link may owe before periodic commands wait.
@@ -246,12 +284,13 @@ impl Sentinel {
     }
 
     /// Returns how often a server is asked for INFO.
-    fn info_period(&self, master: &Master, node: Node) -> Duration {
+    fn info_period(&self, master: &Master, node: Node, server: &Server) -> Duration {
         let soon = self.periods.info.min(self.periods.ping);
         // What it says of its history counts once it has loaded its data, and nobody could replace it
         // before that is known.
-        let info = master.server(node).and_then(|server| server.info.as_ref());
-        if info.is_some_and(|(_, info)| info.is_loading) || master.circle_since.is_some() {
+        if server.info.as_ref().is_some_and(|(_, info)| info.is_loading)
+            || master.circle_since.is_some()
+        {
             return soon;
         }
         let Node::Replica(at) = node else { return self.periods.info };
@@ -274,23 +313,29 @@ impl Sentinel {
         if master.planned.is_some() || (is_suspected && !master.agreement.is_down()) {
             return WATCH_PERIOD;
         }
-        let is_link_down = master.server(node).and_then(|server| server.replica_report());
-        let is_link_down = is_link_down.is_some_and(|(_, r)| matches!(r.link, MasterLink::Down(_)));
+        let is_link_down =
+            server.replica_report().is_some_and(|(_, r)| matches!(r.link, MasterLink::Down(_)));
         let is_busy = *master.failover.state() != State::None || master.server.watch.is_down();
         if is_busy || is_link_down { soon } else { self.periods.info }
     }
 
-    fn ask_info(&mut self, now: Instant, id: MasterId, node: Node, due: &mut Due) {
-        let Some(master) = self.masters.get(&id) else { return };
-        let Some(server) = master.server(node) else { return };
+    /// Whether a server is to be asked for INFO.
+    fn wants_info(
+        &self,
+        now: Instant,
+        master: &Master,
+        node: Node,
+        server: &Server,
+        due: &mut Due,
+    ) -> bool {
         let Some(link) = self.links.get(server.commands).filter(|link| link.is_open()) else {
-            return;
+            return false;
         };
         // One question at a time; a connection that does not answer is given up by the pings.
         if server.info_asked.is_some() || link.pending() >= SENTINEL_PENDING_MAX {
-            return;
+            return false;
         }
-        let period = self.info_period(master, node);
+        let period = self.info_period(master, node, server);
         let last = server.info.as_ref().map(|(at, _)| *at);
         let at = match (server.info_refused, last) {
             // It is busy or loads its data, and its history may be another one since.
@@ -300,14 +345,13 @@ impl Sentinel {
         };
         if now < at {
             due.about(at, period);
-            return;
+            return false;
         }
-        let commands = server.commands;
-        self.send_info(now, id, node, commands);
+        true
     }
 
     pub(super) fn send_info(&mut self, now: Instant, id: MasterId, node: Node, link: LinkId) {
-        let name = self.renamed(Owner::Commands(id, node), "INFO");
+        let name = renamed(&self.masters, Owner::Commands(id, node), "INFO");
         let is_sent = self
             .links
             .send(link, Some(Expect::Info), |out| encode::request(out, &[name.as_bytes()]));
@@ -321,48 +365,50 @@ impl Sentinel {
     }
 
     /// Finds out who is down, and tells.
-    fn judge(
-        &mut self,
-        now: Instant,
-        id: MasterId,
-        nodes: &[Node],
-        voices: &[RunId],
-        due: &mut Due,
-    ) {
-        for node in nodes {
-            let Some(master) = self.masters.get_mut(&id) else { return };
-            let Some(server) = master.server_mut(*node) else { continue };
-            let edge = server.watch.evaluate(now);
+    fn judge(&mut self, now: Instant, id: MasterId, due: &mut Due) {
+        let Some(master) = self.masters.get_mut(&id) else { return };
+        let mut servers = Vec::new();
+        for (node, server) in master.servers_mut() {
+            servers.extend(server.watch.evaluate(now).map(|edge| (node, edge)));
             due.maybe(server.watch.deadline());
-            match edge {
-                Some(Edge::Down(_)) => {
-                    self.say_plain(id, Plain::SubjectivelyDown, *node);
-                    if *node == Node::Master {
-                        self.suspect(now, id);
-                    }
-                }
-                Some(Edge::Up) => {
-                    server.is_kill_sent = false;
-                    server.down_until = Some(now);
-                    self.say_plain(id, Plain::SubjectivelyUp, *node);
-                }
-                None => {}
-            }
         }
-        for peer in voices {
-            let Some(master) = self.masters.get_mut(&id) else { return };
-            let Some(voice) = master.voices.get_mut(peer) else { continue };
-            let edge = voice.watch.evaluate(now);
+        let mut peers = Vec::new();
+        for (peer, voice) in &mut master.voices {
+            peers.extend(voice.watch.evaluate(now).map(|edge| (*peer, edge)));
             due.maybe(voice.watch.deadline());
-            let Some(edge) = edge else { continue };
-            let Some(address) = master.peers.address(peer).cloned() else { continue };
+        }
+        for (node, edge) in servers {
+            self.tell_edge(now, id, node, edge);
+        }
+        for (peer, edge) in peers {
+            let address = self.masters.get(&id).and_then(|master| master.peers.address(&peer));
+            let Some(address) = address.cloned() else { continue };
             let plain = match edge {
                 Edge::Down(_) => Plain::SubjectivelyDown,
                 Edge::Up => Plain::SubjectivelyUp,
             };
-            self.say_peer(id, plain, peer, &address);
+            self.say_peer(id, plain, &peer, &address);
         }
         self.judge_together(now, id, due);
+    }
+
+    fn tell_edge(&mut self, now: Instant, id: MasterId, node: Node, edge: Edge) {
+        match edge {
+            Edge::Down(_) => {
+                self.say_plain(id, Plain::SubjectivelyDown, node);
+                if node == Node::Master {
+                    self.suspect(now, id);
+                }
+            }
+            Edge::Up => {
+                let master = self.masters.get_mut(&id);
+                if let Some(server) = master.and_then(|master| master.server_mut(node)) {
+                    server.is_kill_sent = false;
+                    server.down_until = Some(now);
+                }
+                self.say_plain(id, Plain::SubjectivelyUp, node);
+            }
+        }
     }
 
     /// Asks everybody for what will be needed if it is true that the master is down.
@@ -432,6 +478,20 @@ impl Sentinel {
         }
         self.each_watch(owner, |watch| watch.handle_disconnected());
         self.mark_owner(owner);
+    }
+}
+
+/// Returns what a command is called where a link goes.
+pub(super) fn renamed<'a>(
+    masters: &'a BTreeMap<MasterId, Master>,
+    owner: Owner,
+    command: &'a str,
+) -> &'a str {
+    match owner {
+        Owner::Commands(id, _) | Owner::Channel(id, _) => {
+            masters.get(&id).map_or(command, |master| master.renamed(command))
+        }
+        Owner::Peer(_) => command,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::links::Node;
-use super::master::Server;
+use super::master::{Master, Server};
 use super::monitor::Due;
 use super::{MasterId, Sentinel};
 use crate::sentinel::event::Plain;
@@ -16,7 +16,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 impl Sentinel {
     /// Tells strays whom to follow, once it is certain that nobody else has other plans.
-    pub(super) fn repair(&mut self, now: Instant, id: MasterId, nodes: &[Node], due: &mut Due) {
+    pub(super) fn repair(&mut self, now: Instant, id: MasterId, due: &mut Due) {
         self.note_followers(id);
         let Some(master) = self.masters.get_mut(&id) else { return };
         if master.server.role == Role::Master {
@@ -30,13 +30,14 @@ impl Sentinel {
         if !is_idle || !master.looks_sane(now, self.periods.info) {
             return;
         }
-        for node in nodes {
-            if *node == Node::Master {
-                continue;
-            }
-            if self.is_stray(now, id, *node, due) {
-                self.bring_back(now, id, *node);
-            }
+        let mut strays = Vec::new();
+        if let Some(master) = self.masters.get(&id) {
+            let found = master.replicas.iter();
+            let found = found.filter(|(_, server)| self.is_stray(now, master, server, due));
+            strays.extend(found.map(|(at, _)| Node::Replica(*at)));
+        }
+        for node in strays {
+            self.bring_back(now, id, node);
         }
     }
 
@@ -54,7 +55,8 @@ impl Sentinel {
         // still: somebody may have been promoted since.
         let fresh = self.periods.ping * 3;
         let is_fresh = |asked: Instant| asked > since && now.since(asked) < fresh;
-        if !self.is_circle(id, is_fresh) || !self.is_agreed(id, since) {
+        let is_agreed = self.masters.get(&id).is_some_and(|known| self.is_agreed(known, since));
+        if !self.is_circle(id, is_fresh) || !is_agreed {
             return;
         }
         let Some(master) = self.masters.get_mut(&id) else { return };
@@ -103,24 +105,25 @@ impl Sentinel {
 
     /// Notes who follows the master: what their files said does not matter any more.
     fn note_followers(&mut self, id: MasterId) {
-        let Some(master) = self.masters.get_mut(&id) else { return };
-        let address = master.server.address.clone();
-        for server in master.replicas.values_mut().filter(|server| server.is_restarted) {
+        let Some(Master { server: known, replicas, .. }) = self.masters.get_mut(&id) else {
+            return;
+        };
+        for server in replicas.values_mut().filter(|server| server.is_restarted) {
             let follows = server.replica_report().and_then(|(_, r)| r.master.as_ref());
-            server.is_restarted = !follows.is_some_and(|of| of.is_same(&address));
+            server.is_restarted = !follows.is_some_and(|of| of.is_same(&known.address));
         }
     }
 
     /// Whether a replica says that it is a master, or follows somebody else, for long enough.
-    fn is_stray(&self, now: Instant, id: MasterId, node: Node, due: &mut Due) -> bool {
-        let Some(master) = self.masters.get(&id) else { return false };
-        let Some(server) = master.server(node) else { return false };
+    fn is_stray(&self, now: Instant, master: &Master, server: &Server, due: &mut Due) -> bool {
         if server.watch.is_down() || !self.links.is_open(server.commands) || server.info.is_none() {
             return false;
         }
         let (since, patience) = match server.role {
             // Nobody promotes it: that would begin with its following somebody.
-            Role::Master if server.is_former_master && self.is_agreed(id, server.role_since) => {
+            Role::Master
+                if server.is_former_master && self.is_agreed(master, server.role_since) =>
+            {
                 (server.role_since, Duration::ZERO)
             }
             Role::Master => (server.role_since, self.periods.publish * 4),
@@ -133,7 +136,7 @@ impl Sentinel {
                 }
                 // Nobody else has plans with what came back with an old file; of others, the
                 // leader of a fail-over may still have to tell them.
-                if server.is_restarted && self.is_agreed(id, server.follows_since) {
+                if server.is_restarted && self.is_agreed(master, server.follows_since) {
                     (server.follows_since, Duration::ZERO)
                 } else {
                     (server.follows_since, master.failover_timeout())
@@ -161,8 +164,7 @@ impl Sentinel {
     ///
     /// What was said before the other server became a master says nothing about that: it may have
     /// been promoted a moment ago, by a leader whose hello is still on its way.
-    fn is_agreed(&self, id: MasterId, other_since: Instant) -> bool {
-        let Some(master) = self.masters.get(&id) else { return false };
+    fn is_agreed(&self, master: &Master, other_since: Instant) -> bool {
         if master.config_epoch == Epoch::ZERO || master.voices.is_empty() {
             return false;
         }

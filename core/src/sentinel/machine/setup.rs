@@ -8,7 +8,7 @@ use super::acl_file;
 use super::journal;
 use super::lease::Fence;
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::config::sentinel::{self as config, Config, MasterName, PORT_DEFAULT, RunId};
+use crate::config::sentinel::{self as config, Config, MasterName, PORT_DEFAULT, Rewriter, RunId};
 use crate::rng::Rng;
 use crate::sentinel::names::NameBase;
 use crate::sentinel::state::{Durable, Record};
@@ -80,6 +80,7 @@ impl Keeping {
     /// Returns what the file should say.
     pub(super) fn rewrite(
         &self,
+        rewriter: &mut Rewriter,
         config: &Config,
         fast_down: &BTreeSet<MasterName>,
         min_copies: &BTreeMap<MasterName, u32>,
@@ -89,10 +90,10 @@ impl Keeping {
         let text = match self {
             // Who stands in the file as the operator wrote it stays as it is.
             Self::InPlace { text, .. } if users.is_changed && config.server.aclfile.is_none() => {
-                config::rewrite(&with_users(text, &users.lines()), config)
+                rewriter.rewrite(&with_users(text, &users.lines()), config)
             }
-            Self::InPlace { text, .. } => config::rewrite(text, config),
-            Self::Beside { .. } => config::rewrite("", config),
+            Self::InPlace { text, .. } => rewriter.rewrite(text, config),
+            Self::Beside { .. } => rewriter.rewrite("", config),
         };
         let text = with_min_copies(with_fast_down(text, fast_down), min_copies);
         with_records(text, records)
@@ -376,7 +377,14 @@ mod tests {
         learnt.current_epoch = crate::sentinel::instance::Epoch::new(7).unwrap();
         let keeping = Keeping::Beside { path: "s.state".into(), text: String::new() };
         let users = Users::from_file(&learnt.server).unwrap();
-        let text = keeping.rewrite(&learnt, &setup().fast_down, &BTreeMap::new(), &[], &users);
+        let text = keeping.rewrite(
+            &mut Rewriter::default(),
+            &learnt,
+            &setup().fast_down,
+            &BTreeMap::new(),
+            &[],
+            &users,
+        );
         let (text, _) = journal::whole(&text);
         let again = setup().with_state("s.state".into(), Some(&text)).unwrap();
         assert_eq!(again.config.current_epoch.get(), 7);
@@ -394,7 +402,14 @@ mod tests {
         let setup = Setup::from_text("s.conf".into(), text).unwrap();
         let mut users = Users::from_file(&setup.config.server).unwrap();
         let rewrite = |users: &Users| {
-            setup.keeping.rewrite(&setup.config, &BTreeSet::new(), &BTreeMap::new(), &[], users)
+            setup.keeping.rewrite(
+                &mut Rewriter::default(),
+                &setup.config,
+                &BTreeSet::new(),
+                &BTreeMap::new(),
+                &[],
+                users,
+            )
         };
         assert!(rewrite(&users).starts_with(text));
         users.set("alice", &[b"resetchannels", b"-@all"]).unwrap();

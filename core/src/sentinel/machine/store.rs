@@ -9,7 +9,7 @@ use super::clients::ClientKey;
 use super::journal::{self, Extent};
 use super::setup::Keeping;
 use super::{MasterId, Sentinel};
-use crate::config::sentinel::Config;
+use crate::config::sentinel::{Config, Rewriter};
 use crate::id::Ticket;
 use crate::io::{Change, Errand, Output, PersistError};
 use crate::sentinel::failover::Input;
@@ -46,6 +46,7 @@ struct Writing {
 #[derive(Debug)]
 pub(super) struct Store {
     keeping: Keeping,
+    rewriter: Rewriter,
     is_wanted: bool,
     waiting: Vec<Waiter>,
     writing: Option<Writing>,
@@ -62,9 +63,10 @@ pub(super) struct Store {
 
 impl Store {
     /// Tickets have higher numbers than `first_ticket`.
-    pub(super) const fn new(keeping: Keeping, first_ticket: u64) -> Self {
+    pub(super) fn new(keeping: Keeping, first_ticket: u64) -> Self {
         Self {
             keeping,
+            rewriter: Rewriter::default(),
             is_wanted: false,
             waiting: Vec::new(),
             writing: None,
@@ -151,7 +153,8 @@ impl Sentinel {
         let promising = self.masters.values().filter(|master| master.min_copies > 0);
         let copies = promising.map(|m| (m.name().clone(), m.min_copies)).collect();
         let records = self.records();
-        let text = self.store.keeping.rewrite(&config, &fast_down, &copies, &records, &self.users);
+        let Store { keeping, rewriter, .. } = &mut self.store;
+        let text = keeping.rewrite(rewriter, &config, &fast_down, &copies, &records, &self.users);
         let covers = std::mem::take(&mut self.store.waiting);
         // What the file says already is durable already.
         if text == *self.store.text()

@@ -147,9 +147,8 @@ impl Sentinel {
         master.attempts = 0;
         master.waits_for_replica = false;
         master.reconfiguration = None;
-        for node in master.nodes() {
+        for (node, server) in master.servers_mut() {
             let patience = if node == Node::Master { patience } else { settled };
-            let Some(server) = master.server_mut(node) else { continue };
             let (commands, channel) = (server.commands, server.channel);
             if let Some(link) = links.get_mut(commands) {
                 link.owner = Owner::Commands(id, node);
@@ -262,10 +261,8 @@ impl Sentinel {
     pub(super) fn apply_settings(&mut self, id: MasterId) {
         let Some(master) = self.masters.get_mut(&id) else { return };
         let patience = patience(&master.settings, &self.periods, Duration::ZERO);
-        for node in master.nodes() {
-            if let Some(server) = master.server_mut(node) {
-                server.watch.set_patience(patience);
-            }
+        for (_, server) in master.servers_mut() {
+            server.watch.set_patience(patience);
         }
         for voice in master.voices.values_mut() {
             voice.watch.set_patience(patience);
