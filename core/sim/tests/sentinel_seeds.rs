@@ -127,11 +127,13 @@ fleets! {
 
 /// Rare ones, of many thousands: a leader that forgot what it had announced when a later election
 /// superseded it, twice, a master that came back as a replica of its own replica, and one whose
-/// history was not known when it died, as it had been loading when last asked.
+/// history was not known when it died, as it had been loading when last asked. In the last one the
+/// checker was wrong: it forgot that a disk which failed before a process started fails it still.
 #[test]
 fn seeds_that_found_a_fault_find_none_any_more() {
     use Voters::{Mixed, Ours};
-    for (seed, voters) in [(465, Ours), (3_003_561, Mixed), (2_317, Ours), (3_673, Ours)] {
+    let seeds = [(465, Ours), (3_003_561, Mixed), (2_317, Ours), (3_673, Ours), (3_019_432, Mixed)];
+    for (seed, voters) in seeds {
         Fleet::run(seed, draw(seed, voters, 1)).unwrap_or_else(|failure| panic!("{failure}"));
     }
 }

@@ -348,12 +348,27 @@ impl World {
         node.busy_until = now;
         self.deliver(id, Happening::Started);
         self.checker.started(now, id);
+        if self.has_broken_disk(id) {
+            self.checker.disk_failed(id);
+        }
         let is_its = |node: &Node| matches!(&node.process, Process::Observer(observer) if observer.about() == id);
         if let Some(observer) = self.nodes.iter().position(is_its) {
             self.deliver(observer, Happening::Woken(0));
         }
         // Machines that had fallen silent answer again, if only by a reset.
         self.net_again(|_, to| to == id);
+    }
+
+    fn has_broken_disk(&self, id: NodeId) -> bool {
+        match &self.nodes[id].process {
+            Process::Genuine(genuine) => genuine.is_disk_broken,
+            Process::Ours(ours) => ours.disk.is_broken,
+            Process::Thread(_)
+            | Process::Guest(_)
+            | Process::Server(_)
+            | Process::Observer(_)
+            | Process::Stranger(_) => false,
+        }
     }
 
     /// Ends a process as a kill does: its kernel closes what it had open.
