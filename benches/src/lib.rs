@@ -25,6 +25,7 @@ pub mod process;
 pub mod report;
 pub mod servers;
 pub mod targets;
+pub mod turns;
 pub mod versus;
 pub mod vrrp;
 pub mod workload;

@@ -20,6 +20,7 @@ use crate::data::{Frames, KEY_BYTES, Protocol, SMALL, Seen, Space, VALUE_BYTES_M
 use crate::memcached;
 use crate::process;
 use crate::servers::{self, Counts, Peer};
+use crate::turns::Turns;
 use crate::workload::{Requests, Workload};
 
 /// Bytes that one read of a fake server takes at most.
@@ -105,6 +106,8 @@ pub struct Engine {
     random: u64,
     /// Poll instead of sleeping when nothing is ready.
     pub spin: bool,
+    /// Both cores by turns, where load and program are not to share them.
+    pub turns: Option<Turns>,
 }
 
 /// What the clients of a run share.
@@ -175,6 +178,7 @@ impl Engine {
             scratch: vec![0; SCRATCH_BYTES],
             random: 0x9e37_79b9_7f4a_7c15,
             spin: false,
+            turns: None,
         })
     }
 
@@ -350,8 +354,22 @@ impl Engine {
             if left.is_zero() || flow.done >= requests_max {
                 return Ok(());
             }
-            self.turn(Some(flow), left.min(Duration::from_millis(20)))?;
+            if let Some(turns) = self.turns.take() {
+                let result = self.take_turn(&turns, flow);
+                self.turns = Some(turns);
+                result?;
+            } else {
+                self.turn(Some(flow), left.min(Duration::from_millis(20)))?;
+            }
         }
+    }
+
+    /// Does all that there is to do with both cores, then leaves them.
+    fn take_turn(&mut self, turns: &Turns, flow: &mut Flow<'_>) -> io::Result<()> {
+        turns.take()?;
+        while self.turn(Some(flow), Duration::ZERO)? > 0 {}
+        turns.leave();
+        Ok(())
     }
 
     fn drain(&mut self, flow: &mut Flow<'_>) -> io::Result<()> {
@@ -365,7 +383,8 @@ impl Engine {
         Ok(())
     }
 
-    fn turn(&mut self, mut flow: Option<&mut Flow<'_>>, time: Duration) -> io::Result<()> {
+    /// Waits for something to do, at most this long; returns how much it was.
+    fn turn(&mut self, mut flow: Option<&mut Flow<'_>>, time: Duration) -> io::Result<usize> {
         // Whole milliseconds take the older, cheaper system call.
         let ms = if self.spin { 0 } else { time.as_millis() as i64 };
         let timeout = Timespec { tv_sec: ms / 1000, tv_nsec: (ms % 1000) * 1_000_000 };
@@ -377,8 +396,9 @@ impl Engine {
             Err(error) => return Err(error.into()),
         }
         let result = events.iter().try_for_each(|event| self.handle_event(event, &mut flow));
+        let count = events.len();
         self.events = events;
-        result
+        result.map(|()| count)
     }
 
     fn handle_event(

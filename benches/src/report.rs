@@ -28,11 +28,16 @@ pub enum Placement {
     Memcached,
     /// Two real servers: the load's core is the bottleneck.
     Real,
+    /// As saturated, both cores by turns: to the load, then to the proxy.
+    Turns,
 }
 
 impl Placement {
     /// All of them, in the order of the tables.
-    pub const ALL: [Self; 3] = [Self::Saturated, Self::Memcached, Self::Real];
+    pub const ALL: [Self; 4] = [Self::Saturated, Self::Memcached, Self::Real, Self::Turns];
+
+    /// Those that need no telling.
+    pub const USUAL: [Self; 3] = [Self::Saturated, Self::Memcached, Self::Real];
 
     /// The name in options and files.
     pub fn name(self) -> &'static str {
@@ -40,6 +45,7 @@ impl Placement {
             Self::Saturated => "saturated",
             Self::Memcached => "memcached",
             Self::Real => "real",
+            Self::Turns => "turns",
         }
     }
 
@@ -51,7 +57,7 @@ impl Placement {
     /// What is spoken.
     pub fn protocol(self) -> Protocol {
         match self {
-            Self::Saturated | Self::Real => Protocol::Resp,
+            Self::Saturated | Self::Real | Self::Turns => Protocol::Resp,
             Self::Memcached => Protocol::Memcached,
         }
     }
@@ -59,7 +65,7 @@ impl Placement {
     /// Its workloads.
     pub fn workloads(self) -> &'static [Workload] {
         match self {
-            Self::Saturated => &SATURATED,
+            Self::Saturated | Self::Turns => &SATURATED,
             Self::Memcached => &MEMCACHED,
             Self::Real => &REAL,
         }
@@ -171,6 +177,7 @@ impl Report {
                 Placement::Saturated => "fake servers, the proxy is the bottleneck",
                 Placement::Memcached => "memcached's protocol, fake servers",
                 Placement::Real => "two real servers, the load side is the bottleneck",
+                Placement::Turns => "fake servers, both cores by turns",
             };
             let _ = writeln!(text, "\n== {}: {about}", at.name());
             for workload in at.workloads() {
@@ -245,7 +252,8 @@ impl Report {
         let (load, delayed) =
             (spread(|cell| cell.load_busy)?.median, spread(|cell| cell.load_waited)?.median);
         let _ = write!(line, "{:>6.0}%{:>6.1}%", load * 100.0, delayed * 100.0);
-        if kind != Kind::Direct {
+        // By turns everybody waits.
+        if kind != Kind::Direct && at != Placement::Turns {
             if at.is_saturated() && busy.median < SATURATED_SHARE_MIN {
                 line.push_str("  not saturated");
             }
@@ -268,7 +276,7 @@ impl Report {
         for verdict in verdicts {
             let _ = writeln!(
                 text,
-                "  {:<2} {:<24}{:>7.3}   must {:.2} {:<7} aim {:.2} {}",
+                "  {:<2} {:<30}{:>7.3}   must {:.2} {:<7} aim {:.2} {}",
                 verdict.workload,
                 verdict.what,
                 verdict.ratio,
@@ -335,6 +343,19 @@ impl Report {
                 (Kind::TokioPair, Kind::TokioApart, "two tokio w. / 1 + 1"),
             ] {
                 if let Some(ratio) = self.ratio(at, workload, pair, other) {
+                    let (workload, ratio) = (workload.name, ratio.median);
+                    let (must, aim) = (PAIR_MUST, PAIR_AIM);
+                    verdicts.push(Verdict { workload, what, ratio, must, aim });
+                }
+            }
+        }
+        let at = Placement::Turns;
+        for workload in at.workloads() {
+            for (pair, one, what) in [
+                (Kind::UringPair, Kind::Uring, "two io_uring w. / 1, by turns"),
+                (Kind::TokioPair, Kind::Tokio, "two tokio w. / 1, by turns"),
+            ] {
+                if let Some(ratio) = self.ratio(at, workload, pair, one) {
                     let (workload, ratio) = (workload.name, ratio.median);
                     let (must, aim) = (PAIR_MUST, PAIR_AIM);
                     verdicts.push(Verdict { workload, what, ratio, must, aim });

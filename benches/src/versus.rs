@@ -11,6 +11,7 @@ use crate::load::{Engine, Plan, Sample};
 use crate::process::{LOAD_CPU, Priority, pin, raise_file_limit, settle, wait_for_quiet};
 use crate::report::{DISTURBED_SHARE_MAX, Placement, Report};
 use crate::targets::{Kind, RealServers, Target, build_ringkeeper, target_folder, version};
+use crate::turns::Turns;
 use crate::workload::Workload;
 
 /// Servers behind every proxy.
@@ -35,7 +36,9 @@ cargo bench --bench versus -- [OPTIONS]
   --target-command NAME=COMMAND
                        one more target; {conf} in the command is the configuration file, which
                        it must serve as nutcracker would (again for each further one)
-  --placement NAME     saturated, memcached or real (default: all)
+  --placement NAME     saturated, memcached or real (default: all of these), or turns: as
+                       saturated, with both cores by turns to the load and to the proxy, for
+                       uring, uring-2, tokio and tokio-2 (needs the right to real-time priority)
   --tries N            tries for a cell that other programs disturbed (default 3)
   --spin               the generator polls instead of sleeping
   --priority           nice -20 for load, servers and proxies alike, against other programs
@@ -62,7 +65,7 @@ impl Options {
             window: Duration::from_millis(700),
             only: None,
             targets: Kind::ALL.to_vec(),
-            placements: Placement::ALL.to_vec(),
+            placements: Placement::USUAL.to_vec(),
             tries: 3,
             spin: false,
             priority: false,
@@ -164,7 +167,9 @@ fn run(mut options: Options) -> io::Result<()> {
                 _ => engine.addresses(),
             };
             let targets = start(&mut options.targets, &servers, &folder, &mut engine, &mut report)?;
+            engine.turns = (placement == Placement::Turns).then(Turns::begin).transpose()?;
             run_round(round, placement, &options, targets, &mut engine, &mut report)?;
+            engine.turns = None;
         }
     }
     write(&options, &report)

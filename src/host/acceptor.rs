@@ -252,13 +252,18 @@ impl AcceptDesk {
     }
 
     /// Gives a client to the worker that has the fewest from this listener, then the fewest in all,
-    /// passing over those that do not turn.
+    /// passing over those that do not turn, and over those that are full while another is not: in a
+    /// burst one worker's mailbox may be full while the other has no room left.
     fn hand_over(&self, id: ListenerId, client: Socket) {
         let mut order: Vec<&Candidate> = self.workers.iter().collect();
         let mut client = client;
         while !self.is_stopping.load(Ordering::Relaxed) {
             order.sort_by_key(|worker| (worker.pulse.is_stalled(), worker.pulse.load(id)));
+            let has_room = order.iter().any(|worker| !worker.pulse.is_full());
             for worker in &order {
+                if has_room && worker.pulse.is_full() {
+                    continue;
+                }
                 worker.pulse.add(id);
                 match worker.sender.admit(id, client) {
                     Ok(()) => return,

@@ -60,7 +60,7 @@ impl Fleet {
         let mut pulses = Vec::new();
         for worker in (0..count.max(1)).map(WorkerId) {
             let seed = host::seed().context("no seed for the worker")?;
-            let pulse = Arc::new(Pulse::default());
+            let pulse = Arc::new(Pulse::new(plan.clients_max));
             let zero = ringkeeper_core::time::Instant::START;
             let drive = Worker::new(Arc::clone(plan), seed, zero).with_id(worker);
             let drive = Shown::new(drive, Arc::clone(&pulse), count > 1);
@@ -177,6 +177,7 @@ impl Fleet {
     /// good time: they will as soon as they turn again.
     pub(crate) fn reload(&mut self, plan: &Arc<Plan>, limit: Duration) -> Result<(), usize> {
         self.reloaded.clear();
+        let clients_max = plan.clients_max;
         let plan = Parcel::new(Arc::clone(plan));
         self.command(&Command::Reload { plan, limit });
         let end = Instant::now() + RELOAD_PATIENCE;
@@ -186,6 +187,9 @@ impl Fleet {
                 Ok(news) => self.note(news),
                 Err(_) => return Err(self.workers.len() - self.reloaded.len()),
             }
+        }
+        for watch in &self.watches {
+            watch.pulse().set_clients_max(clients_max);
         }
         Ok(())
     }

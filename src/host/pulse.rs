@@ -1,7 +1,7 @@
 //! What other threads see of a worker: that it turns, and how many clients it has.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,14 +19,36 @@ const STALLED_AFTER: Duration = Duration::from_secs(2);
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What one worker shows. The worker alone writes `turns`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pulse {
     turns: AtomicU64,
     is_stalled: AtomicBool,
     clients: Mutex<BTreeMap<ListenerId, u32>>,
+    /// How many it takes in all.
+    clients_max: AtomicU32,
 }
 
 impl Pulse {
+    /// Shows a worker that takes this many clients.
+    pub(crate) const fn new(clients_max: u32) -> Self {
+        Self {
+            turns: AtomicU64::new(0),
+            is_stalled: AtomicBool::new(false),
+            clients: Mutex::new(BTreeMap::new()),
+            clients_max: AtomicU32::new(clients_max),
+        }
+    }
+
+    /// Sets how many clients it takes.
+    pub(crate) fn set_clients_max(&self, most: u32) {
+        self.clients_max.store(most, Ordering::Relaxed);
+    }
+
+    /// Tells whether it would refuse another client, with those that are on their way to it.
+    pub(crate) fn is_full(&self) -> bool {
+        self.clients().values().sum::<u32>() >= self.clients_max.load(Ordering::Relaxed)
+    }
+
     /// Tells whether the worker has been found not to turn.
     pub(crate) fn is_stalled(&self) -> bool {
         self.is_stalled.load(Ordering::Relaxed)
@@ -223,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_stall_is_told_once_and_so_is_its_end() {
-        let pulse = Arc::new(Pulse::default());
+        let pulse = Arc::new(Pulse::new(u32::MAX));
         let start = Instant::now();
         let mut watch = Watch::new(Arc::clone(&pulse), start);
         pulse.turns.store(1, Ordering::Relaxed);
@@ -241,16 +263,18 @@ mod tests {
 
     #[test]
     fn clients_are_counted_by_listener() {
-        let pulse = Pulse::default();
+        let pulse = Pulse::new(3);
         let (one, two) = (ListenerId(1), ListenerId(2));
         pulse.add(one);
         pulse.add(one);
         pulse.add(two);
         assert_eq!(pulse.load(one), (2, 3));
+        assert!(pulse.is_full());
         pulse.remove(one);
         pulse.remove(two);
         pulse.remove(two);
         assert_eq!(pulse.load(one), (1, 1));
+        assert!(!pulse.is_full());
         assert_eq!(pulse.load(two), (0, 1));
     }
 }
