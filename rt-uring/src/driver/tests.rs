@@ -58,16 +58,21 @@ impl Drive for Recorder {
     }
 }
 
-#[test]
-fn bytes_beyond_what_a_paused_worker_must_expect_wait_for_it_in_order() {
+/// A driver of a recorder, and what keeps its mailbox open; none where there is no io_uring.
+fn driver() -> Option<(Driver<Recorder, Deaf>, crate::MailboxSender)> {
     let Ok((ring, _)) = Ring::best() else {
         println!("skipped: no io_uring here");
-        return;
+        return None;
     };
-    let (_sender, mailbox) = crate::mailbox().unwrap();
+    let (sender, mailbox) = crate::mailbox().unwrap();
     let start = std::time::Instant::now();
-    let drive = Recorder::default();
-    let mut driver = Driver::new(ring, drive, start, Vec::new(), mailbox, Deaf).unwrap();
+    let driver = Driver::new(ring, Recorder::default(), start, Vec::new(), mailbox, Deaf).unwrap();
+    Some((driver, sender))
+}
+
+#[test]
+fn bytes_beyond_what_a_paused_worker_must_expect_wait_for_it_in_order() {
+    let Some((mut driver, _sender)) = driver() else { return };
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let conn = ConnId::client(0, 0);
     driver.admit(conn, Socket::from(OwnedFd::from(ours)));
@@ -101,14 +106,7 @@ fn bytes_beyond_what_a_paused_worker_must_expect_wait_for_it_in_order() {
 
 #[test]
 fn channels_are_read_first_unless_what_is_due_is_on_time_and_does_not_depend_on_them() {
-    let Ok((ring, _)) = Ring::best() else {
-        println!("skipped: no io_uring here");
-        return;
-    };
-    let (_sender, mailbox) = crate::mailbox().unwrap();
-    let start = std::time::Instant::now();
-    let drive = Recorder::default();
-    let mut driver = Driver::new(ring, drive, start, Vec::new(), mailbox, Deaf).unwrap();
+    let Some((mut driver, _sender)) = driver() else { return };
     let due = driver.now;
     assert!(driver.must_read_channels(due));
     driver.drive.is_beating = true;
